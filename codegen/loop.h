@@ -1,0 +1,110 @@
+// The last form before text: one nest as loops over scalar statements with explicit addresses.
+// Law: a statement is defined before it is used, in its own scope or an enclosing one; both back ends print statements one to one.
+//
+//   for every point of outer:                         (parallel)
+//     prologue
+//     for every phase p, in order:
+//       folds and carries of p start at their init
+//       for i in 0..extent (or extent-1..0 when reverse):   body
+//       after                                        (sees the folds of p)
+//
+// Scopes from outside in: uniform (same for all points) < point (prologue, after) < body. A body sees uniform and point values and
+// its own; never another body's.
+#pragma once
+#include "ir/program.h"
+
+namespace heddle::loop {
+
+using Val = int;  // index into Nest::values; -1: none
+
+enum class What : std::uint8_t {
+    constant,    // imm, of dtype
+    size,        // i64: sizes[index]
+    outer,       // i64: index of the point along outer axis `index`
+    inner,       // i64: index i of the running phase (body only)
+    map,         // op over in[], a MAP row of the table (cast included: result has dtype). Operands as the row says
+    load,        // buffers[index][ in[0] ]; with a predicate in[1] (b1, may be -1): 0 (false) where it does not hold, and no access
+    fold,        // the finished value of folds[index] (in `after` or later)
+    carry,       // the value of carries[index] on entry of this iteration (body only)
+    store,       // buffers[index][ in[0] ] = in[1]
+    accumulate,  // buffers[index][ in[0] ] += in[1]; other points may hit the same address. Buffer was zeroed before
+    fold_step,   // folds[index] = op(folds[index], in[0])
+    carry_step,  // carries[index] = in[0], at the end of the iteration
+};
+
+struct Value {
+    What what;
+    Op op = Op::constant;         // of map and fold_step
+    DType dtype = DType::f32;     // of the result, as computed: f16 and bf16 are computed in f32; loads and stores convert
+    std::vector<Val> in;
+    int index = -1;               // of buffer, size, axis, fold or carry
+    double imm = 0;
+    // Lane facts, filled by lower(): does the value change with the last outer axis / with the inner index, and if it is an
+    // integer affine in it with a known step, that step. Loads: step of the address.
+    bool varies_outer = false;    // with any outer axis
+    bool varies_last = false;     // with the last outer axis
+    bool varies_inner = false;
+    std::optional<std::int64_t> step_last, step_inner;
+    std::string name;             // short hint for readers of the generated text, may be empty
+    std::string loc;              // the user's source line, may be empty
+};
+
+struct Fold {
+    Op op;                        // a FOLD row: sum, prod, amax, amin
+    DType dtype;
+    double init;                  // already representable in dtype (an integer's amax starts at its lowest)
+};
+struct Carry {
+    DType dtype;
+    double init;
+};
+struct Phase {
+    Dim extent;
+    Val size = -1;                // the same as a uniform value
+    bool reverse = false;
+    bool ordered = false;         // has carries: iterations run in order, so lanes never walk this loop
+    std::vector<int> folds, carries;
+    std::vector<Val> body, after;
+};
+struct Buffer {
+    Id id;                        // the graph value it holds, dense and row-major
+    DType dtype;                  // as stored; b1 is one byte, 0 or 1
+    bool written = false;         // by a store; later phases of the same point may load it again
+    bool accumulated = false;
+    std::string name;             // identifier, unique within the nest: "v12" or "density_plane_0"
+};
+struct Nest {
+    Shape outer;
+    std::vector<Val> outer_sizes; // uniform values, one per outer axis
+    Schedule schedule;
+    std::vector<Buffer> buffers;
+    std::vector<std::string> sizes;  // names of size arguments, i64 each
+    std::vector<Value> values;
+    std::vector<Val> uniform, prologue;
+    std::vector<Fold> folds;
+    std::vector<Carry> carries;
+    std::vector<Phase> phases;
+};
+
+// Where the axes of a root's domain run: k >= 0 is outer axis k, kInner the phase's loop, kUnroll a small constant axis written out.
+// The domain of a fold is its operand, of a scatter its values, of anything else the root itself.
+constexpr int kInner = -1, kUnroll = -2;
+struct Binding {
+    Shape domain;
+    std::vector<int> axes;           // per domain axis
+    std::optional<Dim> extent;       // of the inner loop
+    bool accumulates = false;        // a sum over outer axes, or a scatter
+};
+std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer);  // nothing: the root can't run at these points
+bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
+
+// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest.
+Nest lower(const Program&, const heddle::Nest&);
+std::string print(const Nest&);   // for dumps and golden files
+
+// Why two values can't share a nest: the reason string of the fusion matrix's "no".
+struct Unfusable : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+}  // namespace heddle::loop

@@ -1,0 +1,48 @@
+// A graph cut into launches: what runs, in which order, and how. Still data.
+// Law: every stored value is written by exactly one step, before any step that reads it.
+#pragma once
+#include "ir/graph.h"
+
+namespace heddle {
+
+// How a nest runs; chosen by passes/schedule from kind and sizes, printed with the nest. Nothing else decides.
+struct Schedule {
+    bool lanes_inner = false;  // SIMD lanes / neighbouring threads walk the inner loops (else: the last outer axis)
+    int width = 16;            // CPU lanes
+    int chunk = 256;           // CPU: outer points (lanes_inner) or lanes (else) that one unit of work takes
+    int group = 1;             // CUDA: threads that share one outer point, a power of two <= threads (1 unless lanes_inner)
+    int threads = 128;         // CUDA: threads per block
+    bool operator==(const Schedule&) const = default;
+};
+
+// One loop nest: for every point of `outer`, compute the roots. Folds and scans add inner loops (codegen/loop.h).
+struct Nest {
+    Shape outer;
+    std::vector<Id> roots;  // values that this nest computes at its points, in topological order
+    Schedule schedule;
+    bool operator==(const Nest&) const = default;
+};
+
+// One kernel: nests with no dependence between them, side by side.
+struct Launch {
+    std::string name;
+    std::vector<Nest> nests;
+    bool operator==(const Launch&) const = default;
+};
+
+struct Step {
+    int launch = -1;  // index into Program::launches, or
+    Id call = -1;     // a dot or call node
+    bool operator==(const Step&) const = default;
+};
+
+struct Program {
+    Graph graph;
+    std::vector<Launch> launches;
+    std::vector<Step> steps;       // in order of execution
+    std::vector<char> stored;      // per node: has a buffer (inputs, results of calls, roots read elsewhere, outputs)
+    std::vector<int> last_use;     // per node: last step that reads its buffer; -1 never, steps.size() for outputs
+    bool is_stored(Id id) const { return stored[static_cast<std::size_t>(id)] != 0; }
+};
+
+}  // namespace heddle
