@@ -72,7 +72,12 @@ private:
         for (Id id = 0; id < graph().size(); ++id) plan_.program.stored[static_cast<std::size_t>(id)] = in_memory(id);
     }
     // Values in memory that `id` reads, through what is pulled in.
-    std::vector<Id> reads(Id id, int piece = -1) const {
+    const std::vector<Id>& reads(Id id, int piece = -1) {
+        auto [it, fresh] = reads_.try_emplace({id, piece});
+        if (fresh) it->second = find_reads(id, piece);
+        return it->second;
+    }
+    std::vector<Id> find_reads(Id id, int piece) const {
         std::vector<char> seen(graph().nodes.size());
         std::vector<Id> found, stack;
         auto visit = [&](Id i) {
@@ -160,7 +165,7 @@ private:
         }
         return step;
     }
-    bool shares(const Nest& nest, const std::vector<Id>& deps) const {
+    bool shares(const Nest& nest, const std::vector<Id>& deps) {
         std::set<Id> mine(nest.roots.begin(), nest.roots.end());
         for (Id r : nest.roots)
             for (Id d : reads(r)) mine.insert(d);
@@ -258,6 +263,7 @@ private:
 
     Plan plan_;
     std::set<Id> root_;
+    std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
 };
 
