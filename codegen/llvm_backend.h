@@ -1,7 +1,7 @@
 // What the runtime knows of the CPU backend: nests in, functions out. No LLVM header, so that only one library needs LLVM.
 // Law: a function computes the units [begin, end) of its nest and touches nothing else; units may run on any thread, in any order.
 #pragma once
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 namespace heddle {
 

@@ -41,7 +41,7 @@ void verify(const Program& p, std::string_view after) {
         if (s.launch >= 0) {
             for (const Nest& n : p.launches.at(static_cast<std::size_t>(s.launch)).nests)
                 for (Id r : n.roots)
-                    if (p.is_stored(r)) write(r);
+                    if (p.is_stored(r) && n.piece <= 0) write(r);
         } else {
             for (Id i : p.graph[s.call].in)
                 if (!written[static_cast<std::size_t>(i)]) broken(after, fmt::format("call %{} reads %{} before it is written", s.call, i));

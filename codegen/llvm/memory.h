@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "codegen/llvm/ir.h"
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 namespace heddle {
 

@@ -1,5 +1,5 @@
 // Index arithmetic of nests; see loop_index.h.
-#include "codegen/loop_index.h"
+#include "passes/loop_index.h"
 
 #include <fmt/format.h>
 

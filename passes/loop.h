@@ -95,7 +95,7 @@ struct Binding {
     std::optional<Dim> extent;       // of the inner loop
     bool accumulates = false;        // a sum over outer axes, or a scatter
 };
-std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer);  // nothing: the root can't run at these points
+std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int piece = -1);  // nothing: the root can't run at these points
 bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
 // Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest.

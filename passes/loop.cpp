@@ -1,13 +1,13 @@
 // Lowering of a nest: pulls every root's expression to the nest's points, through views, concats and gathers.
 // Law: a value is computed at most once per scope; an element is read only where its predicate holds.
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "codegen/loop_index.h"
+#include "passes/loop_index.h"
 
 namespace heddle::loop {
 
@@ -42,7 +42,7 @@ public:
             point.push_back(put(v, kPoint));
         }
         for (Id r : n_.roots) {
-            auto b = bind_root(g_, r, n_.outer);
+            auto b = bind_root(g_, r, n_.outer, n_.piece);
             if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
             roots_.push_back({r, *b, b->extent ? 0 : -1});
             position_[r] = roots_.size() - 1;
@@ -179,6 +179,14 @@ private:
                 Val v = emit(n.in[q + k], at, -1);
                 effect({.what = unique ? What::store : What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(row, n.type.shape), v}, .index = buffer(r.id, unique, true)});
             }
+        } else if (n_.piece >= 0) {
+            auto a = static_cast<std::size_t>(n.integer("axis")), k = static_cast<std::size_t>(n_.piece);
+            Dim begin;
+            for (std::size_t i = 0; i < k; ++i) begin = begin + g_.type(n.in[i]).shape[a];
+            Val v = emit(n.in[k], at, -1);
+            Index to = at;
+            to[a] = plus(at[a], dim(begin));
+            effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(to, n.type.shape), v}, .index = buffer(r.id, true, false)});
         } else {
             Val v = n.is(Op::scan) ? scan(r, at) : compute(r.id, at, -1);
             if (p_.is_stored(r.id)) effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(at, n.type.shape), v}, .index = buffer(r.id, true, false)});
@@ -389,7 +397,7 @@ bool is_small_fold(const Graph& g, Id id) {
     return n && *n <= kSmallFold;
 }
 
-std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer) {
+std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int piece) {
     const Node& n = g[id];
     bool fold = n.kind() == Kind::fold && !is_small_fold(g, id);
     Binding b;
@@ -401,7 +409,7 @@ std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer) {
         for (std::size_t q = k; q < n.in.size(); q += k + 1)
             if (g.type(n.in[q]).shape != b.domain) return {};
     } else {
-        b.domain = fold || n.is(Op::scan) ? g.type(n.in[0]).shape : n.type.shape;
+        b.domain = piece >= 0 ? g.type(n.in[static_cast<std::size_t>(piece)]).shape : fold || n.is(Op::scan) ? g.type(n.in[0]).shape : n.type.shape;
     }
     // The axis that must be a loop: a scan's, or a fold's when its other axes are the outer ones.
     auto bound = [&](int loop) {

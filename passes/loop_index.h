@@ -1,7 +1,7 @@
 // Statements and index arithmetic of a nest under construction: scopes, sharing, constant folding, linear addresses.
 // Law: a statement lives in the outermost scope that its operands allow.
 #pragma once
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 namespace heddle::loop {
 
