@@ -53,7 +53,7 @@ struct Cell {
 
 std::int64_t Tensor::numel() const { return product(sizes); }
 
-void bind(const Shape& shape, const Index& actual, Sizes& sizes, std::string_view who) {
+void bind_sizes(const Shape& shape, const Index& actual, Sizes& sizes, std::string_view who) {
     if (shape.size() != actual.size()) throw Error(fmt::format("{}: got {} dimensions, expected {}", who, actual.size(), print(shape)));
     for (std::size_t k = 0; k < shape.size(); ++k)
         if (shape[k].is_symbol()) sizes.emplace(shape[k].terms()[0].names[0], actual[k]);
@@ -73,7 +73,7 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
     std::map<std::pair<Id, int>, Tensor> more;
     for (int round = 0; round < 2; ++round)
         for (std::size_t i = 0; i < inputs.size(); ++i) {
-            bind(g.type(g.inputs[i]).shape, inputs[i].sizes, sizes, g[g.inputs[i]].text("name"));
+            bind_sizes(g.type(g.inputs[i]).shape, inputs[i].sizes, sizes, g[g.inputs[i]].text("name"));
             at[static_cast<std::size_t>(g.inputs[i])] = inputs[i];
         }
     for (Id id = 0; id < g.size(); ++id) {
@@ -85,9 +85,9 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
             std::vector<Tensor> operands;
             for (Id i : n.in) operands.push_back(at[static_cast<std::size_t>(i)]);
             auto results = call(n, operands, sizes);
-            bind(n.type.shape, results.at(0).sizes, sizes, n.text("name"));
+            bind_sizes(n.type.shape, results.at(0).sizes, sizes, n.text("name"));
             for (std::size_t k = 0; k < n.more.size(); ++k) {
-                bind(n.more[k].shape, results.at(k + 1).sizes, sizes, n.text("name"));
+                bind_sizes(n.more[k].shape, results.at(k + 1).sizes, sizes, n.text("name"));
                 more[{id, static_cast<int>(k + 1)}] = results[k + 1];
             }
             at[static_cast<std::size_t>(id)] = std::move(results[0]);

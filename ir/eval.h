@@ -20,6 +20,6 @@ using CallFn = std::function<std::vector<Tensor>(const Node&, const std::vector<
 std::vector<Tensor> evaluate(const Graph&, const std::vector<Tensor>& inputs, const CallFn& call = {}, Sizes sizes = {});
 
 // Binds the names in `shape` from actual sizes: first plain names, then everything is checked. Throws Error naming `who`.
-void bind(const Shape& shape, const std::vector<std::int64_t>& actual, Sizes& sizes, std::string_view who);
+void bind_sizes(const Shape& shape, const std::vector<std::int64_t>& actual, Sizes& sizes, std::string_view who);
 
 }  // namespace heddle

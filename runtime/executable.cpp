@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -13,8 +14,6 @@
 #include "ir/eval.h"
 #include "passes/memory.h"
 #include "runtime/cpu_backend.h"
-#include "runtime/device.h"
-#include "runtime/nvrtc.h"
 
 namespace heddle {
 
@@ -57,7 +56,9 @@ Executable::Executable(Plan plan, std::string arch) : plan_(std::move(plan)) {
     launches_.resize(count);
     texts_.resize(count);
     if (!arch.empty()) throw Error("CUDA: launching is not wired in this build; kernels are generated and compiled by `heddle dump`");
-    CpuBackend* backend = count ? load_cpu_backend() : nullptr;
+    std::string why_not;
+    CpuBackend* backend = count ? load_cpu_backend(&why_not) : nullptr;
+    if (count && !backend) throw Error("CPU backend: " + why_not);
     // Two at a time: the machine that compiles is the machine that trains.
     auto compile = [&](std::size_t k) {
         launches_[k] = std::make_unique<Launched>();
@@ -85,7 +86,7 @@ std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs,
             const Type& t = g.type(g.inputs[i]);
             const auto who = g[g.inputs[i]].text("name");
             if (inputs[i].dtype != t.dtype) throw Error(fmt::format("input {}: got {}, expected {}: capture again for another dtype", who, name(inputs[i].dtype), name(t.dtype)));
-            bind(t.shape, inputs[i].sizes, sizes, "input " + who);
+            bind_sizes(t.shape, inputs[i].sizes, sizes, "input " + who);
             values[static_cast<std::size_t>(g.inputs[i])] = inputs[i];
         }
     stats_ = {};
@@ -140,12 +141,12 @@ std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs,
         }
         ++stats_.calls;
         auto results = host.call(n, operands, sizes);
-        bind(n.type.shape, results.at(0).sizes, sizes, n.is(Op::dot) ? "dot" : n.text("name"));
+        bind_sizes(n.type.shape, results.at(0).sizes, sizes, n.is(Op::dot) ? "dot" : n.text("name"));
         values[static_cast<std::size_t>(step.call)] = results[0];
         for (Id id = step.call + 1; id < g.size() && !n.more.empty(); ++id)
             if (g[id].is(Op::result) && g[id].in[0] == step.call) {
                 auto k = static_cast<std::size_t>(g[id].integer("index"));
-                bind(g.type(id).shape, results.at(k).sizes, sizes, n.text("name"));
+                bind_sizes(g.type(id).shape, results.at(k).sizes, sizes, n.text("name"));
                 values[static_cast<std::size_t>(id)] = results[k];
             }
         for (Id i : n.in)  // library results are dropped with their last reader
