@@ -18,7 +18,7 @@ TORCH_HEADER = re.compile(r"(torch|ATen|c10|caffe2)/")
 LONG = 400  # lines; longer files are named, not refused
 CODE = {".h", ".cpp", ".def", ".cuh", ".cu"}
 OPENS_WITH = {".h": "//", ".cpp": "//", ".def": "//", ".cuh": "//", ".cu": "//", ".sh": "#", ".py": ("#", '"""'), ".txt": "#",
-              ".hir": "#", ".md": "#"}
+              ".hir": "#", ".md": ("#", "<!--")}
 MACHINE_PATH = re.compile(r"(?<![\w.$})*~/-])/(?:home|root|work|Users|tmp|mnt|data|scratch)/[A-Za-z0-9_.-]")
 ENV_READ = re.compile(r"""(?:getenv|environ(?:\.get)?|env)\W{0,3}["'](HEDDLE_\w+)["']|\$\{?(HEDDLE_\w+)""")
 SWITCH, CASE_OF_OP, REASON = re.compile(r"\bswitch\s*\("), re.compile(r"\bcase\s+(?:heddle::)?Op::\w+\s*:"), "// lists ops: "
