@@ -61,8 +61,9 @@ std::string expr(const Dim& d, const std::map<std::string, std::string>& names) 
     for (const auto& [from, name] : names) to.emplace(from, Dim::symbol(name));
     return expr(d.substitute(to));
 }
-bool is_name(std::string_view s) {
-    return std::all_of(s.begin(), s.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; });
+std::string factor(const Dim& d, const std::map<std::string, std::string>& names) {
+    std::string s = expr(d, names);
+    return cuda::is_atom(s) ? s : "(" + s + ")";
 }
 
 enum class Scope : std::uint8_t { uniform, point, body };
@@ -93,6 +94,7 @@ public:
 
 
     std::string write() {
+        inner_ = names_.fresh("j");
         for (Val v : n_.uniform) statement(v, Scope::uniform);
         place();
         for (Val v : n_.prologue) statement(v, Scope::point);
@@ -135,15 +137,10 @@ private:
             auto here_too = [&](const Value& v) { return v.what == What::outer && at(v.index) == axis; };
             if (std::none_of(n_.values.begin(), n_.values.end(), here_too)) continue;
             axes_[axis] = names_.fresh(fmt::format("i{}", axis));
-            std::string by = after == 1 ? "" : " / " + factor(after), within = axis == 0 ? "" : " % " + factor(n_.outer[axis]);
+            std::string by = after == 1 ? "" : " / " + factor(after, sizes_), within = axis == 0 ? "" : " % " + factor(n_.outer[axis], sizes_);
             line("const index_t {} = point{}{};", axes_[axis], by, within);
         }
     }
-    std::string factor(const Dim& d) const {
-        std::string s = expr(d, sizes_);
-        return is_name(s) ? s : "(" + s + ")";
-    }
-
     void phase(const loop::Phase& p) {
         HEDDLE_CHECK(!p.ordered || group_ == 1, "an ordered phase can't be shared by a group of threads");
         for (int f : p.folds) {
@@ -156,7 +153,6 @@ private:
             carries_[c] = names_.fresh(fmt::format("carry{}", c));
             line("{} {} = {};", cuda::type(carry.dtype), carries_[c], cuda::literal(carry.dtype, carry.init));
         }
-        inner_ = names_.fresh("j");
         std::string count = expr(p.extent, sizes_);
         std::string first = group_ > 1 ? "lane" : "0", step = group_ > 1 ? fmt::format("{} += {}", inner_, group_) : "++" + inner_;
         if (p.reverse) {
@@ -172,7 +168,7 @@ private:
         line("}}");
         if (group_ > 1)
             for (int f : p.folds) {
-                uses_.groups.insert(n_.folds[at(f)].op), uses_.rows.insert(n_.folds[at(f)].op);
+                uses_.group(n_.folds[at(f)].op, group_);
                 line("{0} = all_{1}<{2}>({0});", folds_[f], def(n_.folds[at(f)].op).name, group_);
             }
         for (Val v : p.after) statement(v, Scope::point);
@@ -194,12 +190,9 @@ private:
                 return text_[at(v)];
         }
     }
-    static bool atom(const std::string& s) {
-        return is_name(s) || (s.front() == '(' && s.find(')') == s.size() - 1) || (s.ends_with(')') && is_name(s.substr(0, s.find('('))) && s.find(')') == s.size() - 1);
-    }
     std::string operand(Val v) const {
         std::string s = bare(v);
-        return atom(s) ? s : "(" + s + ")";
+        return cuda::is_atom(s) ? s : "(" + s + ")";
     }
     // Operands of one map that are 64-bit integers agree in width.
     std::string operand(Val v, bool wide, Op user) const {
@@ -301,8 +294,8 @@ private:
         if (!shares_address(x) || (group_ > 1 && scope == Scope::body))
             return effect(scope, fmt::format("{}(&{}, {})", add, element(x), sum), comment(x));
         // All threads hit one address: they meet first, those of the block, or inside a loop those of the warp.
-        uses_.groups.insert(Op::sum), uses_.rows.insert(Op::sum);
         int meet = scope == Scope::body ? 32 : threads_;
+        uses_.group(Op::sum, meet);
         std::string total = names_.fresh(fmt::format("total{}", v)), type = cuda::type(value(x.in[1]).dtype);
         line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", type, total, meet, owner(scope), operand(x.in[1]), comment(x));
         line("if (threadIdx.x{} == 0) {}(&{}, {});", meet == threads_ ? "" : " % 32", add, element(x), total);
@@ -415,7 +408,7 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
             calls += fmt::format("  {};\n", call);
             break;
         }
-        std::string count = fmt::format("(({}) * {} + {}) / {}", expr(r.points[i], size_name), r.groups[i], r.threads - 1, r.threads);
+        std::string count = fmt::format("({} * {} + {}) / {}", factor(r.points[i], size_name), r.groups[i], r.threads - 1, r.threads);
         calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) return {2};\n  block -= blocks_{0};\n", i, count, call);
     }
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
