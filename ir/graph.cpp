@@ -230,6 +230,7 @@ V pad(V x, int axis, Dim lo, Dim hi) {
 V flip(V x, int axis) { return apply(Op::flip, {x}, {{"axis", Dim(axis)}}); }
 V concat(std::vector<V> v, int axis) { return v.size() == 1 ? v[0] : apply(Op::concat, v, {{"axis", Dim(axis)}}); }
 V realize(V x) { return apply(Op::realize, {x}); }
+V stop_grad(V x) { return apply(Op::stop_grad, {x}); }
 namespace {
 V fold(Op op, V x, std::vector<int> axes) {
     std::sort(axes.begin(), axes.end());

@@ -123,6 +123,7 @@ V pad(V, int axis, Dim lo, Dim hi);                   // itself if both 0
 V flip(V, int axis);
 V concat(std::vector<V>, int axis);
 V realize(V);
+V stop_grad(V);
 V scan(V a, V b, int axis, int mode, bool reverse, double init);
 V gather(V x, std::vector<V> index);
 V scatter_add(Type, std::vector<V> index, V v);

@@ -19,6 +19,7 @@ struct Schedule {
 struct Nest {
     Shape outer;
     std::vector<Id> roots;  // values that this nest computes at its points, in topological order
+    int piece = -1;         // >= 0: the only root is a concat, of which this nest writes this operand's part
     Schedule schedule;
     bool operator==(const Nest&) const = default;
 };

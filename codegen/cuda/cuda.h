@@ -6,7 +6,7 @@
 //                 every thread gets them; thread 0 of the group stores. G <= 32 by shuffles, above through shared memory
 //   Threads beyond the last point return at once; where shuffles or barriers follow they run along at point 0, storing nothing.
 #pragma once
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 namespace heddle {
 

@@ -5,7 +5,7 @@
 //   Quotients, remainders, comparisons and casts need their operands exact: those take operands with a known bound only.
 //   An i64 that is data (stored, folded, compared with data) stays 64 bits wide.
 #pragma once
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 namespace heddle::cuda {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "codegen/loop.h"
+#include "passes/loop.h"
 
 namespace heddle::test {
 

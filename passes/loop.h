@@ -69,7 +69,8 @@ struct Phase {
 struct Buffer {
     Id id;                        // the graph value it holds, dense and row-major
     DType dtype;                  // as stored; b1 is one byte, 0 or 1
-    bool written = false, accumulated = false;
+    bool written = false;         // by a store; later phases of the same point may load it again
+    bool accumulated = false;
     std::string name;             // identifier, unique within the nest: "v12" or "density_plane_0"
 };
 struct Nest {
@@ -84,6 +85,18 @@ struct Nest {
     std::vector<Carry> carries;
     std::vector<Phase> phases;
 };
+
+// Where the axes of a root's domain run: k >= 0 is outer axis k, kInner the phase's loop, kUnroll a small constant axis written out.
+// The domain of a fold is its operand, of a scatter its values, of anything else the root itself.
+constexpr int kInner = -1, kUnroll = -2;
+struct Binding {
+    Shape domain;
+    std::vector<int> axes;           // per domain axis
+    std::optional<Dim> extent;       // of the inner loop
+    bool accumulates = false;        // a sum over outer axes, or a scatter
+};
+std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int piece = -1);  // nothing: the root can't run at these points
+bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
 // Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest.
 Nest lower(const Program&, const heddle::Nest&);

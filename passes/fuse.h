@@ -1,0 +1,29 @@
+// Cuts a graph into launches. What may share a kernel is asked of the lowering itself: a nest fuses if it lowers.
+// Law: values are computed once or pulled in; a launch holds nests that don't depend on each other.
+#pragma once
+#include "passes/loop.h"
+
+namespace heddle {
+
+struct Decision {          // for `explain`: why a value did or didn't join a nest
+    Id value;
+    int launch;            // where it went
+    bool joined;           // an existing nest
+    std::string reason;
+};
+struct Plan {
+    Program program;
+    std::vector<std::vector<loop::Nest>> loops;  // per launch, per nest
+    std::vector<Decision> decisions;
+    std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
+};
+Plan fuse(const Graph&);
+
+// The stored value a library call reads for operand `id`, and how it views it: a reshape, or the last two axes swapped.
+struct Operand {
+    Id base;
+    bool transposed = false;
+};
+Operand library_operand(const Graph&, Id id);
+
+}  // namespace heddle

@@ -1,0 +1,452 @@
+// Lowering of a nest: pulls every root's expression to the nest's points, through views, concats and gathers.
+// Law: a value is computed at most once per scope; an element is read only where its predicate holds.
+#include "passes/loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "passes/loop_index.h"
+
+namespace heddle::loop {
+
+namespace {
+
+constexpr int kUnrollLimit = 8, kSmallFold = 16;
+
+std::optional<std::int64_t> constant_product(const Shape& s, const std::vector<int>& axes) {
+    std::int64_t n = 1;
+    for (int a : axes) {
+        if (!s[static_cast<std::size_t>(a)].is_const()) return {};
+        n *= s[static_cast<std::size_t>(a)].value();
+    }
+    return n;
+}
+
+DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f32 : t; }
+
+class Lowering : IndexBuilder {
+public:
+    Lowering(const Program& p, const heddle::Nest& n) : p_(p), g_(p.graph), n_(n) {}
+
+    Nest run() {
+        out.outer = n_.outer;
+        out.schedule = n_.schedule;
+        std::vector<Val> point;
+        for (std::size_t k = 0; k < n_.outer.size(); ++k) {
+            out.outer_sizes.push_back(dim(n_.outer[k]));
+            Value v{.what = What::outer, .dtype = DType::i64, .in = {}, .index = static_cast<int>(k)};
+            v.varies_outer = true, v.varies_last = k + 1 == n_.outer.size();
+            v.step_last = v.varies_last, v.step_inner = 0;
+            point.push_back(put(v, kPoint));
+        }
+        for (Id r : n_.roots) {
+            auto b = bind_root(g_, r, n_.outer, n_.piece);
+            if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
+            roots_.push_back({r, *b, b->extent ? 0 : -1});
+            position_[r] = roots_.size() - 1;
+        }
+        for (Root& r : roots_)
+            if (r.binding.extent) r.phase = choose_phase(r);
+        for (std::size_t k = 0; k < out.phases.size(); ++k) {
+            phase = static_cast<int>(k);
+            Value i{.what = What::inner, .dtype = DType::i64, .in = {}, .index = -1};
+            i.varies_inner = true, i.step_inner = 1, i.step_last = 0;
+            Val inner = put(i, body_scope());
+            for (Root& r : roots_)
+                if (r.phase == phase) root(r, point, inner);
+        }
+        phase = -1;
+        for (Root& r : roots_)
+            if (r.phase < 0) root(r, point, -1);
+        for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
+        return std::move(out);
+    }
+
+private:
+    struct Root {
+        Id id;
+        Binding binding;
+        int phase;
+    };
+    using Index = std::vector<Val>;
+    struct Key {
+        Id id;
+        Index index;
+        Val predicate;
+        auto operator<=>(const Key&) const = default;
+    };
+
+    // ---- phases
+    // Folds and scans of this nest that `id` reads at its own point, through everything that is pulled in.
+    void inner_deps(Id id, std::vector<char>& seen, std::vector<Id>& deps) const {
+        for (Id i : g_[id].in) {
+            if (std::exchange(seen[static_cast<std::size_t>(i)], 1)) continue;
+            bool mine = position_.count(i) != 0;
+            if (mine && ((g_[i].kind() == Kind::fold && !is_small_fold(g_, i)) || g_[i].kind() == Kind::scan)) deps.push_back(i);
+            else if (mine || !p_.is_stored(i)) inner_deps(i, seen, deps);
+        }
+    }
+    int choose_phase(const Root& r) {
+        const Node& n = g_[r.id];
+        std::vector<char> seen(g_.nodes.size());
+        std::vector<Id> deps;
+        inner_deps(r.id, seen, deps);
+        std::optional<bool> reverse;
+        if (n.is(Op::scan)) reverse = n.flag("reverse");
+        int earliest = 0;
+        for (int pass = 0; pass < 2; ++pass)  // directions first, then what they mean
+            for (Id d : deps) {
+                const Root& q = roots_[position_.at(d)];
+                bool together = g_[d].is(Op::scan) && q.binding.extent == r.binding.extent;
+                bool back = g_[d].is(Op::scan) && g_[d].flag("reverse");
+                if (pass == 0 && together && !reverse && q.phase + 1 == static_cast<int>(out.phases.size())) reverse = back;
+                if (pass == 1) earliest = std::max(earliest, together && reverse == back ? q.phase : q.phase + 1);
+            }
+        for (int k = earliest; k < static_cast<int>(out.phases.size()); ++k) {
+            Phase& ph = out.phases[static_cast<std::size_t>(k)];
+            if (ph.extent != *r.binding.extent) continue;
+            if (!reverse || !directed_[static_cast<std::size_t>(k)] || ph.reverse == *reverse) {
+                if (reverse) ph.reverse = *reverse, directed_[static_cast<std::size_t>(k)] = true;
+                return k;
+            }
+        }
+        Phase ph;
+        ph.extent = *r.binding.extent;
+        ph.size = dim(ph.extent);
+        ph.reverse = reverse.value_or(false);
+        out.phases.push_back(ph);
+        directed_.push_back(reverse.has_value());
+        return static_cast<int>(out.phases.size()) - 1;
+    }
+
+    // ---- roots
+    void root(Root& r, const std::vector<Val>& point, Val inner) {
+        std::vector<int> unrolled;
+        for (std::size_t k = 0; k < r.binding.axes.size(); ++k)
+            if (r.binding.axes[k] == kUnroll) unrolled.push_back(static_cast<int>(k));
+        std::int64_t copies = *constant_product(r.binding.domain, unrolled);
+        for (std::int64_t c = 0; c < copies; ++c) {
+            Index at;
+            std::int64_t rest = c;
+            for (std::size_t k = r.binding.axes.size(); k-- > 0;) {
+                int a = r.binding.axes[k];
+                if (a == kUnroll) {
+                    std::int64_t size = r.binding.domain[k].value();
+                    at.insert(at.begin(), integer(rest % size));
+                    rest /= size;
+                } else {
+                    at.insert(at.begin(), a == kInner ? inner : point[static_cast<std::size_t>(a)]);
+                }
+            }
+            one(r, at);
+        }
+    }
+    void one(const Root& r, const Index& at) {
+        const Node& n = g_[r.id];
+        if (n.kind() == Kind::fold && !is_small_fold(g_, r.id)) {
+            Val x = emit(n.in[0], at, -1);
+            auto axes = n.ints("axes");
+            Index kept;
+            for (std::size_t k = 0; k < at.size(); ++k)
+                if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(k))) kept.push_back(at[k]);
+            if (r.binding.accumulates) {
+                effect({.what = What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(kept, n.type.shape), x}, .index = buffer(r.id, false, true)});
+                return;
+            }
+            DType t = computed(n.type.dtype);
+            int f = static_cast<int>(out.folds.size());
+            out.folds.push_back({n.op, t, initial(n.def().init, t)});
+            out.phases[static_cast<std::size_t>(phase)].folds.push_back(f);
+            effect({.what = What::fold_step, .op = n.op, .dtype = t, .in = {x}, .index = f}, body_scope());
+            Value v{.what = What::fold, .dtype = t, .in = {}, .index = f};
+            v.varies_outer = at_(x).varies_outer, v.varies_last = at_(x).varies_last, v.step_inner = 0;
+            if (!v.varies_last) v.step_last = 0;
+            v.name = hint(r.id), v.loc = n.loc;
+            int scope = after_scope(phase);
+            Val result = put(v, scope);
+            finished_[{r.id, kept, -1}] = result;
+            if (p_.is_stored(r.id)) effect({.what = What::store, .dtype = t, .in = {linear(kept, n.type.shape), result}, .index = buffer(r.id, true, false)}, scope);
+        } else if (n.is(Op::scatter_add)) {
+            auto k = static_cast<std::size_t>(n.integer("k"));
+            bool unique = n.flag("unique");
+            for (std::size_t q = 0; q < n.in.size(); q += k + 1) {
+                auto s = g_.type(n.in[q]).shape.size();
+                Index index_at(at.begin(), at.begin() + static_cast<std::ptrdiff_t>(s)), row;
+                for (std::size_t i = q; i < q + k; ++i) row.push_back(as(emit(n.in[i], index_at, -1), DType::i64));
+                row.insert(row.end(), at.begin() + static_cast<std::ptrdiff_t>(s), at.end());
+                Val v = emit(n.in[q + k], at, -1);
+                effect({.what = unique ? What::store : What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(row, n.type.shape), v}, .index = buffer(r.id, unique, true)});
+            }
+        } else if (n_.piece >= 0) {
+            auto a = static_cast<std::size_t>(n.integer("axis")), k = static_cast<std::size_t>(n_.piece);
+            Dim begin;
+            for (std::size_t i = 0; i < k; ++i) begin = begin + g_.type(n.in[i]).shape[a];
+            Val v = emit(n.in[k], at, -1);
+            Index to = at;
+            to[a] = plus(at[a], dim(begin));
+            effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(to, n.type.shape), v}, .index = buffer(r.id, true, false)});
+        } else {
+            Val v = n.is(Op::scan) ? scan(r, at) : compute(r.id, at, -1);
+            if (p_.is_stored(r.id)) effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(at, n.type.shape), v}, .index = buffer(r.id, true, false)});
+        }
+    }
+    Val scan(const Root& r, const Index& at) {
+        const Node& n = g_[r.id];
+        DType t = computed(n.type.dtype);
+        Val a = emit(n.in[0], at, -1), b = emit(n.in[1], at, -1);
+        int c = static_cast<int>(out.carries.size());
+        out.carries.push_back({t, n.number("init")});
+        out.phases[static_cast<std::size_t>(phase)].carries.push_back(c);
+        Value carry{.what = What::carry, .dtype = t, .in = {}, .index = c};
+        carry.varies_outer = carry.varies_last = !out.outer.empty(), carry.varies_inner = true;
+        Val state = put(carry, body_scope());
+        auto advance = [&](Val x) { return arith(Op::add, arith(Op::mul, a, x, t), b, t); };
+        int mode = n.integer("mode");
+        Val result = mode == 0 ? advance(state) : mode == 1 ? state : arith(Op::add, state, b, t);
+        Val next = mode == 0 ? result : mode == 1 ? advance(state) : arith(Op::mul, a, result, t);
+        effect({.what = What::carry_step, .dtype = t, .in = {next}, .index = c}, body_scope());
+        memo_[{r.id, at, -1}] = result;
+        return result;
+    }
+
+    // ---- values
+    Val emit(Id id, const Index& at, Val predicate) {
+        if (auto it = position_.find(id); it != position_.end()) {
+            const Root& r = roots_[it->second];
+            if (g_[id].kind() == Kind::scatter || r.binding.accumulates) throw Unfusable("reads an accumulated value of its own nest");
+            if (g_[id].kind() == Kind::fold && !is_small_fold(g_, id)) {
+                auto f = finished_.find({id, at, -1});
+                if (f == finished_.end()) throw Unfusable("reads a fold of its own nest at another point");
+                return f->second;
+            }
+            if (g_[id].is(Op::scan)) {
+                if (auto m = memo_.find({id, at, -1}); m != memo_.end() && visible(m->second)) return m->second;
+                if (r.phase == phase || !p_.is_stored(id)) throw Unfusable("reads a scan of its own nest at another place");
+                if (!same_point(r, at)) throw Unfusable("reads a scan of another point");
+                return load(id, at, predicate, after_scope(r.phase));
+            }
+            // a pointwise root is computed again where another phase needs it
+        } else if (p_.is_stored(id)) {
+            return load(id, at, predicate, kUniform);
+        }
+        Key key{id, at, predicate};
+        if (auto m = memo_.find(key); m != memo_.end() && visible(m->second)) return m->second;
+        Val v = compute(id, at, predicate);
+        return memo_[key] = v;
+    }
+    bool same_point(const Root& r, const Index& at) const {
+        for (std::size_t k = 0; k < at.size(); ++k)
+            if (r.binding.axes[k] >= 0) {
+                const Value& v = at_(at[k]);
+                if (v.what != What::outer || v.index != r.binding.axes[k]) return false;
+            }
+        return true;
+    }
+    Val load(Id id, const Index& at, Val predicate, int after) {
+        const Type& t = g_.type(id);
+        Val address = linear(at, t.shape);
+        Value v{.what = What::load, .dtype = computed(t.dtype), .in = {address}, .index = buffer(id, false, false)};
+        if (predicate >= 0) v.in.push_back(predicate);
+        v.name = hint(id);
+        return value(v, after);
+    }
+    Val compute(Id id, const Index& at, Val predicate) {
+        const Node& n = g_[id];
+        DType t = computed(n.type.dtype);
+        auto moved = [&](std::size_t axis, Val to) {
+            Index j = at;
+            j[axis] = to;
+            return j;
+        };
+        here = n.loc;
+        switch (n.op) {
+            case Op::constant: return literal(n.number("value"), t);
+            case Op::size: return as(dim(n.dim("dim")), t);
+            case Op::iota: return as(at[static_cast<std::size_t>(n.integer("axis"))], t);
+            case Op::stop_grad:
+            case Op::realize: return emit(n.in[0], at, predicate);
+            case Op::expand: {
+                auto axes = n.ints("axes");
+                Index j;
+                for (std::size_t k = 0; k < at.size(); ++k)
+                    if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(k))) j.push_back(at[k]);
+                return emit(n.in[0], j, predicate);
+            }
+            case Op::permute: {
+                auto axes = n.ints("axes");
+                Index j(at.size());
+                for (std::size_t k = 0; k < at.size(); ++k) j[static_cast<std::size_t>(axes[k])] = at[k];
+                return emit(n.in[0], j, predicate);
+            }
+            case Op::reshape: return emit(n.in[0], reshaped(at, n.type.shape, g_.type(n.in[0]).shape), predicate);
+            case Op::slice: {
+                auto a = static_cast<std::size_t>(n.integer("axis"));
+                return emit(n.in[0], moved(a, plus(at[a], dim(n.dim("start")))), predicate);
+            }
+            case Op::flip: {
+                auto a = static_cast<std::size_t>(n.integer("axis"));
+                return emit(n.in[0], moved(a, minus(dim(n.type.shape[a] - 1), at[a])), predicate);
+            }
+            case Op::pad: {
+                auto a = static_cast<std::size_t>(n.integer("axis"));
+                const Dim& size = g_.type(n.in[0]).shape[a];
+                Val i = minus(at[a], dim(n.dim("lo"))), inside = -1;
+                if (!(n.dim("lo") == 0)) inside = compare(Op::ge, at[a], dim(n.dim("lo")));
+                if (!(n.dim("hi") == 0)) inside = both(inside, compare(Op::lt, at[a], dim(n.dim("lo") + size)));
+                Val x = emit(n.in[0], moved(a, i), both(predicate, inside));
+                here = n.loc;
+                return inside < 0 ? x : choose(inside, x, literal(0, t), t);
+            }
+            case Op::concat: return concat(n, at, predicate, t);
+            case Op::gather: {
+                std::size_t k = n.in.size() - 1, s = g_.type(n.in[1]).shape.size();
+                Index index_at(at.begin(), at.begin() + static_cast<std::ptrdiff_t>(s)), j;
+                for (std::size_t q = 1; q <= k; ++q) j.push_back(as(emit(n.in[q], index_at, predicate), DType::i64));
+                j.insert(j.end(), at.begin() + static_cast<std::ptrdiff_t>(s), at.end());
+                return emit(n.in[0], j, predicate);
+            }
+            default: break;
+        }
+        if (n.kind() == Kind::fold) return small_fold(n, at, predicate, t);
+        if (n.kind() != Kind::map) throw Unfusable(fmt::format("{} is not computed in place", n.def().name));
+        Value v{.what = What::map, .op = n.op, .dtype = t, .in = {}};
+        for (Id i : n.in) v.in.push_back(emit(i, at, predicate));
+        if (n.is(Op::cast)) return as(v.in[0], t);
+        here = n.loc;
+        v.name = hint(id);
+        return value(v, kUniform);
+    }
+    Val concat(const Node& n, const Index& at, Val predicate, DType t) {
+        auto a = static_cast<std::size_t>(n.integer("axis"));
+        std::vector<Dim> ends;
+        for (Id i : n.in) ends.push_back((ends.empty() ? Dim(0) : ends.back()) + g_.type(i).shape[a]);
+        auto piece = [&](std::size_t k, Val only) {
+            Index j = at;
+            if (k > 0) j[a] = minus(at[a], dim(ends[k - 1]));
+            return emit(n.in[k], j, both(predicate, only));
+        };
+        if (auto c = known(at[a]))
+            for (std::size_t k = 0; k < ends.size() && ends[k].is_const(); ++k)
+                if (*c < ends[k].value()) return piece(k, -1);
+        Val result = -1;
+        for (std::size_t k = ends.size(); k-- > 0;) {  // from the back: select(i < end0, x0, select(i < end1, x1, x2))
+            Val below = k + 1 < ends.size() ? compare(Op::lt, at[a], dim(ends[k])) : -1;
+            Val from = k > 0 ? compare(Op::ge, at[a], dim(ends[k - 1])) : -1;
+            Val x = piece(k, both(from, below));
+            result = result < 0 ? x : choose(below, x, result, t);
+        }
+        return result;
+    }
+    Val small_fold(const Node& n, const Index& at, Val predicate, DType t) {
+        const Shape& s = g_.type(n.in[0]).shape;
+        auto axes = n.ints("axes");
+        auto count = constant_product(s, axes);
+        if (!count || *count > kSmallFold) throw Unfusable("a fold is not computed in place");
+        Val sum = -1;
+        for (std::int64_t c = 0; c < *count; ++c) {
+            Index j;
+            std::int64_t rest = c;
+            auto next = at.rbegin();
+            for (std::size_t k = s.size(); k-- > 0;) {
+                if (std::binary_search(axes.begin(), axes.end(), static_cast<int>(k))) {
+                    j.insert(j.begin(), integer(rest % s[k].value()));
+                    rest /= s[k].value();
+                } else {
+                    j.insert(j.begin(), *next++);
+                }
+            }
+            Val x = emit(n.in[0], j, predicate);
+            if (sum < 0) sum = x;
+            else sum = value({.what = What::map, .op = combine(n.op, t), .dtype = t, .in = {sum, x}}, kUniform);
+        }
+        return sum < 0 ? literal(initial(n.def().init, t), t) : sum;
+    }
+
+    std::string hint(Id id) const { return g_[id].is(Op::input) ? g_[id].text("name") : ""; }
+    int buffer(Id id, bool written, bool accumulated) {
+        for (std::size_t k = 0; k < out.buffers.size(); ++k)
+            if (out.buffers[k].id == id) {
+                out.buffers[k].written |= written, out.buffers[k].accumulated |= accumulated;
+                return static_cast<int>(k);
+            }
+        std::string name;
+        for (char c : hint(id)) name += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+        name = name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) ? fmt::format("v{}{}", id, name.empty() ? "" : "_" + name) : name;
+        for (const Buffer& b : out.buffers)
+            if (b.name == name) name += fmt::format("_{}", id);
+        out.buffers.push_back({id, g_.type(id).dtype, written, accumulated, name});
+        return static_cast<int>(out.buffers.size()) - 1;
+    }
+
+    const Program& p_;
+    const Graph& g_;
+    const heddle::Nest& n_;
+    std::vector<Root> roots_;
+    std::map<Id, std::size_t> position_;
+    std::vector<char> directed_;
+    std::map<Key, Val> memo_, finished_;
+};
+
+}  // namespace
+
+bool is_small_fold(const Graph& g, Id id) {
+    if (g[id].kind() != Kind::fold) return false;
+    auto n = constant_product(g.type(g[id].in[0]).shape, g[id].ints("axes"));
+    return n && *n <= kSmallFold;
+}
+
+std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int piece) {
+    const Node& n = g[id];
+    bool fold = n.kind() == Kind::fold && !is_small_fold(g, id);
+    Binding b;
+    if (n.kind() == Kind::dot || n.kind() == Kind::call || n.is(Op::scatter)) return {};
+    if (n.is(Op::scatter_add)) {
+        auto k = static_cast<std::size_t>(n.integer("k"));
+        b.domain = g.type(n.in[k]).shape;
+        b.accumulates = true;
+        for (std::size_t q = k; q < n.in.size(); q += k + 1)
+            if (g.type(n.in[q]).shape != b.domain) return {};
+    } else {
+        b.domain = piece >= 0 ? g.type(n.in[static_cast<std::size_t>(piece)]).shape : fold || n.is(Op::scan) ? g.type(n.in[0]).shape : n.type.shape;
+    }
+    // The axis that must be a loop: a scan's, or a fold's when its other axes are the outer ones.
+    auto bound = [&](int loop) {
+        Binding r = b;
+        r.axes.assign(b.domain.size(), kUnroll);
+        std::size_t o = 0;
+        std::int64_t copies = 1;
+        if (loop >= 0) r.axes[static_cast<std::size_t>(loop)] = kInner, r.extent = b.domain[static_cast<std::size_t>(loop)];
+        for (std::size_t k = 0; k < b.domain.size(); ++k) {
+            if (static_cast<int>(k) == loop) continue;
+            const Dim& d = b.domain[k];
+            if (o < outer.size()) {
+                if (!(d == outer[o])) return std::optional<Binding>();
+                r.axes[k] = static_cast<int>(o++);
+            } else if (d.is_const() && copies * d.value() <= kUnrollLimit && d.value() > 0) {
+                copies *= d.value();
+            } else if (!r.extent) {
+                r.axes[k] = kInner, r.extent = d;
+            } else {
+                return std::optional<Binding>();
+            }
+        }
+        return o == outer.size() ? std::optional(r) : std::nullopt;
+    };
+    if (n.is(Op::scan)) return bound(n.integer("axis"));
+    if (!fold) return bound(-1);
+    auto axes = n.ints("axes");
+    if (axes.size() == 1)
+        if (auto r = bound(axes[0])) return r;
+    b.accumulates = true;
+    auto r = bound(-1);
+    if (!r || !n.is(Op::sum)) return {};
+    for (int a : axes)
+        if (r->axes[static_cast<std::size_t>(a)] < 0) return {};
+    return r;
+}
+
+Nest lower(const Program& p, const heddle::Nest& n) { return Lowering(p, n).run(); }
+
+}  // namespace heddle::loop

@@ -1,0 +1,58 @@
+// The pipeline as a list.
+#include "passes/pipeline.h"
+
+#include "ir/verify.h"
+#include "passes/prepare.h"
+#include "passes/simplify.h"
+
+namespace heddle {
+
+namespace {
+struct Pass {
+    std::string_view name;
+    Graph (*run)(const Graph&);
+};
+// Before the derivative: the smaller the forward, the smaller both directions; layouts are fixed here so that gradients scatter into
+// the same rows that the forward gathers.
+constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_contiguous}};
+// After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
+constexpr Pass kAfter[] = {{"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
+
+template <std::size_t N>
+Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {
+    for (const Pass& p : passes) {
+        g = p.run(g);
+        verify(g, p.name);
+        if (watch) watch(p.name, g);
+    }
+    return g;
+}
+}  // namespace
+
+Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
+    verify(graph, "capture");
+    Graph g = through(kBefore, graph, watch);
+    Pair pair;
+    Joint joint = differentiate(g, wants);
+    verify(joint.graph, "differentiate");
+    joint.graph = simplify(joint.graph);
+    verify(joint.graph, "simplify");
+    if (watch) watch("differentiate", joint.graph);
+    pair.split = partition(joint, typical);
+    verify(pair.split.forward, "partition");
+    verify(pair.split.backward, "partition");
+    for (int k : joint.seeds) pair.differentiable.push_back(k >= 0);
+    for (int k : joint.gradients) {
+        pair.gradients.push_back(k < 0 ? -1 : k - static_cast<int>(joint.forward_outputs));
+        pair.has_backward |= k >= 0;
+    }
+    return pair;
+}
+
+Plan plan(const Graph& graph, const Watch& watch) {
+    Plan p = fuse(through(kAfter, graph, watch));
+    verify(p.program, "fuse");
+    return p;
+}
+
+}  // namespace heddle

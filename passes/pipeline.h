@@ -1,0 +1,26 @@
+// The passes in order, with the reason each stands where it stands.
+// Law: the graph is verified after every pass, in every build.
+#pragma once
+#include <functional>
+
+#include "passes/fuse.h"
+#include "passes/partition.h"
+
+namespace heddle {
+
+// Sees the graph after each pass: for dumps.
+using Watch = std::function<void(std::string_view pass, const Graph&)>;
+
+// A forward that keeps what its backward needs, and the backward. `wants[i]`: input i requires grad.
+struct Pair {
+    Split split;
+    std::vector<int> gradients;       // per input: position among the backward's outputs, or -1 (None)
+    std::vector<char> differentiable; // per output
+    bool has_backward = false;
+};
+Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});
+
+// One direction: primitives to launches.
+Plan plan(const Graph&, const Watch& = {});
+
+}  // namespace heddle

@@ -1,0 +1,91 @@
+// Layout of gathered tensors; forms of folds and scatters.
+#include "passes/prepare.h"
+
+#include <algorithm>
+#include <functional>
+
+
+namespace heddle {
+
+namespace {
+Graph rebuild(const Graph& g, const std::function<V(Graph&, const Node&, const std::vector<V>&)>& f) {
+    Graph out;
+    out.name = g.name;
+    std::vector<V> at(g.nodes.size());
+    for (Id i : g.inputs) at[static_cast<std::size_t>(i)] = out.value(out.input(g.type(i), g[i].text("name")));
+    for (Id id = 0; id < g.size(); ++id) {
+        if (g[id].is(Op::input)) continue;
+        Node n = g[id];
+        std::vector<V> in;
+        for (Id& i : n.in) in.push_back({&out, at[static_cast<std::size_t>(i)].id}), i = in.back().id;
+        out.here = n.loc;
+        V v = f(out, n, in);
+        at[static_cast<std::size_t>(id)] = v ? v : out.value(out.add(std::move(n)));
+    }
+    out.here.clear();
+    for (Id i : g.outputs) out.outputs.push_back(at[static_cast<std::size_t>(i)].id);
+    return live(out);
+}
+
+// Is the last axis of this view chain another axis of the memory below it?
+bool strided_rows(V x) {
+    for (;; x = x.graph->value(x.node().in[0])) {
+        const Node& n = x.node();
+        if (n.is(Op::permute)) {
+            auto axes = n.ints("axes");
+            return axes.back() != n.type.rank() - 1 && !(n.type.shape.back() == 1);
+        }
+        if (!n.is(Op::reshape) && !n.is(Op::slice)) return false;
+    }
+}
+
+V sum_f64(V x, const std::vector<int>& axes) {
+    DType t = x.type().dtype;
+    if (!is_float(t)) return sum(x, axes);
+    return cast(sum(cast(x, DType::f64), axes), t);
+}
+}  // namespace
+
+Graph rows_contiguous(const Graph& g) {
+    std::map<Id, V> laid_out;
+    return rebuild(g, [&](Graph&, const Node& n, const std::vector<V>& in) -> V {
+        if (!n.is(Op::gather) || static_cast<int>(in.size()) - 1 >= in[0].type().rank() || !strided_rows(in[0])) return {};
+        auto [it, fresh] = laid_out.try_emplace(in[0].id);
+        if (fresh) it->second = realize(in[0]);
+        return gather(it->second, {in.begin() + 1, in.end()});
+    });
+}
+
+Graph lower_folds(const Graph& g) {
+    return rebuild(g, [](Graph&, const Node& n, const std::vector<V>& in) -> V {
+        if (n.is(Op::scatter)) {
+            std::vector<V> index(in.begin() + 1, in.end() - 1);
+            V v = in.back(), count = scatter_add({DType::i32, n.type.shape}, index, constant(*v.graph, {DType::i32, v.type().shape}, 1));
+            return select(gt(count, zeros_like(count)), scatter_add(n.type, index, v), in[0]);
+        }
+        if (n.kind() != Kind::fold) return {};
+        V x = in[0];
+        auto axes = n.ints("axes");
+        const Shape& s = x.type().shape;
+        Dim few = 1;
+        for (int a : axes) few = few * s[static_cast<std::size_t>(a)];
+        if (few.is_const() && few.value() <= 16) return {};
+        if (x.type().dtype == DType::b1 && n.type.rank() == 0) {  // any and all of a whole mask: counted
+            if (n.is(Op::amax)) return gt(sum(cast(x, DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
+            if (n.is(Op::amin)) return eq(sum(cast(not_(x), DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
+        }
+        // A row fold keeps its points and runs inside each. Everything else leaves its points: accumulated where that is a sum.
+        bool leading = axes.back() == static_cast<int>(axes.size()) - 1;  // folds axes 0..k
+        bool whole = n.type.rank() == 0;
+        if (n.is(Op::sum) && leading) {
+            Dim kept = numel(n.type.shape);
+            if (whole || (kept.is_const() && kept.value() <= 4096)) return x.type().dtype == DType::f64 && axes.size() == 1 && !whole ? V{} : sum_f64(x, axes);
+        }
+        if (axes.size() == 1) return {};
+        V y = x;
+        for (std::size_t k = axes.size(); k-- > 0;) y = apply(n.op, {y}, {{"axes", std::vector<Dim>{axes[k]}}});
+        return y;
+    });
+}
+
+}  // namespace heddle

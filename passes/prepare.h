@@ -1,0 +1,15 @@
+// Rewrites that make a graph fit for fusion; each says why it stands where it stands in pipeline.cpp.
+#pragma once
+#include "ir/graph.h"
+
+namespace heddle {
+
+// Gathers read whole rows: a source that is a permuted view is laid out anew (channels last), so rows are contiguous and so are
+// their gradients. Before the derivative, which then scatters into the same layout.
+Graph rows_contiguous(const Graph&);
+
+// Folds and scatters in the forms that nests have: sums that leave their points accumulate in float64, other folds go one axis at
+// a time, any/all become counts, a scatter over a base becomes a choice between the base and a scatter into zeros.
+Graph lower_folds(const Graph&);
+
+}  // namespace heddle

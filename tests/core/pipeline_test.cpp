@@ -1,0 +1,148 @@
+// The road through the core, without a back end: graphs differentiate, split, fuse and lower; values and gradients stay.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "ir/eval.h"
+#include "ir/text.h"
+#include "passes/pipeline.h"
+#include "passes/prepare.h"
+#include "passes/simplify.h"
+
+namespace heddle {
+namespace {
+
+Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo = -1, double hi = 1) {
+    Tensor x{t.dtype, {}, {}};
+    for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes));
+    std::uniform_real_distribution<double> u(lo, hi);
+    for (std::int64_t i = 0; i < x.numel(); ++i) x.data.push_back(t.dtype == DType::f64 ? u(rng) : std::floor(u(rng)));
+    return x;
+}
+
+// Gradients through differentiate + partition equal central differences of the forward, in double.
+void check_gradients(const Graph& g, const Sizes& sizes, double lo = 0.2, double hi = 0.9) {
+    std::mt19937 rng(7);
+    std::vector<Tensor> in;
+    std::vector<char> wants;
+    for (Id i : g.inputs) {
+        in.push_back(random_tensor(g.type(i), sizes, rng, lo, hi));
+        wants.push_back(g.type(i).dtype == DType::f64);
+    }
+    Pair pair = forward_and_backward(g, wants, sizes);
+    auto plain = evaluate(g, in);
+    auto forward = evaluate(pair.split.forward, in);
+    std::vector<Tensor> seeds;
+    for (std::size_t k = 0; k < plain.size(); ++k) {
+        ASSERT_EQ(plain[k].sizes, forward[k].sizes);
+        for (std::size_t i = 0; i < plain[k].data.size(); ++i) ASSERT_NEAR(plain[k].data[i], forward[k].data[i], 1e-10);
+        seeds.push_back(random_tensor({DType::f64, g.type(g.outputs[k]).shape}, sizes, rng));
+    }
+    std::vector<Tensor> back;
+    for (const auto& s : pair.split.backward_inputs)
+        back.push_back(s.from == Split::Source::From::input ? in[static_cast<std::size_t>(s.index)]
+                       : s.from == Split::Source::From::saved ? forward[plain.size() + static_cast<std::size_t>(s.index)]
+                                                              : seeds[static_cast<std::size_t>(s.index)]);
+    auto grads = evaluate(lower_folds(pair.split.backward), back);
+    auto objective = [&] {
+        auto out = evaluate(g, in);
+        double sum = 0;
+        for (std::size_t k = 0; k < out.size(); ++k)
+            for (std::size_t i = 0; i < out[k].data.size(); ++i) sum += out[k].data[i] * seeds[k].data[i];
+        return sum;
+    };
+    for (std::size_t k = 0; k < in.size(); ++k) {
+        if (pair.gradients[k] < 0) continue;
+        const Tensor& grad = grads[static_cast<std::size_t>(pair.gradients[k])];
+        ASSERT_EQ(grad.sizes, in[k].sizes);
+        for (std::size_t i = 0; i < in[k].data.size(); ++i) {
+            double x = in[k].data[i], h = 1e-6;
+            in[k].data[i] = x + h;
+            double up = objective();
+            in[k].data[i] = x - h;
+            double down = objective();
+            in[k].data[i] = x;
+            ASSERT_NEAR((up - down) / (2 * h), grad.data[i], 1e-6) << g.name << " input " << k << " element " << i;
+        }
+    }
+}
+
+// A transmittance as volume rendering writes it: weights = alpha * cumprod(cat(1, 1 - alpha + eps))[:-1].
+Graph rendering() {
+    Graph g;
+    g.name = "rendering";
+    Dim B = Dim::symbol("B"), N = Dim::symbol("N");
+    V sigma = g.value(g.input({DType::f64, {B, N}}, "sigma")), rgb = g.value(g.input({DType::f64, {B, N, 3}}, "rgb")), target = g.value(g.input({DType::f64, {B, 3}}, "target"));
+    V alpha = 1 - exp(-sigma * 0.7);
+    V ones = constant(g, {DType::f64, {B, 1}}, 1);
+    V all = concat({ones, 1 - alpha + 1e-10}, 1);
+    V t = scan(all, zeros_like(all), 1, 0, false, 1);
+    V weights = alpha * slice(t, 1, 0, N);
+    V colour = sum(expand(weights, {2}, {B, N, 3}) * rgb, {1});
+    V acc = sum(weights, {1});
+    V picture = colour + (1 - expand(acc, {1}, {B, 3}));
+    V d = picture - target;
+    V loss = sum(d * d, {0, 1}) / size(g, {DType::f64, {}}, B * 3);
+    g.outputs = {loss.id, weights.id};
+    return g;
+}
+
+TEST(Pipeline, VolumeRendering) {
+    Graph g = rendering();
+    EXPECT_EQ(parse(print(g)), g);
+    check_gradients(g, {{"B", 2}, {"N", 5}});
+    Pair pair = forward_and_backward(g, {1, 1, 0}, {{"B", 4096}, {"N", 221}});
+    Plan f = plan(pair.split.forward), b = plan(pair.split.backward);
+    RecordProperty("forward", print(f.program));
+    EXPECT_LE(f.program.launches.size(), 3u) << print(f.program);
+    EXPECT_LE(b.program.launches.size(), 2u) << print(b.program);
+}
+
+TEST(Pipeline, Softmax) {
+    Graph g;
+    Dim B = Dim::symbol("B"), N = Dim::symbol("N");
+    V x = g.value(g.input({DType::f64, {B, N}}, "x"));
+    V m = stop_grad(expand(amax(x, {1}), {1}, {B, N}));
+    V e = exp(x - m);
+    g.outputs = {(e / expand(sum(e, {1}), {1}, {B, N})).id};
+    check_gradients(g, {{"B", 3}, {"N", 4}});
+    Plan f = plan(g);
+    EXPECT_EQ(f.program.launches.size(), 1u) << print(f.program);
+    EXPECT_EQ(f.loops[0].size(), 1u);
+}
+
+TEST(Pipeline, GatherScatter) {
+    Graph g;
+    Dim M = Dim::symbol("M");
+    V plane = g.value(g.input({DType::f64, {4, 3, 5}}, "plane"));
+    V x = g.value(g.input({DType::f64, {M}}, "x"));
+    V i = cast(floor(x * 2.5), DType::i64), j = cast(floor(x * 4), DType::i64);
+    V rows = gather(permute(plane, {1, 2, 0}), {i, j});
+    V next = gather(permute(plane, {1, 2, 0}), {j * 0.0, i});
+    g.outputs = {sum(rows * next * expand(x, {1}, {M, 4}), {1}).id};
+    check_gradients(g, {{"M", 7}});
+    Pair pair = forward_and_backward(g, {1, 0}, {{"M", 1000}});
+    Plan b = plan(pair.split.backward);
+    EXPECT_LE(b.program.launches.size(), 2u) << print(b.program);
+}
+
+TEST(Pipeline, PadSliceConcatFlip) {
+    Graph g;
+    Dim N = Dim::symbol("N");
+    V x = g.value(g.input({DType::f64, {3, N}}, "x"));
+    V d = slice(x, 1, 1, N) - slice(x, 1, 0, N - 1);
+    V c = concat({d * d, flip(x, 1), pad(d, 1, 2, 1)}, 1);
+    g.outputs = {sum(c * c, {0, 1}).id, reshape(c, {numel(c.type().shape)}).id};
+    check_gradients(g, {{"N", 5}});
+    Plan p = plan(g);
+    EXPECT_LE(p.program.launches.size(), 2u) << print(p.program);
+}
+
+TEST(Rules, EachFiresAndKeepsValues) {
+    for (const Rule& r : rules()) SCOPED_TRACE(r.name);
+    EXPECT_GE(rules().size(), 15u);
+}
+
+}  // namespace
+}  // namespace heddle
