@@ -78,9 +78,6 @@ public:
         for (int i = 0; i < static_cast<int>(n.values.size()); ++i)
             for (Val o : value(i).in)
                 if (o >= 0) ++users_[at(o)], user_.emplace(o, i);
-        auto outside = [&](Val o) { if (o >= 0) users_[at(o)] += 2; };
-        for (Val o : n.outer_sizes) outside(o);
-        for (const loop::Phase& p : n.phases) outside(p.size);
         for (Val v : n.uniform) scope_[v] = 0;
         int scope = 1;
         for (Val v : n.prologue) scope_[v] = scope;
@@ -98,6 +95,7 @@ public:
         for (Val v : n_.uniform) statement(v, Scope::uniform);
         place();
         for (Val v : n_.prologue) statement(v, Scope::point);
+        if (!n_.phases.empty()) stored_by_the_group();
         for (const loop::Phase& p : n_.phases) phase(p);
         return std::move(out_);
     }
@@ -154,10 +152,10 @@ private:
             line("{} {} = {};", cuda::type(carry.dtype), carries_[c], cuda::literal(carry.dtype, carry.init));
         }
         std::string count = expr(p.extent, sizes_);
-        std::string first = group_ > 1 ? "lane" : "0", step = group_ > 1 ? fmt::format("{} += {}", inner_, group_) : "++" + inner_;
-        if (p.reverse) {
-            first = count + " - 1" + (group_ > 1 ? " - lane" : "");
-            step = group_ > 1 ? fmt::format("{} -= {}", inner_, group_) : "--" + inner_;
+        std::string first = p.reverse ? count + " - 1" : "0", step = (p.reverse ? "--" : "++") + inner_;
+        if (group_ > 1) {  // threads beyond the last point go round no loop
+            first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? lane : {}", count);
+            step = fmt::format("{} {} {}", inner_, p.reverse ? "-=" : "+=", group_);
         }
         line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
         indent_ += 2;
@@ -171,7 +169,14 @@ private:
                 uses_.group(n_.folds[at(f)].op, group_);
                 line("{0} = all_{1}<{2}>({0});", folds_[f], def(n_.folds[at(f)].op).name, group_);
             }
+        if (!p.after.empty()) stored_by_the_group();
         for (Val v : p.after) statement(v, Scope::point);
+        if (&p != &n_.phases.back()) stored_by_the_group();
+    }
+    // What one thread of a group stored is there for the others from here on.
+    void stored_by_the_group() {
+        bool reads_back = std::any_of(n_.values.begin(), n_.values.end(), [&](const Value& v) { return v.what == What::load && n_.buffers[at(v.index)].written; });
+        if (group_ > 1 && reads_back) line("{}();", group_ > 32 ? "__syncthreads" : "__syncwarp");
     }
 
     // ---- operands
@@ -250,7 +255,7 @@ private:
     }
     // What guards a side effect: empty, or the condition under which this thread is the one to do it.
     std::string owner(Scope scope) const {
-        if (group_ > 1) return scope == Scope::body ? "live" : "live && lane == 0";
+        if (group_ > 1) return scope == Scope::body ? "" : "live && lane == 0";
         return along_ ? "live" : "";
     }
     void effect(Scope scope, const std::string& what, const std::string& note) {
@@ -262,7 +267,10 @@ private:
         const Value& x = value(v);
         switch (x.what) {
             case What::constant: case What::size: case What::outer: case What::inner: case What::fold: case What::carry_step: return;
-            case What::map: text_[at(v)] = map(v); break;
+            case What::map:
+                if (users_[at(v)] == 0) return;
+                text_[at(v)] = map(v);
+                break;
             case What::carry: text_[at(v)] = carries_.at(x.index); break;
             case What::load: {
                 std::string e = element(x);
