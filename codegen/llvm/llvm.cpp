@@ -45,7 +45,7 @@ struct Walk {
 
 class Emitter {
 public:
-    Emitter(llvm::Module& m, const Target& target, const loop::Nest& n) : n_(n), ir_(m, target), b_(ir_.b), held_(n.values.size()), nonneg_(n.values.size(), -1), finals_(n.folds.size()) {}
+    Emitter(llvm::Module& m, const Target& target, const loop::Nest& n) : n_(n), ir_(m, target), b_(ir_.b), held_(n.values.size()), steps_known_(n.values.size()), nonneg_(n.values.size(), -1), finals_(n.folds.size()) {}
 
     llvm::Function* run(const std::string& name) {
         auto* ptr = b_.getPtrTy();
@@ -96,14 +96,21 @@ private:
         Lv i = ir_.iota(h.v->getType(), w);
         return b_.CreateAdd(all, h.step == 1 ? i : b_.CreateMul(i, ir_.integer(i, h.step)));
     }
-    // By how much v grows from lane to lane, if that is known.
-    std::optional<std::int64_t> step(Val v) const {
+    // By how much v grows from lane to lane, if that is known. The step noted for a load is that of its address.
+    std::optional<std::int64_t> step(Val v) {
+        if (in_.width == 1) return 0;
+        auto& known = steps_known_[static_cast<std::size_t>(v)];
+        if (!known) known = derive_step(v);
+        return *known;
+    }
+    std::optional<std::int64_t> derive_step(Val v) {
         const loop::Value& x = at(v);
         bool inner = n_.schedule.lanes_inner;
-        if (in_.width == 1 || !(inner ? x.varies_inner : x.varies_last)) return 0;
-        if (x.what == What::load) return {};  // its step is that of the address
-        auto s = inner ? x.step_inner : x.step_last;
-        return s == 0 || is_int(x.dtype) ? s : std::nullopt;
+        if (!(inner ? x.varies_inner : x.varies_last)) return 0;
+        if (!is_int(x.dtype) || (x.what != What::map && x.what != What::outer && x.what != What::inner)) return {};
+        for (Val i : x.in)
+            if (!step(i)) return {};
+        return inner ? x.step_inner : x.step_last;
     }
     // Known not to be negative: indices, sizes and what adding, multiplying and dividing makes of them.
     bool nonneg(Val v) {
@@ -147,7 +154,7 @@ private:
             case What::inner: h = {in_.inner, false, n_.schedule.lanes_inner}; break;
             case What::map: map(x, v); break;
             case What::load: load(x, v); break;
-            case What::fold: h = {finals_[index], true}; break;
+            case What::fold: h = {finals_[index], Ir::width(finals_[index]) > 1}; break;
             case What::carry: h = {b_.CreateLoad(Ir::wide(ir_.reg(x.dtype), in_.width), carries_.at(x.index)), true}; break;
             case What::store: memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
             case What::accumulate: memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
@@ -354,6 +361,7 @@ private:
     llvm::Instruction* entry_end_ = nullptr;
     Memory* memory_ = nullptr;
     std::vector<Held> held_;
+    std::vector<std::optional<std::optional<std::int64_t>>> steps_known_;
     std::vector<signed char> nonneg_;               // -1: not asked yet
     Lanes in_;
     std::vector<Lv> point_;                         // lane 0's index along each outer axis

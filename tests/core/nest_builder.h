@@ -30,6 +30,8 @@ struct NestBuilder {
             if (!varies) { s = 0; return; }
             if (v.what == loop::What::load) { s = at(v.in[0]).*step; return; }
             if (v.what != loop::What::map || !is_int(v.dtype)) return;
+            for (loop::Val i : v.in)
+                if (at(i).what == loop::What::load && (at(i).*step) != 0) return;
             auto a = at(v.in[0]).*step, b = v.in.size() > 1 ? at(v.in[1]).*step : a;
             if (!a || !b) return;
             if (v.op == Op::add) s = *a + *b;
