@@ -58,8 +58,12 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
     // The arguments of the kernel or of one nest, in the kernel's order, as parameters or by name alone.
     auto arguments = [&](const loop::Nest* only, bool typed) {
         std::string s;
-        auto add = [&](const std::string& type, const std::string& name) { s += (s.empty() ? "" : ", ") + (typed ? type : "") + name; };
-        auto used = [&](Id id) { return std::any_of(only->buffers.begin(), only->buffers.end(), [&](const loop::Buffer& o) { return o.id == id; }); };
+        auto add = [&](const std::string& type, const std::string& name) {
+            s += (s.empty() ? "" : ", ") + (typed ? type : "") + name;
+        };
+        auto used = [&](Id id) {
+            return std::any_of(only->buffers.begin(), only->buffers.end(), [&](const loop::Buffer& o) { return o.id == id; });
+        };
         for (const loop::Buffer& b : buffers)
             if (!only || used(b.id))
                 add((b.written || b.accumulated ? "" : "const ") + cuda::stored(b.dtype) + "* __restrict__ ", buffer_name[b.id]);

@@ -34,7 +34,10 @@ HD bool fabs(bool a) { return a; }
 HD float mod_(float a, float b) { float r = ::fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 HD double mod_(double a, double b) { double r = ::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 )"},
-    {"floordiv_", R"(template <class T> HD T floordiv_(T a, T b) { T q = a / b, r = a % b; return r != 0 && (r < 0) != (b < 0) ? q - 1 : q; }
+    {"floordiv_", R"(template <class T> HD T floordiv_(T a, T b) {
+  T q = a / b, r = a % b;
+  return r != 0 && (r < 0) != (b < 0) ? q - 1 : q;
+}
 template <class T> HD T floordiv_real(T a, T b, T r) {  // r: the remainder of a / b
   if (b == 0) return a / b;
   T q = (a - r) / b;
@@ -98,7 +101,7 @@ std::string atomics_of(DType t) {
 std::string group_of(const OpDef& d, int threads) {
     std::string step = apply(d, "v", "__shfl_xor_sync(0xffffffffu, v, d)"), join = apply(d, "v", "part[first + w]");
     if (!in_place(d)) step = apply(d, "v", "T(__shfl_xor_sync(0xffffffffu, v, d))");
-    std::string s = fmt::format(R"(// The {0} over the G neighbouring threads of a group; each of them gets it. Every thread of the block must call this.
+    std::string s = fmt::format(R"(// The {0} over the G neighbouring threads of a group; each of them gets it. All threads of the block must call this.
 template <int G, class T> HD T all_{0}(T v) {{
 #pragma unroll
   for (int d = (G < 32 ? G : 32) / 2; d > 0; d /= 2)
@@ -154,7 +157,7 @@ std::string apply(const OpDef& d, const std::string& a, const std::string& b, co
     std::size_t at = 0;
     auto argument = [&](std::size_t n) {  // the whole of an argument of a call needs no parentheses
         std::size_t before = text.find_last_not_of(' ', at == 0 ? 0 : at - 1), after = at + n;
-        return at > 0 && (text[before] == '(' || text[before] == ',') && after < text.size() && (text[after] == ')' || text[after] == ',');
+        return at > 0 && after < text.size() && (text[before] == '(' || text[before] == ',') && (text[after] == ')' || text[after] == ',');
     };
     tokens(text, [&](std::string_view t) {
         bool operand = t.size() == 1 && t[0] >= 'a' && t[0] <= 'c';
@@ -185,7 +188,7 @@ std::string to_stored(DType t, const std::string& v) {
 std::string literal(DType t, double v) {
     if (t == DType::b1) return v != 0 ? "true" : "false";
     if (is_int(t)) {
-        if (t == DType::i32 && v <= -0x1p31) return "(-2147483647 - 1)";
+        if (t == DType::i32 && v == -0x1p31) return "(-2147483647 - 1)";
         if (v >= 0x1p63) return "9223372036854775807LL";
         if (v <= -0x1p63) return "(-9223372036854775807LL - 1)";
         std::string s = fmt::format("{}{}", static_cast<std::int64_t>(v), t == DType::i64 ? "LL" : "");
@@ -227,7 +230,8 @@ std::string prelude(const Uses& u, bool wide_index) {
             s += fmt::format("HD float {0}(float a) {{ return ::{0}f(a); }}\nHD double {0}(double a) {{ return ::{0}(a); }}\n", f);
     for (const char* f : kMaths2)
         if (uses_word(rows, f))
-            s += fmt::format("HD float {0}(float a, float b) {{ return ::{0}f(a, b); }}\nHD double {0}(double a, double b) {{ return ::{0}(a, b); }}\n", f);
+            s += fmt::format("HD float {0}(float a, float b) {{ return ::{0}f(a, b); }}\n"
+                             "HD double {0}(double a, double b) {{ return ::{0}(a, b); }}\n", f);
     for (const Word& w : kWords)
         if (uses_word(rows, w.name)) s += w.text;
     // A host compiler that checks the text has no PTX and brings its own from_f16, to_f16.

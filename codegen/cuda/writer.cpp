@@ -149,7 +149,9 @@ private:
     }
     // What one thread of a group stored is there for the others from here on.
     void stored_by_the_group() {
-        bool reads_back = std::any_of(n_.values.begin(), n_.values.end(), [&](const Value& v) { return v.what == What::load && n_.buffers[at(v.index)].written; });
+        bool reads_back = std::any_of(n_.values.begin(), n_.values.end(), [&](const Value& v) {
+            return v.what == What::load && n_.buffers[at(v.index)].written;
+        });
         if (group_ > 1 && reads_back) line("{}();", group_ > 32 ? "__syncthreads" : "__syncwarp");
     }
 
@@ -191,9 +193,8 @@ private:
         uses_.rows.insert(x.op);
         std::string in[3];
         for (std::size_t k = 0; k < x.in.size(); ++k) in[k] = operand(x.in[k], wide, x.op);
-        if (narrow(v) && (x.op == Op::floordiv || x.op == Op::mod)) {  // an index; negative only where a predicate holds off the access
+        if ((x.op == Op::floordiv || x.op == Op::mod) && index_.positive[at(v)])
             return fmt::format("{} {} {}", in[0], x.op == Op::mod ? "%" : "/", in[1]);
-        }
         return apply(def(x.op), in[0], in[1], in[2]);
     }
     std::string cast(Val v, const Value& x) {
@@ -240,7 +241,8 @@ private:
     void statement(Val v, Scope scope) {
         const Value& x = value(v);
         switch (x.what) {
-            case What::constant: case What::size: case What::outer: case What::inner: case What::fold: case What::carry_step: return;
+            case What::constant: case What::size: case What::outer: case What::inner: case What::fold: return;
+            case What::carry_step: return;  // written at the end of the iteration
             case What::map:
                 if (users_[at(v)] == 0) return;
                 text_[at(v)] = map(v);
@@ -250,7 +252,8 @@ private:
                 std::string e = element(x);
                 if (narrow(v)) e = "(index_t)" + e;
                 e = from_stored(buffer(x).dtype, e);
-                if (x.in.size() > 1 && x.in[1] >= 0) e = fmt::format("{} ? {} : {}", operand(x.in[1]), e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
+                if (x.in.size() > 1 && x.in[1] >= 0)
+                    e = fmt::format("{} ? {} : {}", operand(x.in[1]), e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
                 text_[at(v)] = e;
                 break;
             }
