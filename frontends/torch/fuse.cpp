@@ -34,13 +34,14 @@ namespace {
 class RandomState {
 public:
     explicit RandomState(bool needed) : needed_(needed) {
-        if (needed_) state_ = at::detail::getDefaultCPUGenerator().get_state();
+        if (needed_) state_ = generator().get_state();
     }
     void restore() {
-        if (needed_) at::detail::getDefaultCPUGenerator().set_state(state_);
+        if (needed_) generator().set_state(state_);
     }
 
 private:
+    static at::Generator generator() { return at::detail::getDefaultCPUGenerator(); }
     bool needed_;
     at::Tensor state_;
 };
@@ -158,6 +159,10 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
         for (const at::Tensor& i : all)
             if (t.is_same(i)) t = i.alias();
         results.push_back(t);
+    }
+    {
+        at::NoGradGuard no_grad;  // what the callable wrote into its inputs
+        for (const auto& w : v->captured.writes) all[static_cast<std::size_t>(w.input)].copy_(tensor_of(out[static_cast<std::size_t>(w.output)]));
     }
     {
         std::lock_guard guard(mutex);

@@ -11,11 +11,10 @@
 namespace heddle {
 
 using Tensors = std::vector<at::Tensor>;
-using Callable = std::function<Tensors(const Tensors&)>;
 
 struct FuseOptions {
-    // Which sizes may change between calls, by name; sizes that share a name are equal. Example: {{0, 0, "B"}, {1, 0, "B"}}.
-    std::vector<DynamicDim> dynamic;
+    // Which sizes may change between calls, by name; sizes that share a name are equal. Example: {{.input = 0, .dim = 0, .name = "B"}}.
+    std::vector<Varying> dynamic;
     std::string name = "f";
     bool eager_if_uncapturable = true;   // else errors of the capture are thrown
 };

@@ -18,27 +18,21 @@ bool draws(const Graph& g) {
         if (n.is(Op::call) && !n.flag("pure")) return true;
     return false;
 }
-// Guards have no user; they stay alive as outputs behind the user's.
-void keep_guards(Graph& g) {
-    for (Id id = 0; id < g.size(); ++id)
-        if (g[id].is(Op::call) && g[id].text("name") == "heddle.guard") g.outputs.push_back(id);
-}
 std::string listed(const Graph& g, Id id) {
     return print_line(g, id);
 }
 }  // namespace
 
-std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<DynamicDim>& dynamic, const std::string& name) {
+std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const std::string& name) {
     auto v = std::make_shared<Variant>();
     CaptureOptions options;
     options.dynamic = dynamic;
-    options.host_reads = HostRead::guard;
+    options.host_read = HostRead::guard;
+    options.name = name;
     v->captured = capture(callable, example, options);
     Graph g = v->captured.graph;
-    g.name = name;
-    v->outputs = g.outputs.size();
-    keep_guards(g);
-    v->guarded = g.outputs.size() > v->outputs;
+    v->outputs = v->captured.results;
+    v->guarded = v->captured.guards > 0;
     v->forward_outputs = g.outputs.size();
     v->random = draws(g);
     v->stages.emplace_back("capture", g);
@@ -54,6 +48,8 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     }
     for (const at::Tensor& t : v->captured.implicit) v->wants.push_back(t.requires_grad());
     v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
+    for (const auto& w : v->captured.writes)
+        if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
     int slots = 0;
     for (std::size_t i = 0; i < v->outputs; ++i) v->slot.push_back(v->pair.differentiable[i] ? slots++ : -1);
     v->stages.emplace_back("forward", v->pair.split.forward);

@@ -23,12 +23,12 @@ struct Variant {
     void check_wants(const Tensors& all, bool differentiate, const std::string& name) const;
 
 private:
-    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<DynamicDim>&, const std::string&);
+    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const std::string&);
     std::unique_ptr<Executable> forward_, backward_;
     std::mutex mutex_;
 };
 
-std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<DynamicDim>&, const std::string& name);
+std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>&, const std::string& name);
 void note_forward(Report&, Variant&, const std::vector<Array>& outputs);
 void note_backward(Report&, Variant&);
 std::string explain_variant(Variant&);
