@@ -316,6 +316,27 @@ TEST_P(Forms, CastsBetweenAllTypes) {
         }
 }
 
+// An index computed from one that is loaded: the loaded one's address has a step, the index has none.
+TEST(CpuBackend, IndexFromMemoryHasNoStep) {
+    NEEDS_LLVM();
+    Program p;
+    V table = p.graph.value(p.graph.input({DType::f32, {9}}, "table"));
+    V index = p.graph.value(p.graph.input({DType::i64, {Dim::symbol("N")}}, "index"));
+    V rows = gather(table, {add(index, like(index, 1))});
+    p.graph.outputs = {rows.id};
+    p.stored.assign(p.graph.nodes.size(), 0);
+    for (Id id : {table.id, index.id, rows.id}) p.stored[z(id)] = 1;
+    Nest nest;
+    nest.outer = {Dim::symbol("N")}, nest.roots = {rows.id};
+    loop::Nest n = loop::lower(p, nest);
+    GuardedArray vt(DType::f32, 9), vi(DType::i64, 50), vo(DType::f32, 50);
+    vt.fill(1), vi.fill(2, 0, 7);
+    std::vector<void*> buffers;
+    for (const auto& b : n.buffers) buffers.push_back(b.id == table.id ? vt.data() : b.id == index.id ? vi.data() : vo.data());
+    run(n, buffers, {{"N", 50}});
+    for (std::size_t i = 0; i < 50; ++i) EXPECT_EQ(vo.get(i), vt.get(vi.as<std::size_t>(i) + 1));
+}
+
 TEST(CpuBackend, CompilesInParallelAndOnce) {
     NEEDS_LLVM();
     auto nest = [](int c) {
