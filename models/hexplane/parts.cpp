@@ -35,8 +35,7 @@ std::vector<Part> hexplane_parts(std::shared_ptr<HexPlane> model, uint64_t seed,
   const auto step = hexplane_step_inputs(*model, seed, dtype);
   const int64_t b = model->config().rays, n = model->samples();
   const auto jitter = at::rand({1, n}, g).to(dtype);
-  const auto samples = model->sample_rays(step[0], jitter, n);
-  const auto points = std::get<0>(samples), distance = std::get<1>(samples), inside = std::get<2>(samples);
+  const auto [points, distance, inside] = model->sample_rays(step[0], jitter, n);
   const auto xyz = model->normalise(points).index({inside}).contiguous();
   const auto t = step[2].unsqueeze(1).expand({-1, n, 1}).index({inside}).contiguous();
   const int64_t k = std::max<int64_t>(1, xyz.size(0) / 25);  // about as many samples as weigh something (4 %)
@@ -51,8 +50,8 @@ std::vector<Part> hexplane_parts(std::shared_ptr<HexPlane> model, uint64_t seed,
   std::vector<Part> parts;
   parts.push_back({"sample_rays",
                    [model, n](const std::vector<at::Tensor>& in) {
-                     const auto s = model->sample_rays(in[0], in[1], n);
-                     return std::vector<at::Tensor>{model->normalise(std::get<0>(s)), std::get<2>(s)};
+                     const auto [p, d, within] = model->sample_rays(in[0], in[1], n);
+                     return std::vector<at::Tensor>{model->normalise(p), within};
                    },
                    {step[0], jitter},
                    {{0, 0, "B"}}});
