@@ -1,0 +1,72 @@
+// Captures what plain libtorch code computes: every op it calls, as a graph of aten.* calls with symbolic sizes.
+// Law: the callable sees real tensors and real values; afterwards parameters, inputs and the random generators are as before.
+//
+// The recorder is a boxed fallback above autograd: ops with a derivative of their own (grid_sampler_2d, cumprod, softplus)
+// are kept whole, ops that PyTorch composes of others are recorded as those. Writes and views become values: an in-place op is its
+// functional form, and what it wrote is put back through the views that lead to the memory it shares.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace heddle {
+
+using Callable = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+
+// What a read of a value by the host does (item, a branch on a tensor).
+enum class HostRead {
+    error,  // Error that names the op and what to write instead
+    guard,  // a heddle.guard call: the graph holds as long as the value read is the same (bool and integer only)
+};
+
+// One dimension whose size varies. All that have one name have one size.
+struct Varying {
+    int input = -1;          // position among the arguments, or
+    at::Tensor tensor = {};  // a tensor that the callable holds (a parameter, a buffer)
+    int dim = 0;
+    std::string name;
+};
+
+struct CaptureOptions {
+    std::vector<Varying> dynamic;
+    HostRead host_read = HostRead::error;
+    std::string name = "f";
+};
+
+struct Captured {
+    Graph graph;                       // inputs: the arguments, then `implicit`; outputs: the callable's, then writes, then guards
+    std::vector<at::Tensor> implicit;  // tensors that the callable holds, in order of first use
+    std::vector<bool> implicit_requires_grad;
+    std::size_t results = 0;           // how many of the outputs are the callable's
+    std::vector<int> output_is_input;  // per result: the input (position in graph.inputs) that it is or shares memory with, or -1;
+                                       // the graph computes it as a value of its own
+    struct Write {
+        int input, output;             // after a run, input (position in graph.inputs) holds this output
+    };
+    std::vector<Write> writes;
+    std::size_t guards = 0;            // how many outputs at the end are guards
+};
+
+// Runs `f` on the example once, and at other sizes (primes) to tell sizes from constants: an integer that differs between runs is
+// fitted as a polynomial in the named sizes and in u0, u1, .. (the number of rows of each nonzero). Throws Error, in one line,
+// where f can't be captured: a read by the host, a float literal or an order of ops that depends on sizes or values,
+// a tensor filled by other means than PyTorch's ops with varying values, an autograd Function of its own.
+Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& = {});
+
+// Names the ops that are recorded while it lives: Node::loc.
+class Scope {
+public:
+    explicit Scope(std::string name);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+private:
+    std::string outer_;
+};
+
+}  // namespace heddle

@@ -1,0 +1,328 @@
+// The fallback and what it does with each op: describe, run, name the results.
+// Law: an op runs once, below autograd, on real tensors; what is recorded is what ran.
+#include "frontends/capture/recorder.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/enum_tag.h>
+#include <c10/core/GradMode.h>
+#include <ATen/ops/clone.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "frontends/capture/describe.h"
+#include "frontends/capture/recorder_class.h"
+
+namespace heddle {
+
+namespace {
+thread_local Recorder* current = nullptr;
+thread_local std::string scope;
+constexpr auto kMode = c10::DispatchKey::TESTING_ONLY_GenericMode;
+constexpr unsigned char kBlank = 0xA5;  // what empty memory is filled with, to see whether the host wrote into it
+
+// Ops that PyTorch composes of others but that lower better as a whole.
+constexpr std::string_view kWhole[] = {"aten::linear", "aten::matmul", "aten::reshape", "aten::layer_norm", "aten::one_hot", "aten::l1_loss", "aten::group_norm"};
+// Their result's size is read from values in a way that u0.. can't follow.
+constexpr std::string_view kUnsized[] = {"aten::_unique", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::bincount"};
+constexpr std::string_view kBlankMakers[] = {"aten::empty.memory_format", "aten::empty_like", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"};
+template <std::size_t N>
+bool among(const std::string_view (&names)[N], std::string_view name) {
+    return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+    if (!current) return op.redispatchBoxed(keys.remove(kMode), stack);
+    current->call(op, keys, *stack);
+}
+// Registered once, at the first capture; the key is used by nothing else in this process.
+void install() {
+    static auto handle = c10::Dispatcher::singleton().registerFallback(kMode, c10::KernelFunction::makeFromBoxedFunction<&fallback>(), "heddle capture");
+}
+struct Below {
+    c10::impl::ExcludeDispatchKeyGuard mode{kMode};
+    at::AutoDispatchBelowADInplaceOrView autograd;
+};
+bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
+std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
+    if (v.isTensor()) return {v.toTensor()};
+    if (v.isTensorList()) return v.toTensorVector();
+    return {};
+}
+}  // namespace
+
+std::string place() { return scope.empty() ? "capture" : scope; }
+Scope::Scope(std::string name) : outer_(scope) { scope = scope.empty() ? std::move(name) : scope + "." + name; }
+Scope::~Scope() { scope = outer_; }
+
+Recorder::Recorder(HostRead host_read, const Recording* first, int extra) : host_read_(host_read), first_(first), extra_(extra) {}
+
+Id Recorder::emit(std::string name, Attrs attrs, std::vector<Id> in, Type type, std::vector<Type> more, bool pure) {
+    bool on = c10::GradMode::is_enabled(), any = false, marked = false;
+    Node n{.op = Op::call, .in = std::move(in), .attrs = {{"name", name}}, .type = std::move(type), .more = std::move(more), .loc = scope};
+    std::size_t key = std::hash<std::string>{}(name);
+    for (auto& [k, v] : attrs) {
+        key = key * 1099511628211u ^ std::hash<std::string>{}(print(v));
+        marked |= k == "no_grad";
+        n.attrs.emplace_back(k, std::move(v));
+    }
+    if (!on && !marked) n.attrs.emplace_back("no_grad", true);
+    for (Id i : n.in) {
+        any |= grad_[static_cast<std::size_t>(i)] != 0;
+        key = key * 1099511628211u ^ key_[static_cast<std::size_t>(i)];
+    }
+    bool grad = on && !marked && any && is_float(n.type.dtype) && name != "aten.detach.default";
+    auto extra = n.more;
+    if (!pure) key = 0x9e3779b97f4a7c15u * (rec_.nodes.size() + 1);
+    auto push = [&](Node x, std::size_t k) {
+        rec_.nodes.push_back(std::move(x));
+        grad_.push_back(grad && is_float(rec_.nodes.back().type.dtype));
+        key_.push_back(k);
+        return static_cast<Id>(rec_.nodes.size()) - 1;
+    };
+    Id id = push(std::move(n), key);
+    for (std::size_t i = 0; i < extra.size(); ++i)
+        push({.op = Op::result, .in = {id}, .attrs = {{"index", Dim(static_cast<std::int64_t>(i) + 1)}}, .type = extra[i], .more = {}, .loc = {}}, key + i + 1);
+    return id;
+}
+Id Recorder::new_input(const at::Tensor& t, const Type& type, std::string name) {
+    rec_.nodes.push_back({.op = Op::input, .in = {}, .attrs = {{"name", std::move(name)}}, .type = type, .more = {}, .loc = {}});
+    Id id = static_cast<Id>(rec_.nodes.size()) - 1;
+    grad_.push_back(t.requires_grad());
+    key_.push_back(0x9e3779b97f4a7c15u * rec_.nodes.size());
+    rec_.inputs.push_back(id);
+    rec_.tensors.push_back(t);
+    return id;
+}
+Alias* Recorder::adopt(const at::Tensor& t, const std::string& name) {
+    Type type = type_of(t);
+    auto base = std::make_shared<Base>();
+    base->input = static_cast<int>(rec_.inputs.size());
+    base->handle = t;
+    base->value = new_input(t, type, name);
+    return aliases_.add(t, base, nullptr, {}, type, base->value);
+}
+void Recorder::argument(const at::Tensor& t, int k) {
+    if (!aliases_.find(t)) adopt(t, fmt::format("in{}", k));
+    else new_input(t, type_of(t), fmt::format("in{}", k));  // the same tensor twice: one value, an unused argument
+}
+
+// A host that fills empty memory makes a constant of it.
+void Recorder::look_for_host_writes(const at::Tensor& t, Base& base) {
+    base.blank = false;
+    const auto* bytes = static_cast<const unsigned char*>(t.storage().data());
+    std::size_t n = t.storage().nbytes();
+    if (std::all_of(bytes, bytes + n, [](unsigned char c) { return c == kBlank; })) return;
+    Alias* whole = aliases_.find(t);
+    while (whole->parent) whole = whole->parent;
+    auto live = whole->tensor.lock();
+    at::Tensor filled = t;
+    if (live) filled = at::Tensor::wrap_tensor_impl(std::move(live));
+    Below below;
+    base.value = new_input(filled.clone(), whole->type, fmt::format("host{}", rec_.inputs.size()));
+    ++base.version;
+}
+Alias* Recorder::alias_of(const at::Tensor& t) {
+    Alias* a = aliases_.find(t);
+    if (!a) {
+        if (Alias* twin = aliases_.same_place(t); twin && twin->base->input < 0)  // .data(): the same memory, no gradient
+            a = aliases_.add(t, twin->base, twin, {.op = Op::call, .in = {}, .attrs = {{"name", "aten.detach.default"}, {"self", Ref{0}}, {"no_grad", true}}}, twin->type,
+                             emit("aten.detach.default", {{"self", Ref{0}}}, {aliases_.value(*twin, emitter())}, twin->type));
+        else
+            a = adopt(t, fmt::format("p{}", rec_.inputs.size()));
+    } else if (a->base->input < 0 && t.grad_fn()) {
+        throw Error(place() + ": an autograd Function of its own: its derivative can't be seen; write it with PyTorch's ops, or leave it out of the captured function");
+    }
+    if (a->base->blank) look_for_host_writes(t, *a->base);
+    if (a->base->stale && c10::GradMode::is_enabled())
+        throw Error(place() + ": a tensor that requires grad was written under no_grad and is used with grad afterwards; write into a detached copy");
+    return a;
+}
+Id Recorder::id_of(const at::Tensor& t) { return aliases_.value(*alias_of(t), emitter()); }
+Emit Recorder::emitter() {
+    return [this](std::string name, Attrs attrs, std::vector<Id> in, const Type& t) { return emit(std::move(name), std::move(attrs), std::move(in), t); };
+}
+bool Recorder::grad_of(const at::Tensor& t) { return grad_[static_cast<std::size_t>(id_of(t))] != 0; }
+
+void Recorder::result(const at::Tensor& t, Id id, bool blank) {
+    if (!t.defined() || aliases_.find(t)) return;
+    auto base = std::make_shared<Base>();
+    base->value = id;
+    base->blank = blank;
+    aliases_.add(t, base, nullptr, {}, type_of(t), id);
+    if (grad_[static_cast<std::size_t>(id)]) t.set_requires_grad(true);
+}
+
+void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack& stack) {
+    const auto& schema = op.schema();
+    std::string name = schema.name() + (schema.overload_name().empty() ? "" : "." + schema.overload_name());
+    const std::size_t count = schema.arguments().size(), from = stack.size() - count;
+    if (name == "aten::batch_norm") return batch_norm(stack);
+    if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) && !among(kWhole, name)) {
+        if (name == "aten::_backward") throw Error(place() + ": backward inside the captured function: call it on the captured result");
+        return op.redispatchBoxed(keys.remove(kMode), &stack);
+    }
+    if (name == "aten::_local_scalar_dense" || name == "aten::equal") return host_read(name, stack);
+    if (name == "aten::masked_select") return masked_select(stack);
+    if (name == "aten::nonzero") return nonzero(op, stack);
+    if (among(kUnsized, name)) throw Error(fmt::format("{}: {}: the size of its result depends on values; leave it out of the captured function", place(), dotted(op)));
+    if (op.hasTag(at::Tag::inplace_view) || name == "aten::resize_" || name == "aten::set_.source_Tensor" || name == "aten::set_data")
+        throw Error(fmt::format("{}: {}: changes the shape of a tensor in place; use the form that returns a new one", place(), dotted(op)));
+    if (name == "aten::index.Tensor" || name == "aten::index_put" || name == "aten::index_put_" || name == "aten::_index_put_impl_") masks_to_indices(stack, from);
+
+    bool has_tensor_result = std::any_of(schema.returns().begin(), schema.returns().end(), [](const c10::Argument& r) { return r.type()->isSubtypeOf(*c10::TensorType::get()) || r.type()->kind() == c10::TypeKind::ListType; });
+    bool mutates = std::any_of(schema.arguments().begin(), schema.arguments().end(), writes);
+    if (!has_tensor_result && !mutates) {  // questions about types and shapes
+        Below below;
+        return op.callBoxed(&stack);
+    }
+    std::vector<c10::IValue> args(stack.begin() + static_cast<std::ptrdiff_t>(from), stack.end());
+    Node n = describe(op, args, [this](const at::Tensor& t) { return id_of(t); }, place());
+    if (mutates) return write(op, std::move(n), args, stack);
+    {
+        Below below;
+        op.callBoxed(&stack);
+    }
+    std::vector<at::Tensor> results;
+    for (std::size_t i = from; i < stack.size(); ++i)
+        for (auto& t : tensors_in(stack[i])) results.push_back(t);
+    if (schema.returns().size() > 0 && schema.returns()[0].alias_info() && args[0].isTensor() && view(name, n, args[0].toTensor(), results)) return;
+    if (results.empty()) return;
+
+    drop_own_device(n, args, results[0]);
+    std::vector<Type> types;
+    for (auto& t : results) types.push_back(t.defined() ? type_of(t) : Type{DType::f32, {0}});
+    bool random = op.hasTag(at::Tag::nondeterministic_seeded), blank = among(kBlankMakers, name) && results[0].is_cpu();
+    if (blank && results[0].storage().nbytes() > 0) std::memset(results[0].storage().mutable_data(), kBlank, results[0].storage().nbytes());
+    Type first = types[0];
+    types.erase(types.begin());
+    Id id = emit(n.text("name"), Attrs(n.attrs.begin() + 1, n.attrs.end()), n.in, first, types, !random && !blank);
+    for (std::size_t i = 0; i < results.size(); ++i) result(results[i], id + static_cast<Id>(i), blank);
+}
+
+// True if the results are views of `self`, which then have been named.
+bool Recorder::view(const std::string& name, const Node& n, const at::Tensor& self, const std::vector<at::Tensor>& results) {
+    if (results.empty() || !results[0].defined()) return results.empty();
+    if (std::all_of(results.begin(), results.end(), [&](const at::Tensor& t) { return t.is_same(self); })) return true;
+    if (!results[0].is_alias_of(self)) return false;
+    Alias* parent = alias_of(self);
+    auto add = [&](const at::Tensor& t, std::string view_name, Attrs attrs) {
+        if (aliases_.find(t)) return;
+        Id id = emit(view_name, attrs, {aliases_.value(*parent, emitter())}, type_of(t));
+        attrs.insert(attrs.begin(), {"name", view_name});
+        if (!c10::GradMode::is_enabled()) attrs.emplace_back("no_grad", true);
+        aliases_.add(t, parent->base, parent, {.op = Op::call, .in = {}, .attrs = attrs}, type_of(t), id);
+        if (grad_[static_cast<std::size_t>(id)]) t.set_requires_grad(true);
+    };
+    if (results.size() == 1 && name.find("split") == name.npos && name != "aten::unbind.int") {
+        add(results[0], n.text("name"), Attrs(n.attrs.begin() + 1, n.attrs.end()));
+        return true;
+    }
+    std::int64_t axis = n.dim("dim").value(), at = 0;  // split, split_with_sizes, unbind
+    if (axis < 0) axis += self.dim();
+    for (const auto& t : results)
+        if (name == "aten::unbind.int") {
+            add(t, "aten.select.int", {{"self", Ref{0}}, {"dim", Dim(axis)}, {"index", Dim(at++)}});
+        } else {
+            std::int64_t end = at + t.size(axis);
+            add(t, "aten.slice.Tensor", {{"self", Ref{0}}, {"dim", Dim(axis)}, {"start", Dim(at)}, {"end", Dim(end)}, {"step", Dim(1)}});
+            at = end;
+        }
+    return true;
+}
+
+void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c10::IValue>& args, torch::jit::Stack& stack) {
+    const auto& schema = op.schema();
+    std::vector<at::Tensor> targets;
+    for (std::size_t i = 0; i < args.size(); ++i)
+        if (writes(schema.arguments()[i]))
+            for (auto& t : tensors_in(args[i])) targets.push_back(t);
+    auto functional = functional_form(op);
+    if (!functional || targets.empty()) throw Error(fmt::format("{}: {}: has no functional form; use the op that returns a new tensor", place(), dotted(op)));
+    bool any = false;
+    for (Id i : n.in) any |= grad_[static_cast<std::size_t>(i)] != 0;
+    for (auto& t : targets) {
+        Alias* a = alias_of(t);
+        Base& base = *a->base;
+        if (base.input >= 0 && !base.before.defined()) {
+            if (auto other = aliases_.sharing_input(base)) throw Error(fmt::format("{}: {}: writes memory that two inputs share; clone one of them", place(), dotted(op)));
+            Below below;
+            base.before = base.handle.clone();
+        }
+        if (!c10::GradMode::is_enabled() && (grad_[static_cast<std::size_t>(base.value)] || grad_of(t))) base.stale = true;
+    }
+    std::vector<Type> types;
+    for (auto& t : targets) types.push_back(type_of(t));
+    {
+        Below below;
+        op.callBoxed(&stack);
+    }
+    for (std::size_t i = 0; i < targets.size(); ++i)
+        if (type_of(targets[i]) != types[i]) throw Error(fmt::format("{}: {}: resizes its result; use the form that returns a new one", place(), dotted(op)));
+    // Arguments of the functional form, by name; `out` falls away.
+    Node call = n;
+    call.attrs.assign(1, {"name", functional->name});
+    call.in.clear();
+    for (const auto& argument : functional->arguments)
+        for (const auto& [k, v] : n.attrs)
+            if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
+    Type first = types[0];
+    bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+    Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+        Alias* a = aliases_.find(targets[i]);
+        aliases_.write(*a, id + static_cast<Id>(i), emitter());
+        for (Alias* p = a; p; p = p->parent)
+            if (auto live = p->tensor.lock(); live && any && c10::GradMode::is_enabled() && p->base->input < 0 && is_float(p->type.dtype)) live->set_requires_grad(true);
+    }
+}
+
+void Recorder::finish(const std::vector<at::Tensor>& outputs) {
+    for (const auto& t : outputs) {
+        if (!t.defined()) throw Error("capture: a result is an undefined tensor");
+        bool known = aliases_.find(t) != nullptr;
+        rec_.outputs.push_back(id_of(t));
+        Alias* a = aliases_.find(t);
+        rec_.output_is_input.push_back(known || a->base->input >= 0 ? a->base->input : -1);
+    }
+    aliases_.each_base([&](Base& b) {
+        if (b.input < 0 || !b.before.defined()) return;
+        rec_.writes.push_back({b.input, static_cast<int>(rec_.written.size())});
+        rec_.written.push_back(b.value);
+    });
+    restore();
+}
+void Recorder::restore() {
+    aliases_.each_base([&](Base& b) {
+        if (!b.before.defined()) return;
+        Below below;
+        b.handle.copy_(b.before);
+    });
+}
+
+Recording record(const Callable& f, const std::vector<at::Tensor>& arguments, HostRead host_read, const Recording* first, int extra) {
+    install();
+    if (current) throw Error("capture: inside another capture");
+    Recorder r(host_read, first, extra);
+    for (std::size_t i = 0; i < arguments.size(); ++i) r.argument(arguments[i], static_cast<int>(i));
+    struct Current {
+        explicit Current(Recorder* r) { current = r; }
+        ~Current() { current = nullptr; }
+    };
+    try {
+        std::vector<at::Tensor> outputs;
+        Current now(&r);
+        {
+            c10::impl::IncludeDispatchKeyGuard mode(kMode);
+            outputs = f(arguments);
+        }
+        r.finish(outputs);
+    } catch (...) {
+        r.restore();
+        throw;
+    }
+    return std::move(r.recording());
+}
+
+}  // namespace heddle

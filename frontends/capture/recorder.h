@@ -1,0 +1,31 @@
+// One run of a callable as a list of nodes with constant sizes; several such runs make a graph (merge.h).
+// Law: a node refers to earlier nodes only, and every node is what one dispatched op computed.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "frontends/capture/capture.h"
+
+namespace heddle {
+
+struct Recording {
+    std::vector<Node> nodes;          // inputs, aten calls and their results
+    std::vector<Id> inputs;           // the arguments, then tensors the callable holds
+    std::vector<at::Tensor> tensors;  // of inputs
+    std::vector<Id> outputs;
+    std::vector<int> output_is_input;
+    std::vector<Captured::Write> writes;  // output: position in `written`
+    std::vector<Id> written;
+    std::vector<Id> guards;
+    std::vector<Id> counted;          // calls whose number of rows depends on values
+};
+
+// `first`: the run to follow, whose guards' values are returned again; nullptr for the first. `extra_rows` are appended to what
+// each nonzero finds, so that sizes that depend on values differ between runs.
+Recording record(const Callable&, const std::vector<at::Tensor>& arguments, HostRead, const Recording* first, int extra_rows);
+
+// "cpu", "cuda:0"; "f32". dtype_of throws Error for element types heddle has no word for.
+std::string device_text(const at::Tensor&);
+DType dtype_of(at::ScalarType);
+at::ScalarType scalar_type(DType);
+
+}  // namespace heddle

@@ -1,0 +1,51 @@
+// The state of one run. Law: every tensor an op sees is either known here or becomes an input.
+#pragma once
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "frontends/capture/alias.h"
+#include "frontends/capture/recorder.h"
+
+namespace heddle {
+
+class Recorder {
+public:
+    Recorder(HostRead, const Recording* first, int extra_rows);
+    void argument(const at::Tensor&, int position);
+    void call(const c10::OperatorHandle&, c10::DispatchKeySet, torch::jit::Stack&);
+    void finish(const std::vector<at::Tensor>& outputs);
+    void restore();  // what was written into inputs is taken back
+    Recording& recording() { return rec_; }
+
+private:
+    Id emit(std::string name, Attrs, std::vector<Id> in, Type, std::vector<Type> more = {}, bool pure = true);
+    Emit emitter();
+    Id new_input(const at::Tensor&, const Type&, std::string name);
+    Alias* adopt(const at::Tensor&, const std::string& name);
+    Alias* alias_of(const at::Tensor&);
+    Id id_of(const at::Tensor&);
+    bool grad_of(const at::Tensor&);
+    void look_for_host_writes(const at::Tensor&, Base&);
+    void result(const at::Tensor&, Id, bool blank);
+    bool view(const std::string& name, const Node&, const at::Tensor& self, const std::vector<at::Tensor>& results);
+    void write(const c10::OperatorHandle&, Node, const std::vector<c10::IValue>& args, torch::jit::Stack&);
+    // Ops with a treatment of their own (recorder_special.cpp).
+    void host_read(const std::string& name, torch::jit::Stack&);
+    void nonzero(const c10::OperatorHandle&, torch::jit::Stack&);
+    void masked_select(torch::jit::Stack&);
+    void masks_to_indices(torch::jit::Stack&, std::size_t from);
+    void batch_norm(torch::jit::Stack&);
+
+    HostRead host_read_;
+    const Recording* first_;
+    int extra_;
+    Recording rec_;
+    Aliases aliases_;
+    std::vector<char> grad_;                               // per node: requires grad
+    std::vector<std::size_t> key_;                         // per node: equal for nodes that compute the same
+    std::unordered_map<std::size_t, at::Tensor> nonzero_;  // by the mask's key: one count, one name
+};
+
+// Where an error is: the scope, or "capture".
+std::string place();
+
+}  // namespace heddle
