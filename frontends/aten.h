@@ -1,0 +1,18 @@
+// From aten.* calls to primitives: the one lowering, and the one table that says how (frontends/aten_*.cpp).
+// Law: a lowered graph computes, and differentiates to, what PyTorch does; an op that isn't in the table stays the call it is.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace heddle {
+
+// Ops recorded under no_grad, and detach, end in stop_grad where a differentiable op or a result takes them. Dead nodes are dropped.
+// Throws Error, naming the source line, where a call's arguments contradict its operands.
+Graph lower_aten(const Graph&);
+
+// Names of the calls that are left, each once, in order.
+std::vector<std::string> unlowered(const Graph&);
+
+}  // namespace heddle

@@ -1,0 +1,244 @@
+// Arithmetic, comparisons, logic. Law: operands are cast to the result's type first, as PyTorch's promotion does.
+#include <cmath>
+
+#include "frontends/aten_rules.h"
+
+namespace heddle::aten {
+
+namespace {
+V self(const Call& c) { return as(c.tensor("self"), c.type()); }
+V other(const Call& c) { return c.operand("other", c.type()); }
+// alpha * other, for add, sub and rsub.
+V scaled(const Call& c) {
+    V b = other(c);
+    if (!c.given("alpha") || c.number("alpha", 1) == 1) return b;
+    return b * c.scalar("alpha", c.type());
+}
+Results add_(const Call& c) {
+    if (c.type().dtype == DType::b1) return {or_(self(c), scaled(c))};
+    return {self(c) + scaled(c)};
+}
+Results sub_(const Call& c) { return {self(c) - scaled(c)}; }
+Results rsub_(const Call& c) {
+    V a = c.given("alpha") && c.number("alpha", 1) != 1 ? self(c) * c.scalar("alpha", c.type()) : self(c);
+    return {other(c) - a};
+}
+Results mul_(const Call& c) { return {c.type().dtype == DType::b1 ? and_(self(c), other(c)) : self(c) * other(c)}; }
+V trunc_div(V a, V b) {
+    V q = a / b;
+    return is_float(q.type().dtype) ? trunc(q) : none();
+}
+Results div_(const Call& c) {
+    std::string mode = c.text("rounding_mode");
+    if (mode == "floor") return {floordiv(self(c), other(c))};
+    if (mode == "trunc") {
+        if (!is_float(c.type().dtype)) return {};
+        return {trunc_div(self(c), other(c))};
+    }
+    return {self(c) / other(c)};
+}
+Results floor_divide_(const Call& c) { return {floordiv(self(c), other(c))}; }
+Results remainder_(const Call& c) { return {mod(self(c), other(c))}; }
+Results fmod_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    V a = self(c), b = other(c);
+    return {a - trunc_div(a, b) * b};
+}
+V int_power(V x, int n) {
+    V y = x;
+    for (int k = 1; k < n; ++k) y = y * x;
+    return y;
+}
+Results pow_scalar(const Call& c) {
+    V x = self(c);
+    if (!std::holds_alternative<Dim>(*c.n.find("exponent")) || c.dim("exponent").is_const()) {
+        double e = c.number("exponent");
+        if (e == 1) return {x};
+        if (e == 2 || e == 3 || e == 4) return {int_power(x, static_cast<int>(e))};
+        if (is_float(c.type().dtype)) {
+            if (e == 0.5) return {sqrt(x)};
+            if (e == -0.5) return {rsqrt(x)};
+            if (e == -1) return {1 / x};
+            if (e == -2) return {1 / (x * x)};
+        }
+    }
+    if (!is_float(c.type().dtype)) return {};
+    return {pow(x, c.scalar("exponent", c.type()))};
+}
+Results pow_tensor(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    return {pow(c.operand("self", c.type()), c.operand("exponent", c.type()))};
+}
+
+// Both operands in the type in which PyTorch compares them.
+template <V (*op)(V, V)>
+Results compare(const Call& c) {
+    V a = c.tensor("self"), b = c.tensor("other");
+    Type t = a.type();
+    if (b) {
+        t.dtype = promoted(t, b.type());
+    } else if (DType s = c.scalar_dtype("other"); is_float(s) && !is_float(t.dtype)) {
+        t.dtype = DType::f32;
+    } else if (s == DType::i64 && t.dtype == DType::b1) {
+        t.dtype = DType::i64;
+    }
+    t.shape = c.shape();
+    a = as(a, t);
+    b = c.operand("other", t);
+    if (t.dtype == DType::b1) {  // comparisons of bools: through integers
+        a = cast(a, DType::i32);
+        b = cast(b, DType::i32);
+    }
+    return {op(a, b)};
+}
+template <V (*op)(V, V)>
+Results bitwise(const Call& c) {
+    if (c.type().dtype != DType::b1) return {};
+    return {op(self(c), other(c))};
+}
+Results bitwise_not_(const Call& c) {
+    if (c.type().dtype != DType::b1) return {};
+    return {not_(self(c))};
+}
+Results logical_not_(const Call& c) { return {not_(self(c))}; }
+
+Results clamp_(const Call& c) {
+    V x = self(c);
+    if (c.given("min")) x = clamp_min(x, c.operand("min", c.type()));
+    if (c.given("max")) x = clamp_max(x, c.operand("max", c.type()));
+    return {x};
+}
+Results where_(const Call& c) {
+    return {select(broadcast(to(c.tensor("condition"), DType::b1), c.shape()), c.operand("self", c.type()), c.operand("other", c.type()))};
+}
+Results masked_fill_(const Call& c) {
+    return {select(broadcast(to(c.tensor("mask"), DType::b1), c.shape()), c.operand("value", c.type()), self(c))};
+}
+Results lerp_(const Call& c) {
+    V a = self(c), b = as(c.tensor("end"), c.type()), w = c.operand("weight", c.type()), d = b - a;
+    return {select(lt(abs(w), like(w, 0.5)), a + w * d, b - d * (1 - w))};
+}
+Results addcmul_(const Call& c) {
+    V p = as(c.tensor("tensor1"), c.type()) * as(c.tensor("tensor2"), c.type());
+    if (c.number("value", 1) != 1) p = p * c.scalar("value", c.type(), 1);
+    return {self(c) + p};
+}
+Results addcdiv_(const Call& c) {
+    V a = as(c.tensor("tensor1"), c.type()), b = as(c.tensor("tensor2"), c.type());
+    if (c.number("value", 1) != 1) a = a * c.scalar("value", c.type(), 1);
+    return {self(c) + a / b};
+}
+// Made of sizes and numbers alone, so that it lies on no device.
+bool placeless(V v) {
+    const Node n = v.node();
+    if (n.is(Op::input) || n.is(Op::call) || n.is(Op::result)) return false;
+    for (Id i : n.in)
+        if (!placeless(v.graph->value(i))) return false;
+    return true;
+}
+// A copy, a cast. To another device it is a call.
+Results same(const Call& c) {
+    if (c.given("device") && !placeless(c.in[0])) return {};
+    return {as(c.in[0], c.type())};
+}
+Results copy_(const Call& c) { return {as(c.tensor("src"), c.type())}; }
+Results fill_(const Call& c) { return {c.operand("value", c.type())}; }
+Results zero_(const Call& c) { return {lift(c.g, c.type(), 0)}; }
+Results reciprocal_(const Call& c) { return {1 / self(c)}; }
+Results square_(const Call& c) { return {self(c) * self(c)}; }
+Results log2_(const Call& c) { return {log(self(c)) * (1 / std::log(2.0))}; }
+Results log10_(const Call& c) { return {log(self(c)) * (1 / std::log(10.0))}; }
+Results exp2_(const Call& c) { return {exp(self(c) * std::log(2.0))}; }
+Results erfc_(const Call& c) { return {1 - erf(self(c))}; }
+Results frac_(const Call& c) { return {self(c) - trunc(self(c))}; }
+Results sign__(const Call& c) {
+    if (c.type().dtype == DType::b1) return {};
+    return {sign(self(c))};
+}
+Results isnan_(const Call& c) { return {ne(c.tensor("self"), c.tensor("self"))}; }
+Results isinf_(const Call& c) {
+    V x = c.tensor("self");
+    if (!is_float(x.type().dtype)) return {lift(c.g, c.type(), 0)};
+    return {eq(abs(x), like(x, kInf))};
+}
+Results isfinite_(const Call& c) {
+    V x = c.tensor("self");
+    if (!is_float(x.type().dtype)) return {lift(c.g, c.type(), 1)};
+    return {lt(abs(x), like(x, kInf))};
+}
+Results fmax_(const Call& c) {
+    V a = self(c), b = other(c);
+    return {select(or_(ge(a, b), ne(b, b)), a, b)};
+}
+Results fmin_(const Call& c) {
+    V a = self(c), b = other(c);
+    return {select(or_(le(a, b), ne(b, b)), a, b)};
+}
+Results hypot_(const Call& c) {
+    V a = self(c), b = other(c);
+    return {root(a * a + b * b)};
+}
+Results logaddexp_(const Call& c) {
+    V a = self(c), b = other(c), m = stop_grad(max(a, b));
+    return {m + log(exp(a - m) + exp(b - m))};
+}
+Results xlogy_(const Call& c) {
+    V a = c.operand("self", c.type()), b = other(c), zero = eq(a, like(a, 0));
+    return {select(and_(zero, eq(b, b)), like(a, 0), a * log(select(zero, like(b, 1), b)))};
+}
+Results nan_to_num_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {self(c)};
+    double top = c.type().dtype == DType::f64 ? 1.7976931348623157e308 : c.type().dtype == DType::f16 ? 65504 : c.type().dtype == DType::bf16 ? 3.3895313892515355e38 : 3.4028234663852886e38;
+    V x = self(c);
+    V y = select(ne(x, x), like(x, c.number("nan", 0)), x);
+    y = select(eq(y, like(y, kInf)), like(y, c.number("posinf", top)), y);
+    return {select(eq(y, like(y, -kInf)), like(y, c.number("neginf", -top)), y)};
+}
+Results logit_(const Call& c) {
+    V x = self(c);
+    if (c.given("eps")) x = clamp_max(clamp_min(x, like(x, c.number("eps"))), like(x, 1 - c.number("eps")));
+    return {log(x / (1 - x))};
+}
+Results deg2rad_(const Call& c) { return {self(c) * (3.14159265358979323846 / 180)}; }
+Results rad2deg_(const Call& c) { return {self(c) * (180 / 3.14159265358979323846)}; }
+Results sinc_(const Call& c) {
+    V x = self(c), p = x * 3.14159265358979323846, zero = eq(x, like(x, 0));
+    return {select(zero, like(x, 1), sin(p) / select(zero, like(p, 1), p))};
+}
+}  // namespace
+
+std::vector<Row> pointwise_rows() {
+    return {
+        {"aten.add.Tensor", add_}, {"aten.add.Scalar", add_}, {"aten.sub.Tensor", sub_}, {"aten.sub.Scalar", sub_},
+        {"aten.rsub.Tensor", rsub_}, {"aten.rsub.Scalar", rsub_}, {"aten.mul.Tensor", mul_}, {"aten.mul.Scalar", mul_},
+        {"aten.div.Tensor", div_}, {"aten.div.Scalar", div_}, {"aten.div.Tensor_mode", div_}, {"aten.div.Scalar_mode", div_},
+        {"aten.true_divide.Tensor", div_}, {"aten.floor_divide.default", floor_divide_}, {"aten.floor_divide.Scalar", floor_divide_},
+        {"aten.remainder.Tensor", remainder_}, {"aten.remainder.Scalar", remainder_}, {"aten.fmod.Tensor", fmod_}, {"aten.fmod.Scalar", fmod_},
+        {"aten.pow.Tensor_Scalar", pow_scalar}, {"aten.pow.Tensor_Tensor", pow_tensor}, {"aten.pow.Scalar", pow_tensor},
+        {"aten.eq.Tensor", compare<eq>}, {"aten.eq.Scalar", compare<eq>}, {"aten.ne.Tensor", compare<ne>}, {"aten.ne.Scalar", compare<ne>},
+        {"aten.lt.Tensor", compare<lt>}, {"aten.lt.Scalar", compare<lt>}, {"aten.le.Tensor", compare<le>}, {"aten.le.Scalar", compare<le>},
+        {"aten.gt.Tensor", compare<gt>}, {"aten.gt.Scalar", compare<gt>}, {"aten.ge.Tensor", compare<ge>}, {"aten.ge.Scalar", compare<ge>},
+        {"aten.bitwise_and.Tensor", bitwise<and_>}, {"aten.bitwise_or.Tensor", bitwise<or_>}, {"aten.bitwise_xor.Tensor", bitwise<xor_>},
+        {"aten.bitwise_and.Scalar", bitwise<and_>}, {"aten.bitwise_or.Scalar", bitwise<or_>}, {"aten.bitwise_xor.Scalar", bitwise<xor_>},
+        {"aten.__and__.Tensor", bitwise<and_>}, {"aten.__or__.Tensor", bitwise<or_>}, {"aten.__xor__.Tensor", bitwise<xor_>},
+        {"aten.bitwise_not.default", bitwise_not_}, {"aten.logical_not.default", logical_not_},
+        {"aten.clamp.default", clamp_}, {"aten.clamp.Tensor", clamp_}, {"aten.clamp_min.default", clamp_}, {"aten.clamp_min.Tensor", clamp_},
+        {"aten.clamp_max.default", clamp_}, {"aten.clamp_max.Tensor", clamp_}, {"aten.clip.default", clamp_},
+        {"aten.where.self", where_}, {"aten.where.ScalarOther", where_}, {"aten.where.ScalarSelf", where_}, {"aten.where.Scalar", where_},
+        {"aten.masked_fill.Scalar", masked_fill_}, {"aten.masked_fill.Tensor", masked_fill_},
+        {"aten.lerp.Scalar", lerp_}, {"aten.lerp.Tensor", lerp_}, {"aten.addcmul.default", addcmul_}, {"aten.addcdiv.default", addcdiv_},
+        {"aten._to_copy.default", same}, {"aten.clone.default", same}, {"aten.contiguous.default", same}, {"aten.detach.default", same},
+        {"aten.alias.default", same}, {"aten.lift_fresh.default", same}, {"aten.lift_fresh_copy.default", same}, {"aten.to.dtype", same},
+        {"aten.to.dtype_layout", same}, {"aten.to.device", same}, {"aten.type_as.default", same}, {"aten.positive.default", same},
+        {"aten.detach_.default", same}, {"aten.alias_copy.default", same},
+        {"aten.copy.default", copy_}, {"aten.fill.Scalar", fill_}, {"aten.fill.Tensor", fill_}, {"aten.zero.default", zero_},
+        {"aten.reciprocal.default", reciprocal_}, {"aten.square.default", square_}, {"aten.log2.default", log2_}, {"aten.log10.default", log10_},
+        {"aten.exp2.default", exp2_}, {"aten.erfc.default", erfc_}, {"aten.frac.default", frac_}, {"aten.sign.default", sign__},
+        {"aten.isnan.default", isnan_}, {"aten.isinf.default", isinf_}, {"aten.isfinite.default", isfinite_}, {"aten.fmax.default", fmax_},
+        {"aten.fmin.default", fmin_}, {"aten.hypot.default", hypot_}, {"aten.logaddexp.default", logaddexp_}, {"aten.xlogy.Tensor", xlogy_},
+        {"aten.xlogy.Scalar_Self", xlogy_}, {"aten.xlogy.Scalar_Other", xlogy_}, {"aten.nan_to_num.default", nan_to_num_}, {"aten.logit.default", logit_},
+        {"aten.deg2rad.default", deg2rad_}, {"aten.rad2deg.default", rad2deg_}, {"aten.sinc.default", sinc_},
+    };
+}
+
+}  // namespace heddle::aten
