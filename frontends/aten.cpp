@@ -146,4 +146,13 @@ std::vector<std::string> unlowered(const Graph& g) {
     return names;
 }
 
+std::vector<std::string> lowered_names() {
+    std::vector<std::string> names;
+    for (const auto& [name, rule] : table()) names.emplace_back(name);
+    for (const auto& [name, op] : direct())
+        if (!table().count(name)) names.push_back(name);
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
 }  // namespace heddle

@@ -14,5 +14,6 @@ Graph lower_aten(const Graph&);
 
 // Names of the calls that are left, each once, in order.
 std::vector<std::string> unlowered(const Graph&);
+std::vector<std::string> lowered_names();  // every name with a row, sorted
 
 }  // namespace heddle
