@@ -46,4 +46,11 @@ struct Program {
     bool is_stored(Id id) const { return stored[static_cast<std::size_t>(id)] != 0; }
 };
 
+// The stored value a library call reads for operand `id`, and how it views it: a reshape, or the last two axes swapped.
+struct Operand {
+    Id base;
+    bool transposed = false;
+};
+Operand library_operand(const Graph&, Id id);
+
 }  // namespace heddle

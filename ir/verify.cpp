@@ -44,7 +44,7 @@ void verify(const Program& p, std::string_view after) {
                     if (p.is_stored(r) && n.piece <= 0) write(r);
         } else {
             for (Id i : p.graph[s.call].in)
-                if (!written[static_cast<std::size_t>(i)]) broken(after, fmt::format("call %{} reads %{} before it is written", s.call, i));
+                if (!written[static_cast<std::size_t>(library_operand(p.graph, i).base)]) broken(after, fmt::format("call %{} reads %{} before it is written", s.call, i));
             write(s.call);
         }
     }

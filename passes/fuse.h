@@ -19,11 +19,4 @@ struct Plan {
 };
 Plan fuse(const Graph&);
 
-// The stored value a library call reads for operand `id`, and how it views it: a reshape, or the last two axes swapped.
-struct Operand {
-    Id base;
-    bool transposed = false;
-};
-Operand library_operand(const Graph&, Id id);
-
 }  // namespace heddle

@@ -261,7 +261,7 @@ private:
             return j;
         };
         here = n.loc;
-        switch (n.op) {
+        switch (n.op) {  // lists ops: how each view moves an index, in terms of the nest being lowered
             case Op::constant: return literal(n.number("value"), t);
             case Op::size: return as(dim(n.dim("dim")), t);
             case Op::iota: return as(at[static_cast<std::size_t>(n.integer("axis"))], t);

@@ -41,6 +41,7 @@ Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, co
     pair.split = partition(joint, typical);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");
+    for (int k : joint.seeds) pair.differentiable.push_back(k >= 0);
     for (int k : joint.gradients) {
         pair.gradients.push_back(k < 0 ? -1 : k - static_cast<int>(joint.forward_outputs));
         pair.has_backward |= k >= 0;

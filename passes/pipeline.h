@@ -15,6 +15,7 @@ using Watch = std::function<void(std::string_view pass, const Graph&)>;
 struct Pair {
     Split split;
     std::vector<int> gradients;       // per input: position among the backward's outputs, or -1 (None)
+    std::vector<char> differentiable; // per output
     bool has_backward = false;
 };
 Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});

@@ -110,7 +110,7 @@ V by_view(V v) {
             if (n.type.dtype == DType::f32) c = static_cast<double>(static_cast<float>(c));
             return constant(*v.graph, n.type, c);
         }
-    switch (n.op) {
+    switch (n.op) {  // lists ops: laws of structure, whose guards compare axes and sizes; laws of arithmetic are in the rules
         case Op::cast:
             if (n.type.dtype == m.type.dtype) return x;
             // Back and forth through a wider type changes nothing.

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -13,8 +14,6 @@
 #include "ir/eval.h"
 #include "passes/memory.h"
 #include "runtime/cpu_backend.h"
-#include "runtime/device.h"
-#include "runtime/nvrtc.h"
 
 namespace heddle {
 
@@ -57,7 +56,9 @@ Executable::Executable(Plan plan, std::string arch) : plan_(std::move(plan)) {
     launches_.resize(count);
     texts_.resize(count);
     if (!arch.empty()) throw Error("CUDA: launching is not wired in this build; kernels are generated and compiled by `heddle dump`");
-    CpuBackend* backend = count ? load_cpu_backend() : nullptr;
+    std::string why_not;
+    CpuBackend* backend = count ? load_cpu_backend(&why_not) : nullptr;
+    if (count && !backend) throw Error("CPU backend: " + why_not);
     // Two at a time: the machine that compiles is the machine that trains.
     auto compile = [&](std::size_t k) {
         launches_[k] = std::make_unique<Launched>();

@@ -1,0 +1,40 @@
+// CUDA text of a launch: its nests side by side in one kernel. Text only; runtime/nvrtc compiles it, runtime/device runs it.
+// Law: the text follows the loop nest statement by statement, compiles alone, and never decides how to run: the schedule does.
+//
+//   group == 1    one thread computes one outer point, all phases in order
+//   group == G    G neighbouring threads share a point and stride over the inner loops; folds are reduced over the group and
+//                 every thread gets them; thread 0 of the group stores. G <= 32 by shuffles, above through shared memory
+//   Threads beyond the last point return at once; where shuffles or barriers follow they run along at point 0, storing nothing.
+#pragma once
+#include "passes/loop.h"
+
+namespace heddle {
+
+struct CudaOptions {
+    bool wide_index = false;  // 64-bit index arithmetic; a narrow kernel may run where CudaSource::fits_narrow says so
+};
+
+// A kernel's arguments: one pointer per buffer, then one size each. Sizes may be passed as pointers to i64 in any case: a narrow
+// kernel reads the low half.
+struct CudaSource {
+    std::string text;
+    std::string kernel;               // its name
+    std::vector<Id> buffers;          // in order of arguments
+    std::vector<std::string> sizes;   // in order of arguments
+    int threads = 0;                  // per block: the largest of the nests' schedules
+
+    std::vector<Dim> points;          // per nest: outer points
+    std::vector<int> groups;          // per nest: threads per point
+    std::vector<Dim> limits;          // index values that a narrow kernel computes; each is to be < 2^31
+    std::int64_t blocks(const Sizes&) const;  // the grid; 0: nothing to do
+    // May a narrow kernel run at these sizes? The caller also sees to it that every buffer has < 2^31 elements.
+    bool fits_narrow(const Sizes&) const;
+};
+
+// Throws Bug if a schedule can't be: groups with ordered phases, or that don't divide the block.
+CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nests, const CudaOptions& = {});
+
+// Blocks of one nest, by the formula that the kernel uses itself.
+std::int64_t blocks(const loop::Nest&, const Sizes&, int threads);
+
+}  // namespace heddle

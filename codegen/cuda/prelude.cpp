@@ -1,0 +1,215 @@
+// Text of the prelude. Law: float maths calls the accurate f-suffixed functions; no approximate intrinsic appears anywhere.
+#include "codegen/cuda/prelude.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cctype>
+#include <cmath>
+
+namespace heddle::cuda {
+
+namespace {
+
+// The closed vocabulary of C(...) (ir/op.cpp). First what CUDA has under the same name, with an f for float.
+constexpr std::array kMaths1 = {"acos", "asin", "atan", "ceil",  "cos", "cosh", "erf", "exp",  "expm1", "fabs", "floor",
+                                "log",  "log1p", "rint", "sin",  "sinh", "sqrt", "tan", "tanh", "trunc"};
+constexpr std::array kMaths2 = {"pow", "atan2"};
+// Then what has to be said. Division and remainder round down, as in Python; the float forms give what PyTorch gives.
+struct Word {
+    const char *name, *text;
+};
+constexpr Word kWords[] = {
+    {"fabs", R"(HD i64 fabs(i64 a) { return a < 0 ? -a : a; }
+HD int fabs(int a) { return a < 0 ? -a : a; }
+HD bool fabs(bool a) { return a; }
+)"},
+    {"select", R"(template <class A, class B> HD auto select(bool c, A a, B b) { return c ? a : b; }
+)"},
+    {"sign_", R"(template <class T> HD T sign_(T a) { return a > 0 ? T(1) : a < 0 ? T(-1) : a; }
+)"},
+    {"mod_", R"(template <class T> HD T mod_(T a, T b) { T r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+HD float mod_(float a, float b) { float r = ::fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+HD double mod_(double a, double b) { double r = ::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+)"},
+    {"floordiv_", R"(template <class T> HD T floordiv_(T a, T b) { T q = a / b, r = a % b; return r != 0 && (r < 0) != (b < 0) ? q - 1 : q; }
+template <class T> HD T floordiv_real(T a, T b, T r) {  // r: the remainder of a / b
+  if (b == 0) return a / b;
+  T q = (a - r) / b;
+  if (r != 0 && (r < 0) != (b < 0)) q -= 1;
+  if (q == 0) return ::copysign(T(0), a / b);
+  T whole = ::floor(q);
+  return q - whole > T(0.5) ? whole + 1 : whole;
+}
+HD float floordiv_(float a, float b) { return floordiv_real(a, b, ::fmodf(a, b)); }
+HD double floordiv_(double a, double b) { return floordiv_real(a, b, ::fmod(a, b)); }
+)"},
+};
+
+bool word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
+
+// Calls f(token) for every identifier, g(text) for what is between them.
+template <class F, class G>
+void tokens(std::string_view s, F f, G g) {
+    for (std::size_t i = 0; i < s.size();) {
+        std::size_t j = i;
+        bool word = word_char(s[i]);
+        while (j < s.size() && word_char(s[j]) == word) ++j;
+        word ? f(s.substr(i, j - i)) : g(s.substr(i, j - i));
+        i = j;
+    }
+}
+bool uses_word(std::string_view text, std::string_view word) {
+    bool hit = false;
+    tokens(text, [&](std::string_view t) { hit |= t == word; }, [](std::string_view) {});
+    return hit;
+}
+std::string own_function(const OpDef& d) { return fmt::format("{}_", d.name); }
+int operands(const OpDef& d) { return d.kind == Kind::fold ? 2 : d.arity; }  // a fold steps over two
+
+constexpr char kF16[] = R"(HD float from_f16(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+HD unsigned short to_f16(float f) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
+)";
+constexpr char kBf16[] = R"(HD float from_bf16(unsigned short h) { return __uint_as_float((unsigned)h << 16); }
+HD unsigned short to_bf16(float f) {  // to nearest, ties to even
+  unsigned u = __float_as_uint(f);
+  return (u & 0x7fffffff) > 0x7f800000 ? 0x7fff : (unsigned short)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+)";
+
+std::string atomics_of(DType t) {
+    switch (t) {
+        case DType::b1: return "HD void add_to(bool* p, bool v) { if (v) *p = true; }\n";
+        case DType::i64: return "HD void add_to(i64* p, i64 v) { atomicAdd((unsigned long long*)p, (unsigned long long)v); }\n";
+        case DType::f16:
+        case DType::bf16:
+            return fmt::format(R"(HD void add_to_{0}(unsigned short* p, float v) {{
+  unsigned short old = *(volatile unsigned short*)p, seen;
+  while ((seen = atomicCAS(p, old, to_{0}(from_{0}(old) + v))) != old) old = seen;
+}}
+)", name(t));
+        default: return fmt::format("HD void add_to({0}* p, {0} v) {{ atomicAdd(p, v); }}\n", type(t));
+    }
+}
+
+// One butterfly among the lanes of a warp; groups of several warps then meet in shared memory.
+std::string group_of(const OpDef& d) {
+    std::string step = apply(d, "v", "__shfl_xor_sync(0xffffffffu, v, d)"), join = apply(d, "v", "part[first + w]");
+    if (!in_place(d)) step = apply(d, "v", "T(__shfl_xor_sync(0xffffffffu, v, d))");
+    return fmt::format(R"(// The {0} over the G neighbouring threads of a group; each of them gets it. Every thread of the block must call this.
+template <int G, class T> HD T all_{0}(T v) {{
+#pragma unroll
+  for (int d = (G < 32 ? G : 32) / 2; d > 0; d /= 2)
+    v = {1};
+  if constexpr (G > 32) {{
+    __shared__ T part[32];
+    const int warp = threadIdx.x / 32, first = warp / (G / 32) * (G / 32);
+    __syncthreads();  // part may still be read from the time before
+    if (threadIdx.x % 32 == 0) part[warp] = v;
+    __syncthreads();
+    v = part[first];
+    for (int w = 1; w < G / 32; ++w)
+      v = {2};
+  }}
+  return v;
+}}
+)", d.name, step, join);
+}
+
+}  // namespace
+
+bool in_place(const OpDef& d) {
+    int count[3] = {};
+    tokens(d.scalar.text, [&](std::string_view t) {
+        if (t.size() == 1 && t[0] >= 'a' && t[0] <= 'c') ++count[t[0] - 'a'];
+    }, [](std::string_view) {});
+    return std::all_of(count, count + 3, [](int n) { return n <= 1; });
+}
+
+std::string apply(const OpDef& d, const std::string& a, const std::string& b, const std::string& c) {
+    const std::string* by[3] = {&a, &b, &c};
+    if (!in_place(d)) return fmt::format("{}({}{}{}{}{})", own_function(d), a, b.empty() ? "" : ", ", b, c.empty() ? "" : ", ", c);
+    std::string out;
+    tokens(d.scalar.text, [&](std::string_view t) {
+        out += t.size() == 1 && t[0] >= 'a' && t[0] <= 'c' ? std::string_view(*by[t[0] - 'a']) : t;
+    }, [&](std::string_view t) { out += t; });
+    return out;
+}
+
+std::string type(DType t) {
+    switch (t) {
+        case DType::b1: return "bool";
+        case DType::i32: return "int";
+        case DType::i64: return "i64";
+        case DType::f64: return "double";
+        default: return "float";
+    }
+}
+std::string stored(DType t) { return t == DType::f16 || t == DType::bf16 ? "unsigned short" : type(t); }
+std::string from_stored(DType t, const std::string& e) {
+    return t == DType::f16 || t == DType::bf16 ? fmt::format("from_{}({})", name(t), e) : e;
+}
+std::string to_stored(DType t, const std::string& v) {
+    return t == DType::f16 || t == DType::bf16 ? fmt::format("to_{}({})", name(t), v) : v;
+}
+
+std::string literal(DType t, double v) {
+    if (t == DType::b1) return v != 0 ? "true" : "false";
+    if (is_int(t)) {
+        if (t == DType::i32 && v <= -0x1p31) return "(-2147483647 - 1)";
+        if (v >= 0x1p63) return "9223372036854775807LL";
+        if (v <= -0x1p63) return "(-9223372036854775807LL - 1)";
+        std::string s = fmt::format("{}{}", static_cast<std::int64_t>(v), t == DType::i64 ? "LL" : "");
+        return v < 0 ? "(" + s + ")" : s;
+    }
+    bool wide = t == DType::f64;
+    float f = static_cast<float>(v);
+    if (wide ? !std::isnormal(v) && v != 0 : !std::isnormal(f) && f != 0) {  // inf, nan, denormals: by their bits
+        std::string what = print_number(wide ? v : static_cast<double>(f));
+        return wide ? fmt::format("__longlong_as_double({:#x}LL /* {} */)", std::bit_cast<std::uint64_t>(v), what)
+                    : fmt::format("__uint_as_float({:#x}u /* {} */)", std::bit_cast<std::uint32_t>(f), what);
+    }
+    std::string s = wide ? fmt::format("{}", v) : fmt::format("{}", f);
+    if (s.find_first_of(".e") == std::string::npos) s += ".0";
+    if (!wide) s += "f";
+    return std::signbit(v) ? "(" + s + ")" : s;
+}
+
+bool is_vocabulary(const std::string& word) {
+    auto same = [&](const char* s) { return word == s; };
+    return std::any_of(kMaths1.begin(), kMaths1.end(), same) || std::any_of(kMaths2.begin(), kMaths2.end(), same) ||
+           std::any_of(std::begin(kWords), std::end(kWords), [&](const Word& w) { return word == w.name; });
+}
+
+std::string prelude(const Uses& u, bool wide_index) {
+    std::string rows;  // text of all rows, to see which words they use
+    std::string functions;
+    for (Op op : u.rows) {
+        const OpDef& d = def(op);
+        rows += std::string(d.scalar.text) + ";";
+        if (in_place(d)) continue;
+        constexpr const char* kParams[] = {"", "T a", "T a, T b", "bool a, T b, T c"};
+        functions += fmt::format("template <class T> HD T {}({}) {{ return {}; }}\n", own_function(d), kParams[operands(d)], d.scalar.text);
+    }
+    std::string s = fmt::format("#define HD static __device__ __forceinline__\ntypedef long long i64;\ntypedef {} index_t;\n",
+                                wide_index ? "long long" : "int");
+    for (const char* f : kMaths1)
+        if (uses_word(rows, f))
+            s += fmt::format("HD float {0}(float a) {{ return ::{0}f(a); }}\nHD double {0}(double a) {{ return ::{0}(a); }}\n", f);
+    for (const char* f : kMaths2)
+        if (uses_word(rows, f))
+            s += fmt::format("HD float {0}(float a, float b) {{ return ::{0}f(a, b); }}\nHD double {0}(double a, double b) {{ return ::{0}(a, b); }}\n", f);
+    for (const Word& w : kWords)
+        if (uses_word(rows, w.name)) s += w.text;
+    // A host compiler that checks the text has no PTX and brings its own from_f16, to_f16.
+    if (u.converted.contains(DType::f16)) s += fmt::format("#ifdef __CUDA_ARCH__\n{}#endif\n", kF16);
+    if (u.converted.contains(DType::bf16)) s += kBf16;
+    s += functions;
+    for (Op op : u.groups) s += group_of(def(op));
+    for (DType t : u.atomics) s += atomics_of(t);
+    return s;
+}
+
+}  // namespace heddle::cuda

@@ -1,0 +1,31 @@
+// The small header that opens every generated .cu text: the vocabulary of the table, conversions, group reductions, atomics.
+// Law: only what the kernel uses is there, and nothing is included, so the text compiles alone.
+#pragma once
+#include <set>
+#include <string>
+
+#include "ir/op.h"
+
+namespace heddle::cuda {
+
+// How the element of a row reads in a kernel. A row that names each operand at most once is written in place
+// ("1 / (1 + exp(-x))"), with operands that are names, literals or in parentheses; any other is a call of its own function.
+bool in_place(const OpDef&);
+std::string apply(const OpDef&, const std::string& a, const std::string& b = "", const std::string& c = "");
+
+std::string type(DType);                 // of a value in a register: narrow floats are float
+std::string stored(DType);               // of an element in a buffer: narrow floats are unsigned short
+std::string from_stored(DType, const std::string& element);
+std::string to_stored(DType, const std::string& value);
+std::string literal(DType, double);      // reads back bit-equal
+
+// What a text turned out to need; filled while kernels are written.
+struct Uses {
+    std::set<Op> rows;                   // MAP and FOLD rows
+    std::set<Op> groups;                 // FOLD rows reduced across threads
+    std::set<DType> converted, atomics;  // narrow floats loaded or stored; types accumulated
+};
+std::string prelude(const Uses&, bool wide_index);
+bool is_vocabulary(const std::string& name);
+
+}  // namespace heddle::cuda

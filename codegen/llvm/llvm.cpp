@@ -1,0 +1,378 @@
+// Emits the loops of a nest. Law: a value is kept as one scalar while all lanes agree or differ by a known step, and becomes a
+// vector only where it must.
+//
+// Lanes walk the inner index (row mode: a unit is one outer point) or the last outer axis (lane mode: a unit is one block of it).
+#include "codegen/llvm/llvm.h"
+
+#include <bit>
+
+#include "codegen/llvm/memory.h"
+#include "codegen/llvm/scalar.h"
+
+namespace heddle {
+
+namespace {
+
+using loop::Val, loop::What;
+constexpr std::int64_t kUnrolled = 400;  // statements, at most, that a loop of constant extent is unrolled to
+
+// How a value is at hand: for one lane (and the others step apart), or for each.
+struct Held {
+    Lv v = nullptr;
+    bool each = false;
+    std::int64_t step = 0;
+};
+// The lanes in which statements are being emitted.
+struct Lanes {
+    int width = 1;
+    Lv mask = nullptr;   // null: all take part
+    Lv inner = nullptr;  // lane 0's index in the running phase
+};
+// How lanes walk an extent: `width` at a time; a constant rest in lanes of its own.
+struct Walk {
+    int width = 1;
+    std::optional<std::int64_t> extent;  // if constant
+    bool unroll = false;
+    int rest() const { return extent ? static_cast<int>(*extent % width) : 0; }
+    int rest_width() const { return static_cast<int>(std::bit_ceil(static_cast<unsigned>(rest()))); }
+    std::vector<int> widths() const {    // that its body runs in, widest first
+        std::vector<int> w;
+        if (!extent || *extent >= width) w.push_back(width);
+        if (rest() > 0 && (w.empty() || rest_width() != width)) w.push_back(rest_width());
+        return w;
+    }
+};
+
+class Emitter {
+public:
+    Emitter(llvm::Module& m, const Target& target, const loop::Nest& n) : n_(n), ir_(m, target), b_(ir_.b), held_(n.values.size()), steps_known_(n.values.size()), nonneg_(n.values.size(), -1), finals_(n.folds.size()) {}
+
+    llvm::Function* run(const std::string& name) {
+        auto* ptr = b_.getPtrTy();
+        auto* i64 = b_.getInt64Ty();
+        f_ = llvm::Function::Create(llvm::FunctionType::get(b_.getVoidTy(), {ptr, ptr, i64, i64}, false), llvm::Function::ExternalLinkage, name, ir_.m);
+        f_->setDoesNotThrow();
+        const char* names[] = {"buffers", "sizes", "begin", "end"};
+        for (unsigned i = 0; i < 4; ++i) f_->getArg(i)->setName(names[i]);
+        auto* entry = llvm::BasicBlock::Create(ir_.m.getContext(), "entry", f_);
+        auto* work = llvm::BasicBlock::Create(ir_.m.getContext(), "work", f_);
+        auto* leave = llvm::BasicBlock::Create(ir_.m.getContext(), "leave", f_);
+        b_.SetInsertPoint(entry);
+        Memory memory(ir_, n_.buffers, f_->getArg(0));
+        memory_ = &memory;
+        entry_end_ = b_.CreateCondBr(b_.CreateICmpSLT(f_->getArg(2), f_->getArg(3)), work, leave);
+        b_.SetInsertPoint(work);
+        statements(n_.uniform);
+        units();
+        b_.CreateBr(leave);
+        b_.SetInsertPoint(leave);
+        b_.CreateRetVoid();
+        leave->moveAfter(&f_->back());
+        return f_;
+    }
+
+private:
+    const loop::Value& at(Val v) const { return n_.values[static_cast<std::size_t>(v)]; }
+    Held& held(Val v) { return held_[static_cast<std::size_t>(v)]; }
+    Lv alloca_of(llvm::Type* t) {
+        llvm::IRBuilderBase::InsertPointGuard guard(b_);
+        b_.SetInsertPoint(entry_end_);
+        return b_.CreateAlloca(t);
+    }
+
+    // ---- values
+    Lv first(Val v) {  // in lane 0
+        const Held& h = held(v);
+        HEDDLE_CHECK(h.v, "value used before it is defined");
+        return h.each && Ir::width(h.v) > 1 ? b_.CreateExtractElement(h.v, std::uint64_t{0}) : h.v;
+    }
+    Lv lanes(Val v) {  // in every lane
+        const Held& h = held(v);
+        HEDDLE_CHECK(h.v, "value used before it is defined");
+        int w = in_.width;
+        if (w == 1 || h.each) return h.v;
+        Lv all = ir_.splat(h.v, w);
+        if (h.step == 0) return all;
+        Lv i = ir_.iota(h.v->getType(), w);
+        return b_.CreateAdd(all, h.step == 1 ? i : b_.CreateMul(i, ir_.integer(i, h.step)));
+    }
+    // By how much v grows from lane to lane, if that is known. The step noted for a load is that of its address.
+    std::optional<std::int64_t> step(Val v) {
+        if (in_.width == 1) return 0;
+        auto& known = steps_known_[static_cast<std::size_t>(v)];
+        if (!known) known = derive_step(v);
+        return *known;
+    }
+    std::optional<std::int64_t> derive_step(Val v) {
+        const loop::Value& x = at(v);
+        bool inner = n_.schedule.lanes_inner;
+        if (!(inner ? x.varies_inner : x.varies_last)) return 0;
+        if (!is_int(x.dtype) || (x.what != What::map && x.what != What::outer && x.what != What::inner)) return {};
+        for (Val i : x.in)
+            if (!step(i)) return {};
+        return inner ? x.step_inner : x.step_last;
+    }
+    // Known not to be negative: indices, sizes and what adding, multiplying and dividing makes of them.
+    bool nonneg(Val v) {
+        signed char& known = nonneg_[static_cast<std::size_t>(v)];
+        if (known < 0) {
+            const loop::Value& x = at(v);
+            bool yes = x.what == What::outer || x.what == What::inner || x.what == What::size || (x.what == What::constant && x.imm >= 0);
+            if (x.what == What::map && is_int(x.dtype)) {
+                if (x.op == Op::add || x.op == Op::mul || x.op == Op::floordiv) yes = nonneg(x.in[0]) && nonneg(x.in[1]);
+                if (x.op == Op::mod) yes = nonneg(x.in[1]);
+            }
+            known = yes;
+        }
+        return known > 0;
+    }
+    Place place(Val address) {
+        Place p{.base = nullptr, .step = step(address), .each = nullptr};
+        if (held(address).each && p.step != 0) p.step.reset();
+        if (p.step) p.base = first(address);
+        else p.each = lanes(address);
+        return p;
+    }
+    Lv both(Lv a, Lv b) {
+        if (!a || !b) return a ? a : b;
+        int w = std::max(Ir::width(a), Ir::width(b));
+        return b_.CreateAnd(Ir::width(a) == w ? a : ir_.splat(a, w), Ir::width(b) == w ? b : ir_.splat(b, w));
+    }
+
+    // ---- statements
+    void statements(const std::vector<Val>& list) {
+        for (Val v : list) statement(v);
+    }
+    void statement(Val v) {
+        const loop::Value& x = at(v);
+        Held& h = held(v);
+        auto index = static_cast<std::size_t>(x.index);
+        switch (x.what) {
+            case What::constant: h = {Ir::num(ir_.reg(x.dtype), x.imm)}; break;
+            case What::size: h = {b_.CreateLoad(b_.getInt64Ty(), b_.CreateConstInBoundsGEP1_64(b_.getInt64Ty(), f_->getArg(1), index), n_.sizes[index])}; break;
+            case What::outer: h = {point_[index], false, index + 1 == n_.outer.size() && !n_.schedule.lanes_inner}; break;
+            case What::inner: h = {in_.inner, false, n_.schedule.lanes_inner}; break;
+            case What::map: map(x, v); break;
+            case What::load: load(x, v); break;
+            case What::fold: h = {finals_[index], Ir::width(finals_[index]) > 1}; break;
+            case What::carry: h = {b_.CreateLoad(Ir::wide(ir_.reg(x.dtype), in_.width), carries_.at(x.index)), true}; break;
+            case What::store: memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
+            case What::accumulate: memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
+            case What::fold_step: fold_step(x); break;
+            case What::carry_step: steps_.emplace_back(carries_.at(x.index), lanes(x.in[0])); break;
+        }
+        if (h.v && !x.name.empty() && !h.v->hasName() && llvm::isa<llvm::Instruction>(h.v)) h.v->setName(x.name);
+    }
+    void map(const loop::Value& x, Val v) {
+        auto s = step(v);
+        Lv in[3] = {};
+        for (std::size_t i = 0; i < x.in.size(); ++i) in[i] = s ? first(x.in[i]) : lanes(x.in[i]);
+        ir_.nonneg = x.in.size() == 2 && nonneg(x.in[0]) && nonneg(x.in[1]);
+        held(v) = {x.op == Op::cast ? cast(ir_, in[0], x.dtype) : scalar(ir_, x.op, in[0], in[1], in[2]), !s, s.value_or(0)};
+    }
+    void load(const loop::Value& x, Val v) {
+        Place p = place(x.in[0]);
+        Lv predicate = nullptr;
+        if (x.in.size() > 1 && x.in[1] >= 0) {
+            auto s = step(x.in[1]);
+            predicate = s ? first(x.in[1]) : lanes(x.in[1]);
+        }
+        int w = in_.width;
+        if (w == 1 || p.step == 0) {
+            bool differs = predicate && Ir::width(predicate) > 1;
+            Lv one = memory_->load(x.index, p, w, differs ? both(predicate, in_.mask) : predicate);
+            if (!differs) held(v) = {one};
+            else held(v) = {b_.CreateSelect(predicate, ir_.splat(one, w), llvm::Constant::getNullValue(Ir::wide(one->getType(), w))), true};
+        } else {
+            held(v) = {memory_->load(x.index, p, w, both(predicate, in_.mask)), true};
+        }
+    }
+    void fold_step(const loop::Value& x) {
+        const loop::Fold& fold = n_.folds[static_cast<std::size_t>(x.index)];
+        Lv slot = folds_.at({x.index, in_.width}), value = lanes(x.in[0]);
+        Lv old = b_.CreateLoad(value->getType(), slot);
+        Lv next = combine(fold, old, value);
+        // A lane beyond the end keeps what it has. In lane mode it is never stored.
+        if (in_.mask && n_.schedule.lanes_inner) next = b_.CreateSelect(in_.mask, next, old);
+        b_.CreateStore(next, slot);
+    }
+    Lv combine(const loop::Fold& fold, Lv a, Lv b) {
+        llvm::IRBuilderBase::FastMathFlagGuard guard(b_);
+        llvm::FastMathFlags flags = b_.getFastMathFlags();
+        if (fold.op == Op::sum || fold.op == Op::prod) flags.setAllowReassoc(true);
+        b_.setFastMathFlags(flags);
+        return scalar(ir_, fold.op, a, b);
+    }
+    // What lanes start at where init may count only once.
+    double neutral(const loop::Fold& f) const { return f.op == Op::sum || f.op == Op::prod ? def(f.op).init : f.init; }
+
+    // ---- loops
+    // body() once for every `width` lanes from lo to hi, in_ set but for its inner index; i is lane 0's. A constant walk starts at 0.
+    void walk(const Walk& w, Lv lo, Lv hi, const std::function<void(Lv i)>& body) {
+        Lanes outside = in_;
+        auto run = [&](int width, Lv mask, Lv i) {
+            in_ = {width, mask, outside.inner};
+            body(i);
+            in_ = outside;
+        };
+        Lv count = b_.CreateSub(hi, lo);
+        Lv whole = b_.CreateAdd(lo, b_.CreateAnd(count, ir_.i64(-w.width)));
+        if (w.width == 1) whole = hi;
+        if (w.extent && w.unroll) {
+            for (std::int64_t i = 0; i + w.width <= *w.extent; i += w.width) run(w.width, nullptr, ir_.i64(i));
+        } else if (!w.extent || *w.extent >= w.width) {
+            ir_.loop(lo, whole, w.width, [&](Lv i) { run(w.width, nullptr, i); });
+        }
+        if (w.extent && w.rest() > 0) {
+            int width = w.rest_width();
+            Lv iota = ir_.iota(b_.getInt32Ty(), width);
+            run(width, width == w.rest() ? nullptr : b_.CreateICmpULT(iota, ir_.integer(iota, w.rest())), ir_.i64(*w.extent - w.rest()));
+        } else if (!w.extent && w.width > 1) {
+            ir_.when(b_.CreateICmpSLT(whole, hi), [&] {
+                Lv iota = ir_.iota(b_.getInt32Ty(), w.width);
+                Lv left = b_.CreateTrunc(b_.CreateSub(hi, whole), b_.getInt32Ty());
+                run(w.width, b_.CreateICmpULT(iota, ir_.splat(left, w.width)), whole);
+            });
+        }
+    }
+    Walk plan(const Dim& extent, std::size_t size) const {
+        Walk w{.width = n_.schedule.width, .extent = {}, .unroll = false};
+        if (extent.is_const()) {
+            w.extent = extent.value();
+            w.unroll = (*w.extent / w.width + 1) * static_cast<std::int64_t>(size) <= kUnrolled;
+        }
+        return w;
+    }
+
+    void phase(const loop::Phase& p) {
+        bool across = n_.schedule.lanes_inner && !p.ordered && n_.schedule.width > 1;  // lanes walk this loop
+        Walk w = across ? plan(p.extent, p.body.size()) : Walk{};
+        std::vector<int> widths = across ? w.widths() : std::vector{in_.width};
+        for (int f : p.folds)
+            for (int width : widths) {
+                const loop::Fold& fold = n_.folds[static_cast<std::size_t>(f)];
+                auto* t = Ir::wide(ir_.reg(fold.dtype), width);
+                Lv slot = folds_[{f, width}] = alloca_of(t);
+                b_.CreateStore(Ir::num(t, across ? neutral(fold) : fold.init), slot);
+            }
+        for (int c : p.carries) {
+            const loop::Carry& carry = n_.carries[static_cast<std::size_t>(c)];
+            auto* t = Ir::wide(ir_.reg(carry.dtype), in_.width);
+            b_.CreateStore(Ir::num(t, carry.init), carries_[c] = alloca_of(t));
+        }
+        Lv size = first(p.size);
+        auto body = [&](Lv i) {
+            in_.inner = i;
+            steps_.clear();
+            statements(p.body);
+            for (auto [slot, next] : steps_) b_.CreateStore(next, slot);
+        };
+        if (across) walk(w, ir_.i64(0), size, body);
+        else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
+        for (int f : p.folds) finals_[static_cast<std::size_t>(f)] = across ? reduced(f, widths) : b_.CreateLoad(Ir::wide(ir_.reg(n_.folds[static_cast<std::size_t>(f)].dtype), in_.width), folds_.at({f, in_.width}));
+        statements(p.after);
+    }
+    Lv reduced(int f, const std::vector<int>& widths) {
+        const loop::Fold& fold = n_.folds[static_cast<std::size_t>(f)];
+        auto* t = ir_.reg(fold.dtype);
+        Lv all = nullptr;
+        auto halve_to = [&](int width) {
+            while (all && Ir::width(all) > width) {
+                int half = Ir::width(all) / 2;
+                std::vector<int> low, high;
+                for (int i = 0; i < half; ++i) low.push_back(i), high.push_back(half + i);
+                Lv a = b_.CreateShuffleVector(all, low), b = b_.CreateShuffleVector(all, high);
+                if (half == 1) a = b_.CreateExtractElement(a, std::uint64_t{0}), b = b_.CreateExtractElement(b, std::uint64_t{0});
+                all = combine(fold, a, b);
+            }
+        };
+        for (int width : widths) {
+            halve_to(width);
+            Lv part = b_.CreateLoad(Ir::wide(t, width), folds_.at({f, width}));
+            all = all ? combine(fold, all, part) : part;
+        }
+        halve_to(1);
+        if (!all) return Ir::num(t, fold.init);
+        return neutral(fold) == fold.init ? all : combine(fold, Ir::num(t, fold.init), all);
+    }
+
+    // One point per lane: everything but the uniform statements.
+    void point() {
+        statements(n_.prologue);
+        for (const loop::Phase& p : n_.phases) phase(p);
+    }
+    void units() {
+        int rank = static_cast<int>(n_.outer.size());
+        bool blocks = !n_.schedule.lanes_inner && rank > 0;
+        std::vector<Lv> sizes;
+        for (Val v : n_.outer_sizes) sizes.push_back(first(v));
+        std::vector<Lv> counts = sizes;  // units along each axis
+        Lv chunk = ir_.i64(n_.schedule.chunk);
+        if (blocks) counts.back() = b_.CreateUDiv(b_.CreateAdd(sizes.back(), ir_.i64(n_.schedule.chunk - 1)), chunk);
+
+        // Indices of the first unit; from there on they are counted up.
+        std::vector<Lv> index(sizes.size());
+        Lv rest = f_->getArg(2);
+        for (std::size_t k = index.size(); k-- > 1; rest = b_.CreateUDiv(rest, counts[k])) index[k] = b_.CreateURem(rest, counts[k]);
+        if (rank > 0) index[0] = rest;
+        std::vector<Lv> slots;
+        for (std::size_t k = 0; k < index.size(); ++k) {
+            slots.push_back(alloca_of(b_.getInt64Ty()));
+            b_.CreateStore(index[k], slots[k]);
+        }
+        std::size_t statements = n_.prologue.size();
+        for (const auto& p : n_.phases) statements += p.body.size() + p.after.size() + 20;
+        ir_.loop(f_->getArg(2), f_->getArg(3), 1, [&](Lv) {
+            point_.clear();
+            for (Lv slot : slots) point_.push_back(b_.CreateLoad(b_.getInt64Ty(), slot));
+            std::vector<Lv> at = point_;
+            if (blocks && n_.schedule.width > 1) {
+                Walk w = plan(n_.outer.back(), statements);
+                if (w.extent && *w.extent > n_.schedule.chunk) w = {.width = n_.schedule.width, .extent = {}, .unroll = false};
+                Lv lo = b_.CreateMul(at.back(), chunk), hi = b_.CreateAdd(lo, chunk);
+                hi = b_.CreateSelect(b_.CreateICmpSLT(hi, sizes.back()), hi, sizes.back());
+                if (w.extent) lo = ir_.i64(0), hi = sizes.back();
+                walk(w, lo, hi, [&](Lv i) {
+                    point_.back() = i;
+                    point();
+                });
+            } else if (blocks) {
+                Lv lo = b_.CreateMul(at.back(), chunk), hi = b_.CreateAdd(lo, chunk);
+                ir_.loop(lo, b_.CreateSelect(b_.CreateICmpSLT(hi, sizes.back()), hi, sizes.back()), 1, [&](Lv i) {
+                    point_.back() = i;
+                    point();
+                });
+            } else {
+                point();
+            }
+            Lv carry = b_.getTrue();
+            for (std::size_t k = slots.size(); k-- > 0;) {
+                Lv next = b_.CreateAdd(at[k], b_.CreateZExt(carry, b_.getInt64Ty()));
+                carry = k > 0 ? b_.CreateICmpEQ(next, counts[k]) : nullptr;
+                b_.CreateStore(carry ? b_.CreateSelect(carry, ir_.i64(0), next) : next, slots[k]);
+            }
+        });
+    }
+
+    const loop::Nest& n_;
+    Ir ir_;
+    llvm::IRBuilder<>& b_;
+    llvm::Function* f_ = nullptr;
+    llvm::Instruction* entry_end_ = nullptr;
+    Memory* memory_ = nullptr;
+    std::vector<Held> held_;
+    std::vector<std::optional<std::optional<std::int64_t>>> steps_known_;
+    std::vector<signed char> nonneg_;               // -1: not asked yet
+    Lanes in_;
+    std::vector<Lv> point_;                         // lane 0's index along each outer axis
+    std::map<std::pair<int, int>, Lv> folds_;       // {fold, width}: its slot
+    std::map<int, Lv> carries_;
+    std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
+    std::vector<Lv> finals_;                        // of folds
+};
+
+}  // namespace
+
+llvm::Function* emit(llvm::Module& m, const Target& target, const std::string& name, const loop::Nest& n) { return Emitter(m, target, n).run(name); }
+
+}  // namespace heddle

@@ -1,0 +1,23 @@
+// Transcendental functions as straight-line IR, for float and double, scalar or any number of lanes.
+// Law: at most 2 ulp over the whole range, and the same result in every lane and at every width; NaN, infinities, zeros and
+// denormals as in libm. tests/core/llvm_math_test.cpp measures it.
+#pragma once
+#include "codegen/llvm/ir.h"
+
+namespace heddle::math {
+
+Lv exp(Ir&, Lv x);
+Lv expm1(Ir&, Lv x);
+Lv log(Ir&, Lv x);
+Lv log1p(Ir&, Lv x);
+Lv sin(Ir&, Lv x);
+Lv cos(Ir&, Lv x);
+Lv tanh(Ir&, Lv x);
+
+// Integers, and floats as PyTorch's floor_divide and remainder. Vectors of integers go through double: exact where both
+// operands are below 2^52 in magnitude. Division by zero gives some value for integers, and does not trap.
+Lv floordiv(Ir&, Lv a, Lv b);
+Lv mod(Ir&, Lv a, Lv b);
+Lv pow(Ir&, Lv a, Lv b);
+
+}  // namespace heddle::math

@@ -1,0 +1,51 @@
+// heddle::fuse: any callable over libtorch tensors, captured once, run as fused kernels forward and backward.
+// Law: outputs and gradients are those of calling it eagerly; where it can't be captured it runs eagerly and says why.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "frontends/capture/capture.h"
+#include "runtime/executable.h"
+
+namespace heddle {
+
+using Tensors = std::vector<at::Tensor>;
+
+struct FuseOptions {
+    // Which sizes may change between calls, by name; sizes that share a name are equal. Example: {{.input = 0, .dim = 0, .name = "B"}}.
+    std::vector<Varying> dynamic;
+    std::string name = "f";
+    bool eager_if_uncapturable = true;   // else errors of the capture are thrown
+};
+
+struct Report {                          // of the last call
+    int launches_forward = 0, launches_backward = 0, calls_forward = 0, calls_backward = 0;
+    std::int64_t bytes_forward = 0, bytes_backward = 0, saved_bytes = 0;
+    double compile_seconds = 0;          // of all variants so far
+    std::vector<std::string> library_calls;  // ops without a lowering, and matrix products, in order
+    std::string eager_reason;            // not empty: the callable runs eagerly, because ...
+};
+
+class Fused {
+public:
+    // Same outputs as the callable, attached to autograd by one node. Throws Error where sizes or dtypes contradict the capture.
+    Tensors operator()(const Tensors& inputs) const;
+    const Report& report() const;
+    // Writes graphs after each pass, programs and kernels (CUDA text, LLVM IR) into a folder. Returns the files.
+    std::vector<std::string> dump(const std::string& folder) const;
+    std::string explain() const;         // kernels, and for each value why it did or didn't join another's kernel
+    // Texts of all CUDA kernels, forward and backward, of all variants: (name, text).
+    std::vector<std::pair<std::string, std::string>> cuda_kernels() const;
+
+    struct State;
+    explicit Fused(std::shared_ptr<State>);
+
+private:
+    std::shared_ptr<State> state_;
+};
+
+// `example`: inputs of the kind that calls will have; the callable runs on them (and on copies of other sizes) during capture.
+Fused fuse(Callable, const Tensors& example, FuseOptions = {});
+
+}  // namespace heddle

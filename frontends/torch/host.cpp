@@ -1,0 +1,81 @@
+// The host interface over ATen.
+#include "frontends/torch/host.h"
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <array>
+
+#include "frontends/torch/ops_host.h"
+
+namespace heddle {
+
+namespace {
+constexpr std::array<at::ScalarType, 7> kTypes = {at::kBool, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble};
+
+Array owned(at::Tensor t) {
+    Array a;
+    a.dtype = dtype_of(t.scalar_type());
+    a.sizes = t.sizes().vec();
+    a.data = t.data_ptr();
+    a.owner = std::make_shared<at::Tensor>(std::move(t));
+    return a;
+}
+// What the library reads: a view of the memory with the strides the operand has.
+at::Tensor operand(const Array& a) {
+    auto sizes = a.sizes;
+    std::vector<std::int64_t> strides(sizes.size(), 1);
+    if (a.transposed) std::swap(sizes[sizes.size() - 1], sizes[sizes.size() - 2]);
+    for (std::size_t k = sizes.size(); k-- > 1;) strides[k - 1] = strides[k] * std::max<std::int64_t>(1, sizes[k]);
+    if (a.transposed) std::swap(strides[sizes.size() - 1], strides[sizes.size() - 2]);
+    return at::from_blob(a.data, a.sizes, strides, at::TensorOptions().dtype(scalar_type(a.dtype)));
+}
+
+class TorchHost final : public Host {
+public:
+    Array allocate(DType t, std::vector<std::int64_t> sizes) override { return owned(at::empty(sizes, scalar_type(t))); }
+    int threads() const override { return at::get_num_threads(); }
+    void parallel(int tasks, const std::function<void(int)>& f) override {
+        at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
+            for (auto i = begin; i < end; ++i) f(static_cast<int>(i));
+        });
+    }
+    std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& sizes) override {
+        std::vector<at::Tensor> operands;
+        for (const Array& a : in) operands.push_back(operand(a));
+        if (n.is(Op::call) && n.text("name") == "heddle.guard") {
+            if (operands[0].item().toDouble() != n.number("value")) throw GuardFailed{};
+            return {in[0]};
+        }
+        std::vector<Array> results;
+        for (at::Tensor& t : run_call(n, operands, sizes)) {
+            at::Tensor dense = t.contiguous();
+            for (const Array& a : in)  // a view of arena memory would outlive its slot
+                if (a.data == dense.data_ptr() && dense.numel() > 0) dense = dense.clone();
+            results.push_back(owned(std::move(dense)));
+        }
+        return results;
+    }
+};
+}  // namespace
+
+at::ScalarType scalar_type(DType t) { return kTypes[static_cast<std::size_t>(t)]; }
+DType dtype_of(at::ScalarType t) {
+    for (std::size_t k = 0; k < kTypes.size(); ++k)
+        if (kTypes[k] == t) return static_cast<DType>(k);
+    throw Error(fmt::format("dtype {}: heddle has none like it; convert to one of bool, int32/64, float16, bfloat16, float32/64", c10::toString(t)));
+}
+Array array_of(const at::Tensor& t) { return owned(t.contiguous()); }
+at::Tensor tensor_of(const Array& a) {
+    if (a.owner) {
+        const auto& t = *static_cast<const at::Tensor*>(a.owner.get());
+        if (t.data_ptr() == a.data && t.sizes() == at::IntArrayRef(a.sizes) && !a.transposed) return t;
+    }
+    at::Tensor view = operand(a);
+    auto keep = a.owner;
+    return at::from_blob(a.data, view.sizes(), view.strides(), [keep](void*) {}, view.options());
+}
+std::unique_ptr<Host> torch_host() { return std::make_unique<TorchHost>(); }
+
+}  // namespace heddle

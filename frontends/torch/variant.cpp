@@ -1,0 +1,155 @@
+// From a callable to compiled plans, and what can be told about them.
+#include "frontends/torch/variant.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "codegen/cuda/cuda.h"
+#include "frontends/aten.h"
+#include "ir/text.h"
+
+namespace heddle {
+
+namespace {
+bool draws(const Graph& g) {
+    for (const Node& n : g.nodes)
+        if (n.is(Op::call) && !n.flag("pure")) return true;
+    return false;
+}
+std::string listed(const Graph& g, Id id) {
+    return print_line(g, id);
+}
+}  // namespace
+
+std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const std::string& name) {
+    auto v = std::make_shared<Variant>();
+    CaptureOptions options;
+    options.dynamic = dynamic;
+    options.host_read = HostRead::guard;
+    options.name = name;
+    v->captured = capture(callable, example, options);
+    Graph g = v->captured.graph;
+    v->outputs = v->captured.results;
+    v->guarded = v->captured.guards > 0;
+    v->forward_outputs = g.outputs.size();
+    v->random = draws(g);
+    v->stages.emplace_back("capture", g);
+    g = lower_aten(g);
+    v->stages.emplace_back("lower_aten", g);
+    Sizes typical;
+    std::size_t k = 0;
+    for (const at::Tensor& t : example) {
+        v->wants.push_back(t.requires_grad());
+        const Shape& s = g.type(g.inputs[k++]).shape;
+        for (std::size_t d = 0; d < s.size(); ++d)
+            if (s[d].is_symbol()) typical[print(s[d])] = t.size(static_cast<std::int64_t>(d));
+    }
+    for (const at::Tensor& t : v->captured.implicit) v->wants.push_back(t.requires_grad());
+    v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
+    for (const auto& w : v->captured.writes)
+        if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
+    int slots = 0;
+    for (std::size_t i = 0; i < v->outputs; ++i) v->slot.push_back(v->pair.differentiable[i] ? slots++ : -1);
+    v->stages.emplace_back("forward", v->pair.split.forward);
+    if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
+    return v;
+}
+
+Executable& Variant::forward() {
+    std::lock_guard lock(mutex_);
+    if (!forward_) forward_ = std::make_unique<Executable>(plan(pair.split.forward));
+    return *forward_;
+}
+Executable& Variant::backward() {
+    std::lock_guard lock(mutex_);
+    if (!backward_) backward_ = std::make_unique<Executable>(plan(pair.split.backward));
+    return *backward_;
+}
+double Variant::compile_seconds() const { return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0); }
+
+void Variant::check_wants(const Tensors& all, bool differentiate, const std::string& name) const {
+    if (!differentiate) return;
+    for (std::size_t k = 0; k < all.size(); ++k)
+        if (all[k].requires_grad() && !wants[k])
+            throw Error(fmt::format("{}: input {} requires grad now but didn't at capture; fuse with an example that does", name, k));
+}
+
+void note_forward(Report& r, Variant& v, const std::vector<Array>& outputs) {
+    const Stats& s = v.forward().stats();
+    r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
+    r.saved_bytes = 0;
+    for (std::size_t k = v.forward_outputs; k < outputs.size(); ++k) r.saved_bytes += outputs[k].bytes();
+    r.library_calls.clear();
+    for (const Step& step : v.forward().plan().program.steps)
+        if (step.launch < 0) {
+            const Node& n = v.forward().plan().program.graph[step.call];
+            r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
+        }
+}
+void note_backward(Report& r, Variant& v) {
+    const Stats& s = v.backward().stats();
+    r.launches_backward = s.launches, r.calls_backward = s.calls, r.bytes_backward = s.bytes;
+}
+
+std::string explain_variant(Variant& v) {
+    std::string text;
+    auto direction = [&](const char* what, Executable& e) {
+        const Plan& p = e.plan();
+        text += fmt::format("{}: {} kernels, {} library calls\n", what, p.program.launches.size(), p.program.steps.size() - p.program.launches.size());
+        for (const Decision& d : p.decisions)
+            text += fmt::format("  {} {}: {}\n    {}\n", d.joined ? "fused into" : "starts in", p.program.launches[static_cast<std::size_t>(d.launch)].name, d.reason, listed(p.program.graph, d.value));
+        for (const Step& s : p.program.steps)
+            if (s.launch < 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
+    };
+    direction("forward", v.forward());
+    if (v.pair.has_backward) direction("backward", v.backward());
+    return text;
+}
+
+std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
+    std::vector<std::pair<std::string, std::string>> all;
+    auto direction = [&](Executable& e) {
+        const Plan& p = e.plan();
+        for (std::size_t k = 0; k < p.loops.size(); ++k) {
+            CudaSource s = cuda_text(p.program.launches[k].name, p.loops[k]);
+            all.emplace_back(s.kernel, s.text);
+        }
+    };
+    direction(v.forward());
+    if (v.pair.has_backward) direction(v.backward());
+    return all;
+}
+
+std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>& variants, const std::string& folder) {
+    std::vector<std::string> files;
+    auto write = [&](const std::string& file, const std::string& text) {
+        std::filesystem::path path = std::filesystem::path(folder) / file;
+        std::filesystem::create_directories(path.parent_path());
+        std::ofstream out(path);
+        out << text;
+        if (!out) throw Error(fmt::format("{}: can't be written", path.string()));
+        files.push_back(path.string());
+    };
+    for (std::size_t i = 0; i < variants.size(); ++i) {
+        Variant& v = *variants[i];
+        std::string dir = variants.size() > 1 ? fmt::format("variant{}/", i) : "";
+        int n = 0;
+        for (const auto& [pass, g] : v.stages) write(fmt::format("{}{:02}-{}.hir", dir, n++, pass), print(g));
+        auto direction = [&](const char* what, Executable& e) {
+            write(fmt::format("{}{:02}-{}-program.hir", dir, n++, what), print(e.plan().program));
+            std::string loops;
+            for (std::size_t k = 0; k < e.plan().loops.size(); ++k)
+                for (const auto& l : e.plan().loops[k]) loops += "# " + e.plan().program.launches[k].name + "\n" + loop::print(l) + "\n";
+            write(fmt::format("{}{:02}-{}-loops.txt", dir, n++, what), loops);
+            for (const auto& [name, text] : e.texts()) write(dir + name, text);
+        };
+        direction("forward", v.forward());
+        if (v.pair.has_backward) direction("backward", v.backward());
+        for (const auto& [name, text] : cuda_texts(v)) write(dir + name + ".cu", text);
+    }
+    return files;
+}
+
+}  // namespace heddle

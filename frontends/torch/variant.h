@@ -1,0 +1,38 @@
+// One captured form of a callable: its graphs, plans and compiled code. Guards decide at run time which form holds.
+// Law: the backward is compiled when it is first needed, never before.
+#pragma once
+#include "frontends/torch/fuse.h"
+#include "passes/pipeline.h"
+
+namespace heddle {
+
+struct Variant {
+    Captured captured;
+    Pair pair;
+    std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
+    std::size_t outputs = 0;           // the user's
+    std::size_t forward_outputs = 0;   // with guards, before the saved values
+    std::vector<int> slot;             // per user output: which incoming gradient it is, or -1
+    bool guarded = false, random = false;
+    std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
+
+    Executable& forward();
+    Executable& backward();
+    double compile_seconds() const;
+    // requires_grad may be dropped since the capture (no_grad), never added.
+    void check_wants(const Tensors& all, bool differentiate, const std::string& name) const;
+
+private:
+    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const std::string&);
+    std::unique_ptr<Executable> forward_, backward_;
+    std::mutex mutex_;
+};
+
+std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>&, const std::string& name);
+void note_forward(Report&, Variant&, const std::vector<Array>& outputs);
+void note_backward(Report&, Variant&);
+std::string explain_variant(Variant&);
+std::vector<std::pair<std::string, std::string>> cuda_texts(Variant&);
+std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>&, const std::string& folder);
+
+}  // namespace heddle

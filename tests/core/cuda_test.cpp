@@ -1,0 +1,190 @@
+// The CUDA text, read and run on the CPU. Law: every schedule form gives what plain loops in double give, in any thread order.
+#include "codegen/cuda/cuda.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "codegen/cuda/index.h"
+#include "codegen/cuda/prelude.h"
+#include "tests/core/cuda_cases.h"
+#include "tests/core/cuda_on_cpu.h"
+
+namespace heddle::test {
+namespace {
+
+int occurrences(const std::string& s, const std::string& of) {
+    int n = 0;
+    for (std::size_t i = s.find(of); i != std::string::npos; i = s.find(of, i + 1)) ++n;
+    return n;
+}
+double value(DType t, const char* p) {
+    auto as = [&]<class T>(T x) { std::memcpy(&x, p, sizeof x); return static_cast<double>(x); };
+    switch (t) {
+        case DType::b1: return as(std::uint8_t{});
+        case DType::i32: return as(std::int32_t{});
+        case DType::i64: return as(std::int64_t{});
+        case DType::f16: return as(_Float16{});
+        case DType::bf16: { std::uint16_t h; std::memcpy(&h, p, 2); return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16); }
+        case DType::f32: return as(0.0f);
+        case DType::f64: return as(0.0);
+    }
+    return 0;
+}
+void put(DType t, char* p, double v) {
+    auto as = [&]<class T>(T) { T x = static_cast<T>(v); std::memcpy(p, &x, sizeof x); };
+    switch (t) {
+        case DType::b1: return as(std::uint8_t{});
+        case DType::i32: return as(std::int32_t{});
+        case DType::i64: return as(std::int64_t{});
+        case DType::f16: return as(_Float16{});
+        case DType::bf16: { auto h = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(v)) >> 16); std::memcpy(p, &h, 2); return; }
+        case DType::f32: return as(0.0f);
+        case DType::f64: return as(0.0);
+    }
+}
+
+// Runs a case's kernel and compares each written buffer with what the case expects.
+void check(const Case& c, const CudaOptions& options, unsigned seed) {
+    CudaSource s = cuda_text(c.name, c.nests, options);
+    std::vector<std::string> memory;
+    std::vector<void*> pointers;
+    constexpr std::size_t kGuard = 64;  // bytes on both sides that must stay as they are
+    for (Id id : s.buffers) {
+        const Data& d = c.data.at(id);
+        auto width = static_cast<std::size_t>(bytes(d.dtype));
+        std::string m(d.start.size() * width + 2 * kGuard, '\x5a');
+        for (std::size_t i = 0; i < d.start.size(); ++i) put(d.dtype, m.data() + kGuard + i * width, d.start[i]);
+        memory.push_back(std::move(m));
+    }
+    for (std::string& m : memory) pointers.push_back(m.data() + kGuard);
+    ASSERT_TRUE(options.wide_index || s.fits_narrow(c.sizes)) << s.text;
+    run_on_cpu(s, pointers, c.sizes, seed);
+    for (std::size_t b = 0; b < memory.size(); ++b) {
+        const Data& d = c.data.at(s.buffers[b]);
+        auto width = static_cast<std::size_t>(bytes(d.dtype));
+        EXPECT_EQ(memory[b].substr(0, kGuard), std::string(kGuard, '\x5a')) << c.name << ": written before the buffer";
+        EXPECT_EQ(memory[b].substr(memory[b].size() - kGuard), std::string(kGuard, '\x5a')) << c.name << ": written behind the buffer";
+        const auto& want = d.end.empty() ? d.start : d.end;
+        for (std::size_t i = 0; i < want.size(); ++i) {
+            double got = value(d.dtype, memory[b].data() + kGuard + i * width), slack = c.tolerance * (1 + std::abs(want[i]));
+            ASSERT_TRUE(got == want[i] || std::abs(got - want[i]) <= slack || (std::isnan(got) && std::isnan(want[i])))
+                << c.name << ": buffer " << b << "[" << i << "]: got " << got << ", expected " << want[i] << "\n" << s.text;
+        }
+    }
+}
+
+struct EveryCase : testing::TestWithParam<Case> {};
+INSTANTIATE_TEST_SUITE_P(Forms, EveryCase, testing::ValuesIn(cases()), [](const auto& i) { return i.param.name; });
+
+TEST_P(EveryCase, NarrowIndicesGiveWhatLoopsGive) { check(GetParam(), {.wide_index = false}, 1); }
+TEST_P(EveryCase, WideIndicesGiveWhatLoopsGive) { check(GetParam(), {.wide_index = true}, 2); }
+TEST_P(EveryCase, TextIsDeterministicAndIncludesNothing) {
+    const Case& c = GetParam();
+    std::string text = cuda_text(c.name, c.nests).text;
+    EXPECT_EQ(text, cuda_text(c.name, c.nests).text);
+    EXPECT_EQ(occurrences(text, "#include"), 0);
+    EXPECT_EQ(occurrences(text, "extern \"C\" __global__ void"), 1);
+    EXPECT_EQ(text.substr(0, 3), "// ");
+}
+
+TEST(CudaRows, GiveWhatTheTableGives) {
+    for (DType t : {DType::f32, DType::f64}) check(every_row(t), {}, 3);
+}
+
+TEST(CudaLiterals, ReadBackBitEqual) {
+    std::vector<double> values = {0.0, -0.0, 1, -1, 0.1, 1.0 / 3, 1e-45, -1e-40, 3.4028234e38, 1e20, 16777217, kInf, -kInf, std::nan(""),
+                                  5e-324, 2.2e-308, 1.7976931348623157e308, 123456789.123456789};
+    Build f({Dim(1)}), d({Dim(1)});
+    int bf = f.buffer(0, DType::f32, "float", true), bd = d.buffer(1, DType::f64, "double", true);  // names that C++ has taken
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        auto at = static_cast<double>(i);
+        f.store(bf, f.constant(DType::i64, at), f.constant(DType::f32, values[i]));
+        d.store(bd, d.constant(DType::i64, at), d.constant(DType::f64, values[i]));
+    }
+    std::vector<float> floats(values.size());
+    std::vector<double> doubles(values.size());
+    run_on_cpu(cuda_text("literals", {f.n, d.n}), {floats.data(), doubles.data()}, {});
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        EXPECT_EQ(std::bit_cast<std::uint32_t>(floats[i]), std::bit_cast<std::uint32_t>(static_cast<float>(values[i]))) << values[i];
+        EXPECT_EQ(std::bit_cast<std::uint64_t>(doubles[i]), std::bit_cast<std::uint64_t>(values[i])) << values[i];
+    }
+    EXPECT_EQ(cuda::literal(DType::f32, 0.1), "0.1f");
+    EXPECT_EQ(cuda::literal(DType::f32, -2), "(-2.0f)");
+    EXPECT_EQ(cuda::literal(DType::i64, 0x1p63), "9223372036854775807LL");
+}
+
+// A hash of an index is data even where it ends in an address: remainders need all its bits.
+TEST(CudaIndex, WhatMayWrapStaysWide) {
+    Build b({Dim::symbol("N")});
+    int x = b.buffer(0, DType::f32, "x"), y = b.buffer(1, DType::f32, "y", true);
+    auto i = b.outer(0), prime = b.constant(DType::i64, 73856093), size = b.constant(DType::i64, 1000);
+    auto hash = b.map(Op::mul, DType::i64, {i, prime}), slot = b.map(Op::mod, DType::i64, {hash, size});
+    b.store(y, i, b.load(x, slot));
+    cuda::Index index = cuda::index_types(b.n);
+    ASSERT_EQ(index.limits.size(), 1u);  // narrow only as long as N * 73856093 < 2^31
+    EXPECT_EQ(index.limits[0], Dim::symbol("N") * Dim(73856093));
+    CudaSource s = cuda_text("hash", {b.n});
+    EXPECT_TRUE(s.fits_narrow({{"N", 29}}));
+    EXPECT_FALSE(s.fits_narrow({{"N", 30}}));
+
+    Build w({Dim::symbol("N")});  // the same from data
+    int k = w.buffer(0, DType::i64, "key"), out = w.buffer(1, DType::f32, "out", true), table = w.buffer(2, DType::f32, "table");
+    auto key = w.load(k, w.outer(0)), by = w.constant(DType::i64, 73856093), n = w.constant(DType::i64, 1000);
+    auto big = w.map(Op::mul, DType::i64, {key, by});
+    w.store(out, w.outer(0), w.load(table, w.map(Op::mod, DType::i64, {big, n})));
+    EXPECT_FALSE(cuda::index_types(w.n).narrow[static_cast<std::size_t>(big)]);
+    EXPECT_NE(cuda_text("hash", {w.n}).text.find("* 73856093LL"), std::string::npos);
+}
+
+TEST(CudaText, ReadsLikeWritten) {
+    Build b({Dim::symbol("R"), Dim(3)}, {.threads = 64});
+    int x = b.buffer(4, DType::f32, "rays"), y = b.buffer(7, DType::f32, "v7", true);
+    auto at = b.at({b.outer(0), b.outer(1)}, {-1, b.constant(DType::i64, 3)});
+    auto v = b.map(Op::sigmoid, DType::f32, {b.load(x, at, -1, "ray")}, "alpha", "render.py:7");
+    b.store(y, at, v);
+    CudaSource s = cuda_text("shade", {b.n});
+    EXPECT_EQ(s.text, R"(// shade: one nest, 64 threads a block, 32-bit indices.
+//   points [R, 3], one thread each
+namespace heddle {
+#define HD static __device__ __forceinline__
+typedef long long i64;
+typedef int index_t;
+HD float exp(float a) { return ::expf(a); }
+HD double exp(double a) { return ::exp(a); }
+
+extern "C" __global__ void __launch_bounds__(64) shade(const float* __restrict__ rays, float* __restrict__ v7, index_t R) {
+  const index_t block = blockIdx.x;
+  const index_t point = block * 64 + (int)threadIdx.x;
+  if (point >= 3 * R) return;
+  const index_t i1 = point % 3;
+  const index_t i0 = point / 3;
+  const index_t v6 = i0 * 3 + i1;
+  const float ray_7 = rays[v6];
+  const float alpha_8 = 1 / (1 + exp(-ray_7));  // render.py:7
+  v7[v6] = alpha_8;
+}
+}  // namespace heddle
+)");
+    EXPECT_EQ(s.buffers, (std::vector<Id>{4, 7}));
+    EXPECT_EQ(s.sizes, std::vector<std::string>{"R"});
+    EXPECT_EQ(s.blocks({{"R", 43}}), 3);
+    EXPECT_EQ(s.blocks({{"R", 43}}), blocks(b.n, {{"R", 43}}, 64));
+    EXPECT_EQ(s.blocks({{"R", 0}}), 0);
+}
+
+TEST(CudaText, RefusesGroupsThatCannotBe) {
+    Build scan({Dim(4)}, grouped(32));
+    scan.phase(Dim(8));
+    int c = scan.carry(DType::f32, 0);
+    scan.carry_step(c, scan.carried(c));
+    EXPECT_THROW(cuda_text("scan", {scan.n}), Bug);
+    EXPECT_THROW(cuda_text("odd", {Build({Dim(4)}, {.lanes_inner = true, .group = 24, .threads = 128}).n}), Bug);
+    EXPECT_THROW(cuda_text("odd", {Build({Dim(4)}, {.threads = 100}).n}), Bug);
+}
+
+}  // namespace
+}  // namespace heddle::test

@@ -1,0 +1,173 @@
+// Compiled plans equal the reference interpreter: values at several sizes and thread counts, forward and backward.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "ir/eval.h"
+#include "ir/text.h"
+#include "passes/pipeline.h"
+#include "runtime/executable.h"
+
+namespace heddle {
+namespace {
+
+Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo, double hi) {
+    Tensor x{t.dtype, {}, {}};
+    for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes));
+    std::uniform_real_distribution<double> u(lo, hi);
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+        double v = u(rng);
+        x.data.push_back(t.dtype == DType::f32 ? static_cast<double>(static_cast<float>(v)) : t.dtype == DType::f64 ? v : t.dtype == DType::b1 ? v > 0.5 : std::floor(v));
+    }
+    return x;
+}
+template <class T>
+void copy_in(void* to, const std::vector<double>& from) {
+    for (std::size_t i = 0; i < from.size(); ++i) static_cast<T*>(to)[i] = static_cast<T>(from[i]);
+}
+template <class T>
+void copy_out(std::vector<double>& to, const void* from) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = static_cast<double>(static_cast<const T*>(from)[i]);
+}
+Array to_array(Host& h, const Tensor& t) {
+    Array a = h.allocate(t.dtype, t.sizes);
+    switch (t.dtype) {
+        case DType::f32: copy_in<float>(a.data, t.data); break;
+        case DType::f64: copy_in<double>(a.data, t.data); break;
+        case DType::i64: copy_in<std::int64_t>(a.data, t.data); break;
+        case DType::i32: copy_in<std::int32_t>(a.data, t.data); break;
+        default: copy_in<std::uint8_t>(a.data, t.data); break;
+    }
+    return a;
+}
+Tensor to_tensor(const Array& a) {
+    Tensor t{a.dtype, a.sizes, std::vector<double>(static_cast<std::size_t>(a.numel()))};
+    switch (a.dtype) {
+        case DType::f32: copy_out<float>(t.data, a.data); break;
+        case DType::f64: copy_out<double>(t.data, a.data); break;
+        case DType::i64: copy_out<std::int64_t>(t.data, a.data); break;
+        case DType::i32: copy_out<std::int32_t>(t.data, a.data); break;
+        default: copy_out<std::uint8_t>(t.data, a.data); break;
+    }
+    return t;
+}
+void expect_near(const Tensor& want, const Tensor& got, const std::string& what) {
+    ASSERT_EQ(want.sizes, got.sizes) << what;
+    double scale = 1e-6;
+    for (double v : want.data) scale = std::max(scale, std::fabs(v));
+    double tolerance = want.dtype == DType::f64 ? 1e-12 : 2e-6;
+    for (std::size_t i = 0; i < want.data.size(); ++i) {
+        if (want.dtype < DType::f16) ASSERT_EQ(want.data[i], got.data[i]) << what << " element " << i;
+        else ASSERT_NEAR(want.data[i], got.data[i], tolerance * scale * 4) << what << " element " << i;
+    }
+}
+
+void check(const Graph& g, const std::vector<Sizes>& all_sizes, double lo = 0.1, double hi = 0.9) {
+    std::vector<char> wants;
+    for (Id i : g.inputs) wants.push_back(is_float(g.type(i).dtype));
+    Pair pair = forward_and_backward(g, wants, all_sizes[0]);
+    Executable forward(plan(pair.split.forward));
+    std::unique_ptr<Executable> backward;
+    if (pair.has_backward) backward = std::make_unique<Executable>(plan(pair.split.backward));
+    for (const Sizes& sizes : all_sizes)
+        for (int threads : {1, 3}) {
+            SCOPED_TRACE(g.name + " threads " + std::to_string(threads));
+            auto host = plain_host(threads);
+            std::mt19937 rng(3);
+            std::vector<Tensor> in;
+            std::vector<Array> arrays;
+            for (Id i : g.inputs) in.push_back(random_tensor(g.type(i), sizes, rng, lo, hi)), arrays.push_back(to_array(*host, in.back()));
+            auto want = evaluate(pair.split.forward, in);
+            Sizes bound;
+            auto got = forward.run(*host, arrays, bound);
+            ASSERT_EQ(want.size(), got.size());
+            for (std::size_t k = 0; k < want.size(); ++k) expect_near(want[k], to_tensor(got[k]), "output " + std::to_string(k) + "\n" + print(forward.plan().program));
+            if (!backward) continue;
+            std::vector<Tensor> back;
+            std::vector<Array> back_arrays;
+            for (const auto& s : pair.split.backward_inputs) {
+                auto i = static_cast<std::size_t>(s.index);
+                if (s.from == Split::Source::From::input) back.push_back(in[i]);
+                else if (s.from == Split::Source::From::saved) back.push_back(want[want.size() - pair.split.saved + i]);
+                else back.push_back(random_tensor(g.type(g.outputs[i]), sizes, rng, -1, 1));
+                back_arrays.push_back(to_array(*host, back.back()));
+            }
+            auto grads = evaluate(pair.split.backward, back);
+            bound.clear();
+            auto fused = backward->run(*host, back_arrays, bound);
+            for (std::size_t k = 0; k < grads.size(); ++k) expect_near(grads[k], to_tensor(fused[k]), "gradient " + std::to_string(k) + "\n" + print(backward->plan().program));
+        }
+}
+
+class InDType : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Floats, InDType, testing::Values(DType::f32, DType::f64), [](const auto& i) { return std::string(name(i.param)); });
+
+TEST_P(InDType, VolumeRendering) {
+    DType f = GetParam();
+    Graph g;
+    Dim B = Dim::symbol("B"), N = Dim::symbol("N");
+    V sigma = g.value(g.input({f, {B, N}}, "sigma")), rgb = g.value(g.input({f, {B, N, 3}}, "rgb")), target = g.value(g.input({f, {B, 3}}, "target"));
+    V alpha = 1 - exp(-sigma * 0.7);
+    V all = concat({constant(g, {f, {B, 1}}, 1), 1 - alpha + 1e-10}, 1);
+    V weights = alpha * slice(scan(all, zeros_like(all), 1, 0, false, 1), 1, 0, N);
+    V colour = sum(expand(weights, {2}, {B, N, 3}) * rgb, {1}), acc = sum(weights, {1});
+    V d = colour + (1 - expand(acc, {1}, {B, 3})) - target;
+    g.outputs = {(sum(d * d, {0, 1}) / size(g, {f, {}}, B * 3)).id, weights.id, gt(weights, like(weights, 0.05)).id};
+    check(g, {{{"B", 5}, {"N", 7}}, {{"B", 1}, {"N", 1}}, {{"B", 37}, {"N", 33}}, {{"B", 64}, {"N", 100}}});
+}
+TEST_P(InDType, Softmax) {
+    DType f = GetParam();
+    Graph g;
+    Dim B = Dim::symbol("B"), N = Dim::symbol("N");
+    V x = g.value(g.input({f, {B, N}}, "x"));
+    V e = exp(x - stop_grad(expand(amax(x, {1}), {1}, {B, N})));
+    g.outputs = {(e / expand(sum(e, {1}), {1}, {B, N})).id};
+    check(g, {{{"B", 3}, {"N", 4}}, {{"B", 17}, {"N", 65}}, {{"B", 1}, {"N", 1}}});
+}
+TEST_P(InDType, PlaneSampling) {
+    DType f = GetParam();
+    Graph g;
+    Dim M = Dim::symbol("M"), H = Dim::symbol("H");
+    V plane = g.value(g.input({f, {24, H, 5}}, "plane")), line = g.value(g.input({f, {24, H, 3}}, "line")), basis = g.value(g.input({f, {24}}, "basis"));
+    V x = g.value(g.input({f, {M}}, "x"));
+    V i = cast(floor(x * size(g, Type(x.type()), H - 1)), DType::i64), j = cast(floor(x * 4), DType::i64), k = cast(floor(x * 2), DType::i64);
+    V a = gather(permute(plane, {1, 2, 0}), {i, j}), b = gather(permute(plane, {1, 2, 0}), {i, j + 1}), c = gather(permute(line, {1, 2, 0}), {i, k});
+    V wx = expand(x, {1}, {M, 24});
+    V feature = (a * wx + b * (1 - wx)) * c * expand(basis, {0}, {M, 24});
+    g.outputs = {sum(feature, {1}).id};
+    check(g, {{{"M", 300}, {"H", 6}}, {{"M", 1}, {"H", 2}}, {{"M", 0}, {"H", 4}}});
+}
+TEST_P(InDType, TotalVariation) {
+    DType f = GetParam();
+    Graph g;
+    Dim R = Dim::symbol("R"), T = Dim::symbol("T");
+    std::vector<V> planes = {g.value(g.input({f, {1, 4, R, R}}, "a")), g.value(g.input({f, {1, 4, R, T}}, "b"))};
+    V loss = constant(g, {f, {}}, 0);
+    for (V p : planes) {
+        auto s = p.type().shape;
+        V h = slice(p, 2, 1, s[2]) - slice(p, 2, 0, s[2] - 1), w = slice(p, 3, 1, s[3]) - slice(p, 3, 0, s[3] - 1);
+        loss = loss + sum(h * h, {0, 1, 2, 3}) * 0.5 + sum(w * w, {0, 1, 2, 3}) * 2;
+    }
+    g.outputs = {loss.id};
+    check(g, {{{"R", 9}, {"T", 5}}, {{"R", 33}, {"T", 16}}});
+    Pair pair = forward_and_backward(g, {1, 1}, {});
+    EXPECT_LE(plan(pair.split.forward).program.launches.size(), 2u);
+    EXPECT_LE(plan(pair.split.backward).program.launches.size(), 1u);
+}
+TEST_P(InDType, LayerNormDotConcat) {
+    DType f = GetParam();
+    Graph g;
+    Dim K = Dim::symbol("K");
+    V x = g.value(g.input({f, {K, 12}}, "x")), w = g.value(g.input({f, {7, 12}}, "w")), bias = g.value(g.input({f, {7}}, "bias"));
+    V mean = sum(x, {1}) / 12, d = x - expand(mean, {1}, {K, 12});
+    V y = d * expand(rsqrt(sum(d * d, {1}) / 12 + 1e-3), {1}, {K, 12});
+    V z = dot(y, transpose(w)) + expand(bias, {0}, {K, 7});
+    V out = concat({z, sin(z), slice(y, 1, 2, 5)}, 1);
+    g.outputs = {out.id};
+    check(g, {{{"K", 6}}, {{"K", 100}}, {{"K", 0}}});
+}
+
+}  // namespace
+}  // namespace heddle

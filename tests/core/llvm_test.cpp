@@ -1,0 +1,395 @@
+// Every form of loop on the CPU backend against plain C++: all element types, sizes around the number of lanes, both ways that
+// lanes walk. Law: the expected values come from loops written here, never from the emitter.
+#include <cmath>
+#include <cstring>
+#include <future>
+
+#include "tests/core/nest_builder.h"
+
+namespace heddle {
+namespace {
+
+using loop::Val;
+
+// ---- storage of any element type, seen as double
+struct Array {
+    DType t;
+    std::vector<char> bytes_;
+    std::size_t size;
+    Array(DType t, std::size_t size) : t(t), bytes_(size * static_cast<std::size_t>(bytes(t)) + 64, 0), size(size) {}
+    void* data() { return bytes_.data(); }
+    template <class T> T& as(std::size_t i) { return reinterpret_cast<T*>(bytes_.data())[i]; }
+    double get(std::size_t i) {
+        switch (t) {
+            case DType::b1: return as<std::uint8_t>(i);
+            case DType::i32: return as<std::int32_t>(i);
+            case DType::i64: return static_cast<double>(as<std::int64_t>(i));
+            case DType::f16: return static_cast<double>(as<_Float16>(i));
+            case DType::bf16: return bfloat(as<std::uint16_t>(i));
+            case DType::f32: return as<float>(i);
+            default: return as<double>(i);
+        }
+    }
+    void set(std::size_t i, double x) {
+        switch (t) {
+            case DType::b1: as<std::uint8_t>(i) = x != 0; break;
+            case DType::i32: as<std::int32_t>(i) = static_cast<std::int32_t>(x); break;
+            case DType::i64: as<std::int64_t>(i) = static_cast<std::int64_t>(x); break;
+            case DType::f16: as<_Float16>(i) = static_cast<_Float16>(static_cast<float>(x)); break;
+            case DType::bf16: as<std::uint16_t>(i) = to_bfloat(static_cast<float>(x)); break;
+            case DType::f32: as<float>(i) = static_cast<float>(x); break;
+            default: as<double>(i) = x;
+        }
+    }
+    static double bfloat(std::uint16_t bits) {
+        std::uint32_t wide = std::uint32_t{bits} << 16;
+        float f;
+        std::memcpy(&f, &wide, 4);
+        return f;
+    }
+    static std::uint16_t to_bfloat(float f) {
+        std::uint32_t bits;
+        std::memcpy(&bits, &f, 4);
+        return static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    }
+    double rounded(double x) {
+        Array one(t, 1);
+        one.set(0, x);
+        return one.get(0);
+    }
+    // Small integers, so that sums are exact in every type but for the narrow ones' range.
+    void fill(unsigned seed, int lo = -4, int hi = 4) {
+        std::mt19937 random(seed);
+        std::uniform_int_distribution<int> draw(lo, hi);
+        for (std::size_t i = 0; i < size; ++i) set(i, draw(random));
+    }
+};
+
+constexpr DType kTypes[] = {DType::b1, DType::i32, DType::i64, DType::f16, DType::bf16, DType::f32, DType::f64};
+constexpr int kSizes[] = {0, 1, 7, 15, 16, 17, 24, 37, 48, 67};
+
+// Runs `check(size, dim)` with the size as a symbol and as a constant.
+template <class F> void at_all_sizes(F check) {
+    for (int size : kSizes) {
+        SCOPED_TRACE(testing::Message() << "size " << size);
+        check(size, Dim::symbol("N"));
+        check(size, Dim(size));
+    }
+}
+constexpr std::size_t operator""_z(unsigned long long x) { return x; }
+std::size_t z(std::int64_t x) { return static_cast<std::size_t>(x); }
+
+constexpr const char* kForms[] = {"Inner", "Last", "LastWidth1", "LastWidth8"};
+struct Forms : testing::TestWithParam<int> {
+    void SetUp() override { NEEDS_LLVM(); }
+    bool rows() const { return GetParam() == 0; }              // lanes walk the inner index
+    int width() const { return GetParam() == 2 ? 1 : GetParam() == 3 ? 8 : 16; }
+};
+INSTANTIATE_TEST_SUITE_P(Lanes, Forms, testing::Range(0, 4), [](const auto& p) { return std::string(kForms[p.param]); });
+
+TEST_P(Forms, MapOfEveryType) {
+    if (rows()) return;
+    for (DType t : kTypes)
+        at_all_sizes([&](int size, Dim n) {
+            NestBuilder k({3, n}, false, width());
+            int a = k.buffer(t), b = k.buffer(t), out = k.buffer(t, true), less = k.buffer(DType::b1, true);
+            k.prologue();
+            DType c = k.type(a);
+            Val i = k.outer(0), j = k.outer(1), at = k.at_index(i, k.n.outer_sizes[1], j);
+            Val x = k.load(a, at), y = k.load(b, i);  // y is the same in all lanes
+            k.store(out, at, t == DType::b1 ? k.map(Op::xor_, {x, y}, c) : k.map(Op::add, {k.map(Op::mul, {x, y}, c), x}, c));
+            k.store(less, at, k.map(Op::lt, {x, y}, DType::b1));
+            Array va(t, 3 * z(size)), vb(t, 3), vo(t, 3 * z(size)), vl(DType::b1, 3 * z(size));
+            va.fill(1), vb.fill(2);
+            run(k.n, {va.data(), vb.data(), vo.data(), vl.data()}, {{"N", size}});
+            for (std::size_t p = 0; p < va.size; ++p) {
+                double u = va.get(p), v = vb.get(p / z(size));
+                ASSERT_EQ(vo.get(p), t == DType::b1 ? u != v : vo.rounded(u * v + u)) << name(t) << " at " << p;
+                ASSERT_EQ(vl.get(p), u < v) << name(t);
+            }
+        });
+}
+
+TEST_P(Forms, FoldOfEveryType) {
+    for (DType t : {DType::i32, DType::i64, DType::f16, DType::f32, DType::f64})
+        for (Op op : {Op::sum, Op::amax, Op::prod})
+            at_all_sizes([&](int size, Dim n) {
+                NestBuilder k({Dim::symbol("R")}, rows(), width());
+                int a = k.buffer(t), out = k.buffer(t, true);
+                double init = op == Op::amax ? (is_int(t) ? -2147483648.0 : -kInf) : op == Op::sum ? 3 : 1;
+                k.prologue();
+                Val i = k.outer(0);
+                auto& phase = k.phase(n);
+                Val x = k.load(a, k.at_index(i, phase.size, k.inner()));
+                int f = k.fold(op, k.type(a), init, x);
+                k.after();
+                k.store(out, i, k.folded(f));
+                Array va(t, 21_z * z(size)), vo(t, 21);
+                va.fill(1, op == Op::prod ? 1 : -4, op == Op::prod ? 1 : 4);
+                run(k.n, {va.data(), vo.data()}, {{"R", 21}, {"N", size}});
+                for (std::size_t r = 0; r < 21; ++r) {
+                    double want = init;
+                    for (std::size_t j = 0; j < z(size); ++j) want = op == Op::sum ? want + va.get(r * z(size) + j) : op == Op::prod ? want * va.get(r * z(size) + j) : std::max(want, va.get(r * z(size) + j));
+                    ASSERT_EQ(vo.get(r), vo.rounded(want)) << name(t) << " row " << r;
+                }
+            });
+}
+
+TEST_P(Forms, FoldKeepsNaN) {
+    NestBuilder k({2}, rows(), width());
+    int a = k.buffer(DType::f32), out = k.buffer(DType::f32, true);
+    k.prologue();
+    Val i = k.outer(0);
+    auto& phase = k.phase(37);
+    int f = k.fold(Op::amax, DType::f32, -kInf, k.load(a, k.at_index(i, phase.size, k.inner())));
+    k.after();
+    k.store(out, i, k.folded(f));
+    Array va(DType::f32, 74), vo(DType::f32, 2);
+    va.fill(1);
+    va.set(5, NAN);
+    run(k.n, {va.data(), vo.data()});
+    EXPECT_TRUE(std::isnan(vo.get(0)));
+    EXPECT_FALSE(std::isnan(vo.get(1)));
+}
+
+TEST_P(Forms, ScanBothWays) {
+    for (DType t : {DType::i64, DType::bf16, DType::f32, DType::f64})
+        for (bool reverse : {false, true})
+            at_all_sizes([&](int size, Dim n) {
+                NestBuilder k({Dim::symbol("R")}, rows(), width());
+                int a = k.buffer(t), out = k.buffer(t, true);
+                k.prologue();
+                Val i = k.outer(0);
+                auto& phase = k.phase(n, reverse);
+                Val at = k.at_index(i, phase.size, k.inner()), x = k.load(a, at);
+                Val next = k.map(Op::add, {k.carry(k.type(a), 2), x}, k.type(a));
+                k.store(out, at, next);
+                k.carry_step(next);
+                Array va(t, 19_z * z(size)), vo(t, 19_z * z(size));
+                va.fill(4);
+                run(k.n, {va.data(), vo.data()}, {{"R", 19}, {"N", size}});
+                for (std::size_t r = 0; r < 19; ++r) {
+                    double c = 2;
+                    for (std::size_t q = 0; q < z(size); ++q) {
+                        std::size_t p = r * z(size) + (reverse ? z(size) - 1 - q : q);
+                        c += va.get(p);
+                        ASSERT_EQ(vo.get(p), vo.rounded(c)) << name(t);
+                    }
+                }
+            });
+}
+
+// softmax: three phases, and a value of an earlier phase's fold in a later body.
+TEST_P(Forms, PhasesFollowEachOther) {
+    at_all_sizes([&](int size, Dim n) {
+        NestBuilder k({Dim::symbol("R")}, rows(), width());
+        int a = k.buffer(DType::f32), out = k.buffer(DType::f32, true);
+        k.prologue();
+        Val i = k.outer(0);
+        auto exponential = [&](Val most) {
+            Val x = k.load(a, k.at_index(i, k.n.phases.back().size, k.inner()));
+            return most < 0 ? x : k.map(Op::exp, {k.map(Op::sub, {x, most})});
+        };
+        k.phase(n);
+        int f = k.fold(Op::amax, DType::f32, -kInf, exponential(-1));
+        k.after();
+        Val most = k.folded(f);
+        k.phase(n);
+        int s = k.fold(Op::sum, DType::f32, 0, exponential(most));
+        k.after();
+        Val total = k.folded(s);
+        k.phase(n);
+        k.store(out, k.at_index(i, k.n.phases.back().size, k.inner()), k.map(Op::div, {exponential(most), total}));
+        Array va(DType::f32, 23_z * z(size)), vo(DType::f32, 23_z * z(size));
+        va.fill(6);
+        run(k.n, {va.data(), vo.data()}, {{"R", 23}, {"N", size}});
+        for (std::size_t r = 0; r < 23; ++r) {
+            double sum = 0;
+            for (std::size_t j = 0; j < z(size); ++j) sum += std::exp(va.get(r * z(size) + j));
+            for (std::size_t j = 0; j < z(size); ++j) ASSERT_NEAR(vo.get(r * z(size) + j), std::exp(va.get(r * z(size) + j)) / sum, 1e-6);
+        }
+    });
+}
+
+// out[p, c] = table[index[p], c] where index[p] is even, and the same rows added up again: gather, predicate, scatter.
+TEST_P(Forms, GatherAndAccumulateRows) {
+    for (DType t : {DType::i32, DType::f16, DType::f32, DType::f64})
+        at_all_sizes([&](int size, Dim n) {
+            NestBuilder k({Dim::symbol("P")}, rows(), width());
+            int table = k.buffer(t), index = k.buffer(DType::i64), out = k.buffer(t, true), sum = k.buffer(t, false, true), count = k.buffer(DType::i32, false, true);
+            k.prologue();
+            Val p = k.outer(0), row = k.load(index, p);
+            Val even = k.map(Op::eq, {k.map(Op::mod, {row, k.index(2)}, DType::i64), k.index(0)}, DType::b1);
+            k.accumulate(count, k.index(0), k.constant(1, DType::i32));
+            auto& phase = k.phase(n);
+            Val c = k.inner(), from = k.at_index(row, phase.size, c);
+            Val x = k.load(table, from, even);
+            k.store(out, k.at_index(p, phase.size, c), x);
+            k.accumulate(sum, from, x);
+            Array vt(t, 9_z * z(size)), vi(DType::i64, 41), vo(t, 41_z * z(size)), vs(t, 9_z * z(size)), vc(DType::i32, 1);
+            vt.fill(8), vi.fill(9, 0, 8);
+            std::vector<double> want(9_z * z(size));
+            run(k.n, {vt.data(), vi.data(), vo.data(), vs.data(), vc.data()}, {{"P", 41}, {"N", size}});
+            for (std::size_t q = 0; q < 41; ++q)
+                for (std::size_t j = 0; j < z(size); ++j) {
+                    std::size_t r = z(static_cast<std::int64_t>(vi.get(q))) * z(size) + j;
+                    double v = vi.as<std::int64_t>(q) % 2 == 0 ? vt.get(r) : 0;
+                    ASSERT_EQ(vo.get(q * z(size) + j), v) << name(t);
+                    want[r] += v;
+                }
+            for (std::size_t r = 0; r < want.size(); ++r) ASSERT_EQ(vs.get(r), want[r]) << name(t);
+            ASSERT_EQ(vc.get(0), 41);
+        });
+}
+
+// A window that reaches over both ends reads zeros there; flipped and strided reads.
+TEST_P(Forms, PredicatesAndSteps) {
+    for (DType t : {DType::b1, DType::bf16, DType::f32, DType::i64})
+        at_all_sizes([&](int size, Dim n) {
+            NestBuilder k({2, n}, rows(), width());
+            int a = k.buffer(t), shifted = k.buffer(t, true), flipped = k.buffer(t, true), spread = k.buffer(t, true);
+            k.prologue();
+            Val i = k.outer(0), j = rows() ? -1 : k.outer(1);
+            Val last = k.map(Op::sub, {k.n.outer_sizes[1], k.index(1)}, DType::i64);
+            if (rows()) {
+                k.n.outer.pop_back(), k.n.outer_sizes.pop_back();
+                k.phase(n);
+                j = k.inner();
+            }
+            Val wide = k.map(Op::add, {last, k.index(1)}, DType::i64);
+            Val from = k.map(Op::sub, {j, k.index(2)}, DType::i64), base = k.map(Op::mul, {i, wide}, DType::i64);
+            Val x = k.load(a, k.map(Op::add, {base, from}, DType::i64), k.map(Op::ge, {from, k.index(0)}, DType::b1));
+            Val at = k.map(Op::add, {base, j}, DType::i64);
+            k.store(shifted, at, x);
+            Val back = k.map(Op::sub, {last, j}, DType::i64);
+            k.store(flipped, k.map(Op::add, {base, back}, DType::i64), k.load(a, at));
+            k.store(spread, k.map(Op::mul, {at, k.index(3)}, DType::i64), k.load(a, k.map(Op::add, {base, back}, DType::i64)));
+            Array va(t, 2 * z(size)), v1(t, 2 * z(size)), v2(t, 2 * z(size)), v3(t, 6 * z(size));
+            va.fill(3);
+            run(k.n, {va.data(), v1.data(), v2.data(), v3.data()}, {{"N", size}});
+            for (std::size_t r = 0; r < 2; ++r)
+                for (std::size_t q = 0; q < z(size); ++q) {
+                    std::size_t p = r * z(size) + q, mirror = r * z(size) + z(size) - 1 - q;
+                    ASSERT_EQ(v1.get(p), q < 2 ? 0 : va.get(p - 2)) << name(t) << " " << p;
+                    ASSERT_EQ(v2.get(mirror), va.get(p));
+                    ASSERT_EQ(v3.get(3 * p), va.get(mirror));
+                }
+        });
+}
+
+// Lanes that meet at one address, and all lanes at one address.
+TEST_P(Forms, CollidingLanes) {
+    if (rows()) return;
+    at_all_sizes([&](int size, Dim n) {
+        NestBuilder k({n}, false, width());
+        int index = k.buffer(DType::i32), bins = k.buffer(DType::f32, false, true), total = k.buffer(DType::f64, false, true);
+        k.prologue();
+        Val bin = k.map(Op::cast, {k.load(index, k.outer(0))}, DType::i64);
+        k.accumulate(bins, bin, k.map(Op::cast, {bin}));
+        k.accumulate(total, k.index(0), k.map(Op::cast, {bin}, DType::f64));
+        Array vi(DType::i32, z(size)), vb(DType::f32, 4), vt(DType::f64, 1);
+        vi.fill(5, 0, 3);
+        run(k.n, {vi.data(), vb.data(), vt.data()}, {{"N", size}});
+        double sum = 0, want[4] = {};
+        for (std::size_t i = 0; i < vi.size; ++i) sum += vi.get(i), want[vi.as<int>(i)] += vi.get(i);
+        for (std::size_t b = 0; b < 4; ++b) ASSERT_EQ(vb.get(b), want[b]);
+        ASSERT_EQ(vt.get(0), sum);
+    });
+}
+
+TEST_P(Forms, IntegersDivideDown) {
+    if (rows()) return;
+    for (DType t : {DType::i32, DType::i64})
+        for (std::int64_t by : {0, 1, 2, 8, 7, -3, -1, 1000003}) {
+            std::size_t count = 1000;
+            NestBuilder k({static_cast<int>(count)}, false, width());
+            int a = k.buffer(t), b = k.buffer(t), q = k.buffer(t, true), r = k.buffer(t, true);
+            k.prologue();
+            Val i = k.outer(0), x = k.load(a, i), y = by ? k.constant(static_cast<double>(by), t) : k.load(b, i);
+            k.store(q, i, k.map(Op::floordiv, {x, y}, t));
+            k.store(r, i, k.map(Op::mod, {x, y}, t));
+            Array va(t, count), vb(t, count), vq(t, count), vr(t, count);
+            std::mt19937_64 random(11);
+            std::int64_t reach = t == DType::i32 ? (1LL << 31) - 1 : (1LL << 51);
+            for (std::size_t p = 0; p < count; ++p) {
+                std::int64_t v = std::uniform_int_distribution<std::int64_t>(-reach, reach)(random) >> (p % 40), w = std::uniform_int_distribution<std::int64_t>(-reach, reach)(random) >> (p % 50 % 31);
+                w = w == 0 ? 5 : w;
+                if (t == DType::i32) va.as<std::int32_t>(p) = static_cast<std::int32_t>(v), vb.as<std::int32_t>(p) = static_cast<std::int32_t>(w);
+                else va.as<std::int64_t>(p) = v, vb.as<std::int64_t>(p) = w;
+            }
+            run(k.n, {va.data(), vb.data(), vq.data(), vr.data()});
+            for (std::size_t p = 0; p < count; ++p) {
+                auto v = static_cast<__int128>(va.get(p)), w = by ? static_cast<__int128>(by) : static_cast<__int128>(vb.get(p));
+                auto quotient = v / w, rest = v % w;
+                if (rest != 0 && (rest < 0) != (w < 0)) --quotient, rest += w;
+                ASSERT_EQ(vq.get(p), static_cast<double>(quotient)) << name(t) << " " << va.get(p) << " by " << static_cast<double>(w);
+                ASSERT_EQ(vr.get(p), static_cast<double>(rest)) << name(t);
+            }
+        }
+}
+
+// As torch.remainder and torch.floor_divide, from fmod.
+TEST_P(Forms, FloatRemainderIsPyTorchs) {
+    if (rows()) return;
+    std::vector<float> values{0, 1, -1, 0.1f, -0.3f, 2.5f, -7, 1e10f, -3e20f, INFINITY, -INFINITY, NAN};
+    std::size_t n = values.size() * values.size();
+    NestBuilder k({static_cast<int>(n)}, false, width());
+    int a = k.buffer(DType::f32), b = k.buffer(DType::f32), out = k.buffer(DType::f32, true);
+    k.prologue();
+    Val i = k.outer(0);
+    k.store(out, i, k.map(Op::mod, {k.load(a, i), k.load(b, i)}));
+    Array va(DType::f32, n), vb(DType::f32, n), vo(DType::f32, n);
+    for (std::size_t p = 0; p < n; ++p) va.as<float>(p) = values[p / values.size()], vb.as<float>(p) = values[p % values.size()];
+    run(k.n, {va.data(), vb.data(), vo.data()});
+    for (std::size_t p = 0; p < n; ++p) {
+        float x = va.as<float>(p), y = vb.as<float>(p), r = std::fmod(x, y);
+        if (r != 0 && (y < 0) != (r < 0)) r += y;
+        if (std::isnan(r)) ASSERT_TRUE(std::isnan(vo.get(p))) << x << " mod " << y;
+        else ASSERT_FLOAT_EQ(vo.as<float>(p), r) << x << " mod " << y;
+    }
+}
+
+TEST_P(Forms, CastsBetweenAllTypes) {
+    if (rows()) return;
+    for (DType from : kTypes)
+        for (DType to : kTypes) {
+            NestBuilder k({67}, false, width());
+            int a = k.buffer(from), out = k.buffer(to, true);
+            k.prologue();
+            Val i = k.outer(0);
+            k.store(out, i, k.map(Op::cast, {k.load(a, i)}, k.type(out)));
+            Array va(from, 67), vo(to, 67);
+            for (std::size_t p = 0; p < 67; ++p) va.set(p, (static_cast<double>(p) - 33) * (is_int(from) ? 1 : 0.375));
+            run(k.n, {va.data(), vo.data()});
+            for (std::size_t p = 0; p < 67; ++p) {
+                double x = va.get(p), want = to == DType::b1 ? x != 0 : is_int(to) ? std::trunc(x) : vo.rounded(x);
+                ASSERT_EQ(vo.get(p), want) << name(from) << " to " << name(to);
+            }
+        }
+}
+
+TEST(CpuBackend, CompilesInParallelAndOnce) {
+    NEEDS_LLVM();
+    auto nest = [](int c) {
+        NestBuilder k({Dim::symbol("N")}, false);
+        int out = k.buffer(DType::f32, true);
+        k.prologue();
+        Val i = k.outer(0);
+        k.store(out, i, k.map(Op::exp, {k.constant(c)}));
+        return k.n;
+    };
+    std::vector<std::future<CpuFn>> all;
+    for (int c = 0; c < 8; ++c) all.push_back(std::async(std::launch::async, [&, c] { return compiled(nest(c)); }));
+    for (int c = 0; c < 8; ++c) {
+        CpuFn f = all[z(c)].get();
+        Array v(DType::f32, 5);
+        void* p = v.data();
+        std::int64_t n = 5;
+        f(&p, &n, 0, 1);
+        EXPECT_FLOAT_EQ(static_cast<float>(v.get(4)), std::exp(static_cast<float>(c)));
+        EXPECT_EQ(compiled(nest(c)), f);
+    }
+}
+
+}  // namespace
+}  // namespace heddle

@@ -1,0 +1,18 @@
+// The parts of the `heddle` command. Each file tools/cli_*.cpp adds one subcommand; tools/heddle.cpp lists them.
+// Law: a subcommand throws to fail, with one line that says what, where and what to do.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "models/task.h"
+
+namespace heddle {
+
+void add_train(CLI::App& app);
+void add_data(CLI::App& app);
+
+// What `train --fused` wraps the loss function in. The definition in tools/cli_train.cpp is weak and refuses; another
+// object file of the program may define it for good.
+models::Wrap fused_wrap();
+
+}  // namespace heddle
