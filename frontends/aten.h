@@ -1,12 +1,19 @@
-// The one lowering of all three doors: a graph of aten.* calls becomes primitives. Needs the ir only, no libtorch.
-// Law: what a call computes and its type stay; what has no row here stays the call it is.
+// From aten.* calls to primitives: the one lowering, and the one table that says how (frontends/aten_*.cpp).
+// Law: a lowered graph computes, and differentiates to, what PyTorch does; an op that isn't in the table stays the call it is.
 #pragma once
+#include <string>
+#include <vector>
+
 #include "ir/graph.h"
 
 namespace heddle {
 
-Graph lower_aten(const Graph&);                       // throws Error "loc: aten.op: ..." on arguments it can't mean
-std::vector<std::string> unlowered(const Graph&);     // names of the calls that are left, each once
-std::vector<std::string> lowered_names();             // every aten.* name with a row, for tests
+// Ops recorded under no_grad, and detach, end in stop_grad where a differentiable op or a result takes them. Dead nodes are dropped.
+// Throws Error, naming the source line, where a call's arguments contradict its operands.
+Graph lower_aten(const Graph&);
+
+// Names of the calls that are left, each once, in order.
+std::vector<std::string> unlowered(const Graph&);
+std::vector<std::string> lowered_names();  // every name with a row, sorted
 
 }  // namespace heddle

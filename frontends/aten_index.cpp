@@ -1,256 +1,302 @@
-// Rows: indexing by tensors and masks, gathers, embedding, grid sampling as formulas over gathers.
-// Masks: x[m] gathers the rows that nonzero(m) lists, in row-major order, so the result is PyTorch's own; m itself never leaves the graph.
+// Indexing by tensors as gather and scatter. Law: an index that may be negative is wrapped; a scatter has unique rows or one value.
 #include <algorithm>
+#include <set>
 
-#include "frontends/aten_table.h"
+#include "frontends/aten_rules.h"
 
 namespace heddle::aten {
 
 namespace {
-V wrapped(V i, const Dim& n) {  // negative indices count from the end
-    i = cast(i, DType::i64);
-    return select(lt(i, zeros_like(i)), i + size(*i.graph, Type(i.type()), n), i);
-}
-// The columns of nonzero(mask), one [M] tensor per axis. M is a size that only the run knows.
-std::vector<V> where_true(V mask, const Dim& rows) {
+V self(const Call& c) { return to(c.tensor("self"), c.type().dtype); }
+Dim size_of(V v, int axis) { return v.type().shape[static_cast<std::size_t>(axis)]; }
+
+// The columns of the nonzero of a mask. `rows` is the size the caller knows it by.
+std::vector<V> columns(V mask, const Dim& rows) {
     Graph& g = *mask.graph;
     int r = mask.type().rank();
-    Node n{.op = Op::call, .in = {mask.id}, .attrs = {{"name", std::string("aten.nonzero.default")}, {"self", Ref{0}}, {"pure", true}}, .type = {DType::i64, {rows, r}}, .more = {}, .loc = {}};
-    V found = g.value(g.add(std::move(n)));
-    std::vector<V> columns;
-    for (int k = 0; k < r; ++k) columns.push_back(reshape(slice(found, 1, k, k + 1), {rows}));
-    return columns;
+    Node n{.op = Op::call, .in = {mask.id}, .attrs = {{"name", "aten.nonzero.default"}, {"self", Ref{0}}, {"pure", true}}, .type = {DType::i64, {rows, r}}, .more = {}, .loc = {}};
+    V all = g.value(g.add(std::move(n)));
+    std::vector<V> out;
+    for (int k = 0; k < r; ++k) out.push_back(reshape(slice(all, 1, k, k + 1), {rows}));
+    return out;
 }
-// Indices of an indexing expression: which axes of self they cover, in order, all broadcast to one shape.
+// x[.., indices, ..]: which axes are indexed, with what, of one shape.
 struct Indexed {
-    std::vector<V> index;
-    std::vector<int> axes;
-    Shape shape;
-    int at = 0;          // where the indexed axes stand in the result
-    bool mask = false;   // made of one mask: rows are unique
-};
-std::optional<Indexed> indexed(Call& c, const Dim& rows) {
-    Indexed r;
-    V self = c.tensor("self");
-    int axis = 0;
-    bool masks = false, others = false;
-    std::vector<V> found;
-    for (auto v : c.tensors("indices")) {
-        if (!v) {
-            ++axis;
-            continue;
-        }
-        if (v->type().dtype == DType::b1) {
-            if (masks || v->type().rank() == 0) return {};
-            masks = true;
-            for (V column : where_true(*v, rows)) found.push_back(column), r.axes.push_back(axis++);
-        } else {
-            others = true;
-            found.push_back(wrapped(*v, self.type().shape[static_cast<std::size_t>(axis)]));
-            r.axes.push_back(axis++);
-        }
-    }
-    if (found.empty() || (masks && others)) return {};
-    r.mask = masks;
-    for (V v : found) {  // the shape that all broadcast to
-        Shape s = v.type().shape;
-        while (r.shape.size() < s.size()) r.shape.insert(r.shape.begin(), 1);
-        for (std::size_t k = 0; k < s.size(); ++k) {
-            Dim& d = r.shape[r.shape.size() - s.size() + k];
-            if (d == 1) d = s[k];
-        }
-    }
-    for (V v : found) r.index.push_back(broadcast(v, r.shape));
-    bool adjacent = r.axes.back() - r.axes.front() + 1 == static_cast<int>(r.axes.size());
-    r.at = adjacent ? r.axes.front() : 0;
-    return r;
-}
-// self with the indexed axes first.
-std::vector<int> front_first(const Indexed& r, int rank) {
-    auto order = r.axes;
-    for (int k = 0; k < rank; ++k)
-        if (std::find(r.axes.begin(), r.axes.end(), k) == r.axes.end()) order.push_back(k);
-    return order;
-}
-// Axes of [S, rest] in the order of the result, where S stands at r.at.
-std::vector<int> result_order(const Indexed& r, int rank) {
-    int s = static_cast<int>(r.shape.size()), rest = rank - static_cast<int>(r.axes.size());
-    std::vector<int> order;
-    for (int k = 0; k < r.at; ++k) order.push_back(s + k);
-    for (int k = 0; k < s; ++k) order.push_back(k);
-    for (int k = r.at; k < rest; ++k) order.push_back(s + k);
-    return order;
-}
-std::optional<V> index(Call& c) {
-    // With one mask, its rows are the result's size at the place where the mask stands.
-    std::size_t at = 0;
-    for (auto v : c.tensors("indices")) {
-        if (v) break;
-        ++at;
-    }
-    if (at >= c.type().shape.size()) return {};
-    auto r = indexed(c, c.type().shape[at]);
-    if (!r) return {};
-    V self = c.tensor("self");
-    V picked = gather(permute(self, front_first(*r, self.type().rank())), r->index);
-    return permute(picked, result_order(*r, self.type().rank()));
-}
-std::optional<V> index_put(Call& c) {
-    V self = c.tensor("self"), values = cast(c.tensor("values"), self.type().dtype);
-    auto list = c.tensors("indices");
-    int rank = self.type().rank();
-    bool accumulate = c.flag("accumulate");
-    bool one_mask = list.size() == 1 && list[0] && list[0]->type().dtype == DType::b1;
-    Dim few = numel(values.type().shape);
-    if (one_mask && few == 1 && !accumulate) {  // a number for every hit: no rows needed
-        Shape m = list[0]->type().shape;
-        V mask = *list[0];
-        for (int k = mask.type().rank(); k < rank; ++k) m.push_back(1);
-        return select(broadcast(reshape(mask, m), self.type().shape), broadcast(reshape(values, {}), self.type().shape), self);
-    }
-    Dim rows = 0;
-    if (one_mask) {
-        std::size_t tail = static_cast<std::size_t>(rank - list[0]->type().rank());
-        if (values.type().shape.size() != tail + 1) return {};
-        rows = values.type().shape[0];
-    }
-    auto r = indexed(c, rows);
-    if (!r || (!accumulate && !r->mask)) return {};
-    auto order = front_first(*r, rank);
-    V base = permute(self, order);
-    Shape rows_shape = r->shape;
-    for (std::size_t k = r->axes.size(); k < static_cast<std::size_t>(rank); ++k) rows_shape.push_back(base.type().shape[k]);
-    // values broadcast to the result of indexing, then rows first
-    auto placed = result_order(*r, rank);
-    Shape indexed_shape;
-    for (int k : placed) indexed_shape.push_back(rows_shape[static_cast<std::size_t>(k)]);
-    V v = permute(broadcast(values, indexed_shape), inverse(placed));
-    V out = accumulate ? base + scatter_add(base.type(), r->index, v) : scatter(base, r->index, v);
-    return permute(out, inverse(order));
-}
-std::optional<V> index_select(Call& c) {
-    V x = c.tensor("self");
-    int a = c.axis("dim", x.type().rank());
-    if (x.type().rank() == 0 || c.tensor("index").type().rank() != 1) return {};
-    auto front = axes_from_to(0, x.type().rank());
-    std::rotate(front.begin(), front.begin() + a, front.begin() + a + 1);
-    return permute(gather(permute(x, front), {wrapped(c.tensor("index"), x.type().shape[static_cast<std::size_t>(a)])}), inverse(front));
-}
-std::optional<V> gather_along(Call& c) {
-    V x = c.tensor("self"), i = c.tensor("index");
-    int rank = x.type().rank(), a = c.axis("dim", rank);
-    if (rank == 0 || i.type().rank() != rank) return {};
-    std::vector<V> at;
-    for (int k = 0; k < rank; ++k) at.push_back(k == a ? cast(i, DType::i64) : iota(c.g, {DType::i64, i.type().shape}, k));
-    return gather(x, at);
-}
+    std::vector<int> axes;     // of x, ascending
+    std::vector<V> index;      // of one shape, wrapped
+    Shape shape;               // of the indices
+    std::vector<int> front;    // permutation of x that brings the indexed axes to the front
+    int place = 0;             // where the index dimensions stand in the result
 
-// ---- grid_sample. Source: PyTorch's documentation of torch.nn.functional.grid_sample (padding and corner conventions).
-struct Axis {
-    V position;      // in texels, after padding
-    Dim size;
+    // `rows`: the size by which the selection of a mask is known, if there is a mask.
+    Indexed(const Call& c, V x, const std::optional<Dim>& rows) {
+        int axis = 0;
+        for (V v : c.tensors("indices")) {
+            if (!v) {
+                ++axis;
+            } else if (v.type().dtype == DType::b1) {
+                if (!rows) throw Error("a mask selects a number of rows that nothing names");
+                for (V column : columns(v, *rows)) add(column, axis++);
+            } else {
+                add(v, axis++);
+            }
+        }
+        for (V v : index) shape = broadcast_shape(shape, v.type().shape);
+        bool narrow = std::all_of(index.begin(), index.end(), [](V v) { return v.type().dtype == DType::i32; });
+        for (std::size_t k = 0; k < index.size(); ++k) index[k] = broadcast(wrap(cast(index[k], narrow ? DType::i32 : DType::i64), size_of(x, axes[k])), shape);
+        front = axes;
+        for (int a = 0; a < x.type().rank(); ++a)
+            if (!std::count(axes.begin(), axes.end(), a)) front.push_back(a);
+        bool together = axes.back() - axes.front() + 1 == static_cast<int>(axes.size());
+        place = together ? axes.front() : 0;
+    }
+    // [S, rest] to the order of the result.
+    std::vector<int> order(int rank) const {
+        int s = static_cast<int>(shape.size());
+        std::vector<int> o;
+        for (int i = 0; i < place; ++i) o.push_back(s + i);
+        for (int i = 0; i < s; ++i) o.push_back(i);
+        for (int i = s + place; i < rank; ++i) o.push_back(i);
+        return o;
+    }
+    // Every place is written once: all columns of one nonzero, or indices that are known and differ.
+    bool unique() const {
+        auto literal = index.size() == 1 ? literal_ints(index[0]) : std::nullopt;
+        if (literal) return std::set<std::int64_t>(literal->begin(), literal->end()).size() == literal->size();
+        if (index.size() == 1 && index[0].node().is(Op::iota)) return true;
+        Id rows = -1;
+        std::set<std::int64_t> seen;
+        for (V v : index) {
+            std::int64_t column = 0;
+            while (v.node().is(Op::reshape) || v.node().is(Op::slice) || v.node().is(Op::permute)) {
+                const Node n = v.node();
+                if (n.is(Op::slice)) {
+                    bool whole_rows = n.integer("axis") == 1 && n.dim("start").is_const();
+                    if (!whole_rows) return false;
+                    column = n.dim("start").value();
+                }
+                v = v.graph->value(n.in[0]);
+            }
+            const Node n = v.node();
+            if (!n.is(Op::call) || n.text("name") != "aten.nonzero.default" || (rows >= 0 && rows != v.id)) return false;
+            rows = v.id;
+            seen.insert(column);
+        }
+        return rows >= 0 && static_cast<int>(seen.size()) == index[0].graph->type((*index[0].graph)[rows].in[0]).rank();
+    }
+
+private:
+    void add(V v, int axis) {
+        index.push_back(v);
+        axes.push_back(axis);
+    }
 };
-V reflected(V x, double lo2, const Dim& hi2, const Type& t) {  // between lo2/2 and hi2/2, as often as needed
-    V low = like(x, lo2 / 2), span = (size(*x.graph, Type(t), hi2) - lo2) * 0.5;
-    V d = abs(x - low), flips = stop_grad(floor(d / span)), rest = d - flips * span;
-    V even = eq(mod(flips, like(flips, 2)), zeros_like(flips));
-    V y = select(even, rest + low, span - rest + low);
-    return select(gt(span, zeros_like(span)), y, zeros_like(y));
+
+// Known indices along one axis: a slice, or slices side by side.
+V take_literal(V x, int axis, const std::vector<std::int64_t>& at) {
+    std::vector<V> parts;
+    for (std::size_t i = 0; i < at.size();) {
+        std::size_t j = i + 1;
+        while (j < at.size() && at[j] == at[j - 1] + 1) ++j;
+        Dim start = at[i] < 0 ? size_of(x, axis) + Dim(at[i]) : Dim(at[i]);
+        if (at[i] < 0 && at[j - 1] >= 0) j = i + 1;  // a run across zero wraps
+        parts.push_back(slice(x, axis, start, start + Dim(static_cast<std::int64_t>(j - i))));
+        i = j;
+    }
+    return concat(parts, axis);
 }
-V unnormalised(V x, const Dim& n, bool align, int padding) {
-    Type t = x.type();
-    V s = align ? (x + 1) * 0.5 * size(*x.graph, Type(t), n - 1) : ((x + 1) * size(*x.graph, Type(t), n) - 1) * 0.5;
-    if (padding == 2) s = align ? reflected(s, 0, (n - 1) * 2, t) : reflected(s, -1, n * 2 - 1, t);
-    if (padding != 0) {  // the gradient is 0 from the border on
-        V last = size(*x.graph, Type(t), n - 1), zero = zeros_like(s);
-        s = select(le(s, zero), zero, select(ge(s, last), last, s));
-    }
-    return s;
+constexpr std::size_t kPieces = 16;
+
+Results index_(const Call& c) {
+    V x = self(c);
+    auto given = c.tensors("indices");
+    int at = -1, count = 0;
+    bool mask = false;
+    for (std::size_t k = 0; k < given.size(); ++k)
+        if (given[k]) at = static_cast<int>(k), ++count, mask |= given[k].type().dtype == DType::b1;
+    if (count == 0) return {x};
+    if (count == 1 && !mask)
+        if (auto known = literal_ints(given[static_cast<std::size_t>(at)]); known && !known->empty() && known->size() <= kPieces)
+            return {reshape(take_literal(x, at, *known), c.shape())};
+    // Without a mask's columns the rows of the result follow the axes before them.
+    std::optional<Dim> rows;
+    if (mask && count == 1) rows = c.shape()[static_cast<std::size_t>(at)];
+    else if (mask) return {};
+    Indexed i(c, x, rows);
+    V r = gather(permute(x, i.front), i.index);
+    return {permute(r, i.order(r.type().rank()))};
 }
-// input [N, C, D1..Dk], grid [N, S1..Sk, k] with its last axis in the order x, y, (z), that is Dk first.
-std::optional<V> grid_sample(Call& c) {
-    V x = c.tensor("input"), grid = c.tensor("grid");
-    int mode = c.node.integer("interpolation_mode"), padding = c.node.integer("padding_mode");
-    bool align = c.flag("align_corners");
-    if (mode > 1 || x.type().dtype != grid.type().dtype) return {};
-    auto k = static_cast<std::size_t>(x.type().rank() - 2);
-    const Shape in = x.type().shape, gs = grid.type().shape;
-    bool single = in[0] == 1;
-    // Sample points without axes of size 1, and without the batch where there is one image.
-    Shape points;
-    for (std::size_t a = single ? 1 : 0; a <= k; ++a)
-        if (!(gs[a] == 1) || (a == 0 && !single)) points.push_back(gs[a]);
-    Type ti{DType::i64, points};
-    std::vector<Axis> axes;  // D1 first
-    for (std::size_t a = 0; a < k; ++a) {
-        int from = static_cast<int>(k - 1 - a);
-        V p = reshape(slice(grid, static_cast<int>(k) + 1, from, from + 1), points);
-        axes.push_back({unnormalised(p, in[a + 2], align, padding), in[a + 2]});
-    }
-    // Channels last: [N, D.., C], or [D.., C] for one image.
-    auto order = axes_from_to(2, static_cast<int>(k) + 2);
-    order.push_back(1);
-    V rows;
-    if (single) {
-        rows = reshape(x, Shape(in.begin() + 1, in.end()));
-        for (int& a : order) --a;
-    } else {
-        rows = x;
-        order.insert(order.begin(), 0);
-    }
-    rows = permute(rows, order);
-    std::vector<V> batch;
-    if (!single) batch.push_back(iota(c.g, Type(ti), 0));
-    Shape wide = points;
-    wide.push_back(in[1]);
-    std::vector<int> channel = {static_cast<int>(points.size())};
-    struct Side {
-        V index, weight, inside;
-    };
-    std::vector<std::vector<Side>> sides;
-    for (const Axis& a : axes) {
-        auto side = [&](V at, std::optional<V> weight) {
-            V last = size(c.g, Type(ti), a.size - 1), zero = constant(c.g, Type(ti), 0);
-            V inside = and_(ge(at, zero), le(at, last));
-            return Side{max(min(at, last), zero), weight.value_or(V{}), inside};
-        };
-        if (mode == 1) {
-            sides.push_back({side(cast(stop_grad(round(a.position)), DType::i64), {})});
-        } else {
-            V low = stop_grad(floor(a.position)), fraction = a.position - low;
-            V i = cast(low, DType::i64);
-            sides.push_back({side(i, 1.0 - fraction), side(i + 1, fraction)});
+Results index_put_(const Call& c) {
+    V x = self(c), v = to(c.tensor("values"), c.type().dtype);
+    bool accumulate = c.flag("accumulate");
+    auto given = c.tensors("indices");
+    std::optional<Dim> rows;
+    bool mask = std::any_of(given.begin(), given.end(), [](V i) { return i && i.type().dtype == DType::b1; });
+    if (mask) {
+        if (given.size() != 1) return {};
+        int r = given[0].type().rank(), rest = x.type().rank() - r;
+        if (v.type().rank() <= rest || v.type().shape[static_cast<std::size_t>(v.type().rank() - rest - 1)] == 1) {  // one value for all rows
+            if (v.type().rank() > rest) v = reshape(v, Shape(v.type().shape.end() - rest, v.type().shape.end()));
+            V hit = broadcast(reshape(given[0], [&] {
+                Shape s = given[0].type().shape;
+                s.insert(s.end(), static_cast<std::size_t>(rest), Dim(1));
+                return s;
+            }()), c.shape());
+            V value = broadcast(v, c.shape());
+            return {select(hit, accumulate ? x + value : value, x)};
         }
+        rows = v.type().shape[0];
     }
-    V sum;
-    for (std::size_t corner = 0; corner < (mode == 1 ? 1u : 1u << k); ++corner) {
-        auto at = batch;
-        V weight, inside;
-        for (std::size_t a = 0; a < k; ++a) {
-            const Side& s = sides[a][corner >> a & 1 && mode == 0 ? 1 : 0];
-            at.push_back(s.index);
-            if (s.weight) weight = weight ? weight * s.weight : s.weight;
-            inside = inside ? and_(inside, s.inside) : s.inside;
+    Indexed i(c, x, rows);
+    // values broadcast to x[indices], then [S, rest]
+    V base = permute(x, i.front);
+    Shape target = i.shape;
+    target.insert(target.end(), base.type().shape.begin() + static_cast<std::ptrdiff_t>(i.axes.size()), base.type().shape.end());
+    auto order = i.order(static_cast<int>(target.size()));
+    Shape written(target.size());
+    for (std::size_t k = 0; k < order.size(); ++k) written[k] = target[static_cast<std::size_t>(order[k])];
+    bool one_value = i.place == 0 && v.type().rank() <= static_cast<int>(target.size() - i.shape.size());
+    one_value |= numel(v.type().shape) == 1;
+    V rows_of_v = permute(broadcast(v, written), inverse(order));
+    if (accumulate) return {permute(base + scatter_add(base.type(), i.index, rows_of_v), inverse(i.front))};
+    if (!one_value && !i.unique()) return {};
+    return {permute(scatter(base, i.index, rows_of_v), inverse(i.front))};
+}
+// Every axis indexed: positions along all axes but one, an index along that.
+std::vector<V> along(const Call& c, V index, int axis, const Dim& size) {
+    std::vector<V> all;
+    Type t = index.type();
+    for (int a = 0; a < t.rank(); ++a) all.push_back(a == axis ? wrap(index, size) : iota(c.g, t.dtype, t.shape, a));
+    return all;
+}
+Results gather_(const Call& c) {
+    V x = self(c), i = c.tensor("index");
+    if (x.type().rank() == 0 || i.type().rank() == 0) return {};
+    int axis = c.axis("dim", x.type().rank());
+    return {gather(x, along(c, i, axis, size_of(x, axis)))};
+}
+V cut(V v, const Shape& s) {
+    for (int a = 0; a < v.type().rank(); ++a) v = slice(v, a, 0, s[static_cast<std::size_t>(a)]);
+    return v;
+}
+Results scatter_add_(const Call& c) {
+    V x = self(c), i = c.tensor("index"), src = to(c.tensor("src"), c.type().dtype);
+    if (x.type().rank() == 0) return {};
+    int axis = c.axis("dim", x.type().rank());
+    return {x + scatter_add(x.type(), along(c, i, axis, size_of(x, axis)), cut(src, i.type().shape))};
+}
+Results scatter_value(const Call& c) {
+    V x = self(c), i = c.tensor("index");
+    if (x.type().rank() == 0 || c.given("reduce")) return {};
+    int axis = c.axis("dim", x.type().rank());
+    return {scatter(x, along(c, i, axis, size_of(x, axis)), c.scalar("value", {c.type().dtype, i.type().shape}))};
+}
+Results index_select_(const Call& c) {
+    V x = self(c), i = c.tensor("index");
+    if (x.type().rank() == 0) return {};
+    int axis = c.axis("dim", x.type().rank());
+    if (auto known = literal_ints(i); known && !known->empty() && known->size() <= kPieces) return {reshape(take_literal(x, axis, *known), c.shape())};
+    return {reshape(take(x, axis, reshape(i, {numel(i.type().shape)})), c.shape())};
+}
+Results index_add_(const Call& c) {
+    V x = self(c), i = c.tensor("index"), src = to(c.tensor("source"), c.type().dtype);
+    if (x.type().rank() == 0) return {};
+    int axis = c.axis("dim", x.type().rank());
+    if (c.number("alpha", 1) != 1) src = src * c.scalar("alpha", src.type());
+    V front = move_axis(x, axis, 0);
+    i = reshape(i, {numel(i.type().shape)});
+    V sum = scatter_add(front.type(), {wrap(i, size_of(x, axis))}, move_axis(src, axis, 0));
+    return {x + move_axis(sum, 0, axis)};
+}
+Results index_fill_(const Call& c) {
+    V x = self(c), i = c.tensor("index");
+    if (x.type().rank() == 0) return {};
+    int axis = c.axis("dim", x.type().rank());
+    V front = move_axis(x, axis, 0);
+    i = reshape(i, {numel(i.type().shape)});
+    Shape s = front.type().shape;
+    s[0] = numel(i.type().shape);
+    return {move_axis(scatter(front, {wrap(i, size_of(x, axis))}, c.operand("value", {c.type().dtype, s})), 0, axis)};
+}
+Results embedding_(const Call& c) {
+    V i = c.tensor("indices"), rows = gather(to(c.tensor("weight"), c.type().dtype), {i});
+    if (c.given("padding_idx") && !(c.dim("padding_idx") == -1)) {  // that row has no gradient
+        V hit = eq(i, number(c.g, i.type(), c.dim("padding_idx")));
+        rows = select(broadcast(unsqueeze(hit, hit.type().rank()), c.shape()), stop_grad(rows), rows);
+    }
+    return {rows};
+}
+Results take_(const Call& c) {
+    V x = self(c), i = c.tensor("index");
+    Dim n = numel(x.type().shape);
+    return {gather(reshape(x, {n}), {wrap(i, n)})};
+}
+Results one_hot_(const Call& c) {
+    V i = c.tensor("self");
+    V at = iota(c.g, i.type().dtype, c.shape(), c.type().rank() - 1);
+    return {eq(broadcast(unsqueeze(i, i.type().rank()), c.shape()), at)};
+}
+// self [N, C] or [C], target [N] or []: minus the picked log-probability, and the total weight.
+Results nll_loss_(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype), t = c.tensor("target"), w = c.tensor("weight");
+    if (x.type().rank() != 2) return {};
+    V skip = eq(t, number(c.g, t.type(), c.dim("ignore_index", -100))), at = select(skip, zeros_like(t), t);
+    V rows = iota(c.g, t.type().dtype, t.type().shape, 0), picked = gather(x, {rows, at});
+    V weight = select(skip, zeros_like(picked), w ? gather(cast(w, c.type().dtype), {at}) : like(picked, 1));
+    V loss = select(skip, zeros_like(picked), -(picked * weight)), total = sum(weight, {0});
+    Dim reduction = c.dim("reduction", 1);
+    if (reduction == 0) return {loss, lift(c.g, c.type(1), 0)};
+    V s = sum(loss, {0});
+    return {reduction == 1 ? s / total : s, total};
+}
+// Values of a small graph of constants, as integers; nothing if they aren't known.
+std::optional<std::vector<std::int64_t>> known(V v, int depth) {
+    const Node n = v.node();
+    Dim size = numel(n.type.shape);
+    if (depth > 8 || !size.is_const() || size.value() > 4096 || !is_int(n.type.dtype)) return {};
+    auto count = static_cast<std::size_t>(size.value());
+    auto operand = [&](std::size_t k) { return known(v.graph->value(n.in[k]), depth + 1); };
+    if (n.is(Op::constant)) return std::vector<std::int64_t>(count, static_cast<std::int64_t>(n.number("value")));
+    if (n.is(Op::iota) && n.type.rank() == 1) {
+        std::vector<std::int64_t> out(count);
+        for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<std::int64_t>(i);
+        return out;
+    }
+    if (n.is(Op::cast) || n.is(Op::reshape)) return operand(0);
+    if (n.is(Op::concat) && n.type.rank() == 1) {
+        std::vector<std::int64_t> out;
+        for (std::size_t k = 0; k < n.in.size(); ++k) {
+            auto part = operand(k);
+            if (!part) return {};
+            out.insert(out.end(), part->begin(), part->end());
         }
-        V texel = gather(rows, at), w = weight ? select(inside, weight, zeros_like(weight)) : cast(inside, x.type().dtype);
-        V term = texel * expand(w, channel, wide);
-        sum = sum ? sum + term : term;
+        return out;
     }
-    // [points, C] -> [N, C, S..]
-    auto back = axes_from_to(0, static_cast<int>(points.size()));
-    back.insert(back.begin() + (single ? 0 : 1), static_cast<int>(points.size()));
-    return reshape(permute(sum, back), c.type().shape);
+    if (n.is(Op::slice) && n.type.rank() == 1 && n.dim("start").is_const()) {
+        auto x = operand(0);
+        auto start = n.dim("start").value();
+        if (!x) return {};
+        return std::vector<std::int64_t>(x->begin() + start, x->begin() + start + static_cast<std::ptrdiff_t>(count));
+    }
+    if (n.is(Op::add) || n.is(Op::mul)) {
+        auto a = operand(0), b = operand(1);
+        if (!a || !b) return {};
+        for (std::size_t i = 0; i < count; ++i) (*a)[i] = n.is(Op::add) ? (*a)[i] + (*b)[i] : (*a)[i] * (*b)[i];
+        return a;
+    }
+    return {};
 }
 }  // namespace
 
-const Table& index_rows() {
-    static const Table rows = {
-        {"index", index}, {"index_put", index_put}, {"_index_put_impl", index_put},
-        {"index_select", index_select}, {"gather", gather_along},
-        {"embedding", [](Call& c) -> std::optional<V> { return gather(c.tensor("weight"), {cast(c.tensor("indices"), DType::i64)}); }},
-        {"grid_sampler", grid_sample}, {"grid_sampler_2d", grid_sample}, {"grid_sampler_3d", grid_sample},
+std::optional<std::vector<std::int64_t>> literal_ints(V v) { return known(v, 0); }
+
+std::vector<Row> index_rows() {
+    return {
+        {"aten.index.Tensor", index_}, {"aten.index_put.default", index_put_}, {"aten._unsafe_index.Tensor", index_}, {"aten.gather.default", gather_},
+        {"aten.scatter_add.default", scatter_add_}, {"aten.scatter.value", scatter_value}, {"aten.index_select.default", index_select_},
+        {"aten.index_add.default", index_add_}, {"aten.index_fill.int_Scalar", index_fill_}, {"aten.embedding.default", embedding_},
+        {"aten.take.default", take_}, {"aten.one_hot.default", one_hot_}, {"aten.nll_loss_forward.default", nll_loss_},
     };
-    return rows;
 }
 
 }  // namespace heddle::aten

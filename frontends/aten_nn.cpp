@@ -1,53 +1,91 @@
-// Rows: matrix products. A product is library work; what is added to it fuses with what follows.
-#include "frontends/aten_table.h"
+// Products of matrices as `dot`, whose operands have two dimensions, or three with one batch. Law: integers stay calls.
+#include "frontends/aten_rules.h"
 
 namespace heddle::aten {
 
 namespace {
-V scaled(V x, double by) { return by == 1 ? x : x * by; }
-std::optional<V> product(Call& c, const char* a, const char* b) {
-    V x = cast(c.tensor(a), c.type().dtype), y = cast(c.tensor(b), c.type().dtype);
-    auto r = x.type().rank(), q = y.type().rank();
-    if (!is_float(c.type().dtype)) return {};
-    if (r == q && (r == 2 || r == 3) && (r == 2 || x.type().shape[0] == y.type().shape[0])) return dot(x, y);
-    if (r == 2 && q == 1) return reshape(dot(x, reshape(y, {y.type().shape[0], 1})), c.type().shape);
-    if (r == 1 && q == 2) return reshape(dot(reshape(x, {1, x.type().shape[0]}), y), c.type().shape);
-    if (r == 1 && q == 1) return sum(x * y, {0});
-    if (r > 2 && q == 2) {
-        Dim inner = x.type().shape.back(), rows = 1;
-        for (int k = 0; k + 1 < r; ++k) rows = rows * x.type().shape[static_cast<std::size_t>(k)];
-        return reshape(dot(reshape(x, {rows, inner}), y), c.type().shape);
+V arg(const Call& c, std::string_view name) { return to(c.tensor(name), c.type().dtype); }
+// a [.., M, K] x b [K, N] or [.., K, N], as torch.matmul; `shape` is the result's.
+V matmul(V a, V b, const Shape& shape) {
+    int ra = a.type().rank(), rb = b.type().rank();
+    if (ra == 1 && rb == 1) return sum(a * b, {0});
+    if (ra == 1) return reshape(matmul(unsqueeze(a, 0), b, [&] {
+        Shape s = shape;
+        s.insert(s.end() - 1, Dim(1));
+        return s;
+    }()), shape);
+    if (rb == 1) return reshape(matmul(a, unsqueeze(b, 1), [&] {
+        Shape s = shape;
+        s.push_back(1);
+        return s;
+    }()), shape);
+    Shape sa = a.type().shape, sb = b.type().shape;
+    if (rb == 2) {
+        Dim rows = 1;
+        for (int i = 0; i < ra - 1; ++i) rows = rows * sa[static_cast<std::size_t>(i)];
+        return reshape(dot(reshape(a, {rows, sa.back()}), b), shape);
     }
-    return {};
+    Shape batch(shape.begin(), shape.end() - 2);
+    auto whole = [&](V v, const Shape& s) {
+        Shape t = batch;
+        t.insert(t.end(), s.end() - 2, s.end());
+        return reshape(broadcast(v, t), {numel(batch), s[s.size() - 2], s.back()});
+    };
+    return reshape(dot(whole(a, sa), whole(b, sb)), shape);
 }
-std::optional<V> add_product(Call& c, const char* a, const char* b) {
-    auto p = product(c, a, b);
-    if (!p) return {};
-    return scaled(c.operand("self", c.type().dtype, c.type().shape), c.number("beta", 1)) + scaled(*p, c.number("alpha", 1));
+Results matmul_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    return {matmul(arg(c, "self"), c.n.has("mat2") ? arg(c, "mat2") : c.n.has("vec") ? arg(c, "vec") : c.n.has("tensor") ? arg(c, "tensor") : arg(c, "other"), c.shape())};
 }
-std::optional<V> linear(Call& c) {
-    V x = c.tensor("input"), w = c.tensor("weight");
-    if (x.type().rank() < 2 || w.type().rank() != 2 || x.type().dtype != w.type().dtype) return {};
-    Dim rows = 1;
-    for (int k = 0; k + 1 < x.type().rank(); ++k) rows = rows * x.type().shape[static_cast<std::size_t>(k)];
-    V y = reshape(dot(reshape(x, {rows, x.type().shape.back()}), transpose(w)), c.type().shape);
-    if (auto b = c.maybe("bias")) y = y + broadcast(*b, c.type().shape);
-    return y;
+// beta * self + alpha * product
+Results plus_product(const Call& c, V product) {
+    double beta = c.number("beta", 1), alpha = c.number("alpha", 1);
+    V x = as(c.tensor("self"), c.type());
+    if (alpha != 1) product = product * alpha;
+    if (beta == 0) return {product};
+    return {(beta == 1 ? x : x * beta) + product};
+}
+Results addmm_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    return plus_product(c, matmul(arg(c, "mat1"), arg(c, "mat2"), c.shape()));
+}
+Results baddbmm_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    return plus_product(c, matmul(arg(c, "batch1"), arg(c, "batch2"), c.shape()));
+}
+Results addmv_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    return plus_product(c, matmul(arg(c, "mat"), arg(c, "vec"), c.shape()));
+}
+Results linear_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    V w = arg(c, "weight"), x = arg(c, "input");
+    V y = matmul(x, w.type().rank() == 2 ? transpose(w) : w, c.shape());
+    return {c.given("bias") ? y + as(c.tensor("bias"), c.type()) : y};
+}
+Results outer_(const Call& c) {
+    V a = arg(c, "self"), b = arg(c, "vec2");
+    return {broadcast(unsqueeze(a, 1), c.shape()) * broadcast(b, c.shape())};
+}
+Results cross_(const Call& c) {
+    V a = as(c.tensor("self"), c.type()), b = as(c.tensor("other"), c.type());
+    int axis = c.axis("dim", c.type().rank(), -1);
+    auto part = [&](V v, int k) { return slice(v, axis, k, k + 1); };
+    std::vector<V> parts;
+    for (int k = 0; k < 3; ++k) {
+        int p = (k + 1) % 3, q = (k + 2) % 3;
+        parts.push_back(part(a, p) * part(b, q) - part(a, q) * part(b, p));
+    }
+    return {concat(parts, axis)};
 }
 }  // namespace
 
-const Table& nn_rows() {
-    static const Table rows = {
-        {"mm", [](Call& c) { return product(c, "self", "mat2"); }},
-        {"bmm", [](Call& c) { return product(c, "self", "mat2"); }},
-        {"mv", [](Call& c) { return product(c, "self", "vec"); }},
-        {"dot", [](Call& c) { return product(c, "self", "tensor"); }},
-        {"matmul", [](Call& c) { return product(c, "self", "other"); }},
-        {"addmm", [](Call& c) { return add_product(c, "mat1", "mat2"); }},
-        {"baddbmm", [](Call& c) { return add_product(c, "batch1", "batch2"); }},
-        {"linear", linear},
+std::vector<Row> nn_rows() {
+    return {
+        {"aten.mm.default", matmul_}, {"aten.bmm.default", matmul_}, {"aten.matmul.default", matmul_}, {"aten.mv.default", matmul_},
+        {"aten.dot.default", matmul_}, {"aten.addmm.default", addmm_}, {"aten.baddbmm.default", baddbmm_}, {"aten.addmv.default", addmv_},
+        {"aten.linear.default", linear_}, {"aten.outer.default", outer_}, {"aten.ger.default", outer_}, {"aten.linalg_cross.default", cross_},
     };
-    return rows;
 }
 
 }  // namespace heddle::aten

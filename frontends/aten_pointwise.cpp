@@ -1,200 +1,244 @@
-// Rows: elementwise ops whose meaning or operands differ from the primitive of that name.
+// Arithmetic, comparisons, logic. Law: operands are cast to the result's type first, as PyTorch's promotion does.
 #include <cmath>
-#include <limits>
-#include <numbers>
 
-#include "frontends/aten_table.h"
+#include "frontends/aten_rules.h"
 
 namespace heddle::aten {
 
 namespace {
-V arg(Call& c, const char* name = "self") { return c.operand(name, c.type().dtype, c.type().shape); }
-
-Row binary(V (*f)(V, V)) {
-    return [f](Call& c) -> std::optional<V> { return f(arg(c), arg(c, "other")); };
+V self(const Call& c) { return as(c.tensor("self"), c.type()); }
+V other(const Call& c) { return c.operand("other", c.type()); }
+// alpha * other, for add, sub and rsub.
+V scaled(const Call& c) {
+    V b = other(c);
+    if (!c.given("alpha") || c.number("alpha", 1) == 1) return b;
+    return b * c.scalar("alpha", c.type());
 }
-Row comparison(V (*f)(V, V)) {
-    return [f](Call& c) -> std::optional<V> {
-        DType t = promoted(c, "self", "other");
-        return f(c.operand("self", t, c.type().shape), c.operand("other", t, c.type().shape));
-    };
+Results add_(const Call& c) {
+    if (c.type().dtype == DType::b1) return {or_(self(c), scaled(c))};
+    return {self(c) + scaled(c)};
 }
-Row unary(V (*f)(V)) {
-    return [f](Call& c) -> std::optional<V> { return f(arg(c)); };
+Results sub_(const Call& c) { return {self(c) - scaled(c)}; }
+Results rsub_(const Call& c) {
+    V a = c.given("alpha") && c.number("alpha", 1) != 1 ? self(c) * c.scalar("alpha", c.type()) : self(c);
+    return {other(c) - a};
 }
-V scaled(V x, double by) { return by == 1 ? x : mul(x, like(x, by)); }
-Row sum_of(int sign, bool reversed) {
-    return [=](Call& c) -> std::optional<V> {
-        V a = arg(c), b = arg(c, "other");
-        if (a.type().dtype == DType::b1) return or_(a, b);
-        double alpha = c.number("alpha", 1);
-        if (reversed) std::swap(a, b), a = a, b = scaled(b, alpha);
-        else b = scaled(b, alpha);
-        return sign > 0 ? a + b : a - b;
-    };
+Results mul_(const Call& c) { return {c.type().dtype == DType::b1 ? and_(self(c), other(c)) : self(c) * other(c)}; }
+V trunc_div(V a, V b) {
+    V q = a / b;
+    return is_float(q.type().dtype) ? trunc(q) : none();
 }
-// On bool as logic; on integers it stays a call.
-Row bitwise(V (*f)(V, V)) {
-    return [f](Call& c) -> std::optional<V> {
-        if (c.type().dtype != DType::b1) return {};
-        return f(arg(c), arg(c, "other"));
-    };
+Results div_(const Call& c) {
+    std::string mode = c.text("rounding_mode");
+    if (mode == "floor") return {floordiv(self(c), other(c))};
+    if (mode == "trunc") {
+        if (!is_float(c.type().dtype)) return {};
+        return {trunc_div(self(c), other(c))};
+    }
+    return {self(c) / other(c)};
 }
-Row logical(V (*f)(V, V)) {
-    return [f](Call& c) -> std::optional<V> {
-        auto truth = [&](const char* name) {
-            V x = c.tensor(name);
-            return broadcast(x.type().dtype == DType::b1 ? x : ne(x, zeros_like(x)), c.type().shape);
-        };
-        return f(truth("self"), truth("other"));
-    };
+Results floor_divide_(const Call& c) { return {floordiv(self(c), other(c))}; }
+Results remainder_(const Call& c) { return {mod(self(c), other(c))}; }
+Results fmod_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    V a = self(c), b = other(c);
+    return {a - trunc_div(a, b) * b};
 }
-std::optional<V> power(Call& c) {
-    V x = arg(c);
-    const Attr* e = c.node.find("exponent");
-    if (e && !std::holds_alternative<Ref>(*e)) {
-        double p = c.number("exponent");
-        if (p == 0) return like(x, 1);
-        if (p == 1) return x;
-        if (p == 2) return x * x;
-        if (p == 3) return x * x * x;
-        if (is_float(x.type().dtype)) {
-            if (p == 0.5) return sqrt(x);
-            if (p == -0.5) return rsqrt(x);
-            if (p == -1) return 1.0 / x;
-            if (p == -2) return 1.0 / (x * x);
+V int_power(V x, int n) {
+    V y = x;
+    for (int k = 1; k < n; ++k) y = y * x;
+    return y;
+}
+Results pow_scalar(const Call& c) {
+    V x = self(c);
+    if (!std::holds_alternative<Dim>(*c.n.find("exponent")) || c.dim("exponent").is_const()) {
+        double e = c.number("exponent");
+        if (e == 1) return {x};
+        if (e == 2 || e == 3 || e == 4) return {int_power(x, static_cast<int>(e))};
+        if (is_float(c.type().dtype)) {
+            if (e == 0.5) return {sqrt(x)};
+            if (e == -0.5) return {rsqrt(x)};
+            if (e == -1) return {1 / x};
+            if (e == -2) return {1 / (x * x)};
         }
     }
     if (!is_float(c.type().dtype)) return {};
-    return pow(x, arg(c, "exponent"));
+    return {pow(x, c.scalar("exponent", c.type()))};
 }
-std::optional<V> divide(Call& c) {
-    V a = arg(c), b = arg(c, "other");
-    if (!c.has("rounding_mode")) return a / b;
-    if (c.node.text("rounding_mode") == "floor") return is_float(a.type().dtype) ? std::optional(floordiv(a, b)) : floordiv(a, b);
-    return is_float(a.type().dtype) ? std::optional(trunc(a / b)) : std::nullopt;
+Results pow_tensor(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    return {pow(c.operand("self", c.type()), c.operand("exponent", c.type()))};
 }
-std::optional<V> clamped(Call& c) {
-    V x = arg(c);
-    if (c.maybe("min") || c.maybe("max")) {
-        if (c.has("min")) x = max(x, arg(c, "min"));
-        if (c.has("max")) x = min(x, arg(c, "max"));
-        return x;
+
+// Both operands in the type in which PyTorch compares them.
+template <V (*op)(V, V)>
+Results compare(const Call& c) {
+    V a = c.tensor("self"), b = c.tensor("other");
+    Type t = a.type();
+    if (b) {
+        t.dtype = promoted(t, b.type());
+    } else if (DType s = c.scalar_dtype("other"); is_float(s) && !is_float(t.dtype)) {
+        t.dtype = DType::f32;
+    } else if (s == DType::i64 && t.dtype == DType::b1) {
+        t.dtype = DType::i64;
     }
-    auto bound = [&](const char* n) { return c.has(n) ? std::optional<double>(c.number(n)) : std::nullopt; };
-    return clamp(x, bound("min"), bound("max"));
-}
-// log1p(exp(bx)) / b, linear where bx > threshold; the exponential never sees what the linear branch handles.
-std::optional<V> softplus(Call& c) {
-    V x = arg(c);
-    double beta = c.number("beta", 1), threshold = c.number("threshold", 20);
-    V bx = scaled(x, beta), linear = gt(bx, like(bx, threshold));
-    V safe = select(linear, zeros_like(bx), bx);
-    V curve = log1p(exp(safe));
-    return select(linear, x, beta == 1 ? curve : curve / beta);
-}
-V relu(V x) { return select(le(x, zeros_like(x)), zeros_like(x), x); }
-V sigmoid_linear(V x) { return x * sigmoid(x); }
-V logistic_log(V x) {  // log(sigmoid(x)), stable on both sides
-    V negative = lt(x, zeros_like(x)), z = exp(select(negative, x, -x));
-    return select(negative, x, zeros_like(x)) - log1p(z);
-}
-std::optional<V> gelu(Call& c) {
-    V x = arg(c);
-    if (c.has("approximate") && c.node.text("approximate") == "tanh") {
-        V inner = (x + x * x * x * 0.044715) * std::sqrt(2 / std::numbers::pi);
-        return x * 0.5 * (tanh(inner) + 1);
+    t.shape = c.shape();
+    a = as(a, t);
+    b = c.operand("other", t);
+    if (t.dtype == DType::b1) {  // comparisons of bools: through integers
+        a = cast(a, DType::i32);
+        b = cast(b, DType::i32);
     }
-    return x * 0.5 * (erf(x * std::numbers::sqrt2 * 0.5) + 1);
+    return {op(a, b)};
 }
-V is_nan(V x) { return is_float(x.type().dtype) ? ne(x, x) : constant(*x.graph, {DType::b1, x.type().shape}, 0); }
+template <V (*op)(V, V)>
+Results bitwise(const Call& c) {
+    if (c.type().dtype != DType::b1) return {};
+    return {op(self(c), other(c))};
+}
+Results bitwise_not_(const Call& c) {
+    if (c.type().dtype != DType::b1) return {};
+    return {not_(self(c))};
+}
+Results logical_not_(const Call& c) { return {not_(self(c))}; }
+
+Results clamp_(const Call& c) {
+    V x = self(c);
+    if (c.given("min")) x = clamp_min(x, c.operand("min", c.type()));
+    if (c.given("max")) x = clamp_max(x, c.operand("max", c.type()));
+    return {x};
+}
+Results where_(const Call& c) {
+    return {select(broadcast(to(c.tensor("condition"), DType::b1), c.shape()), c.operand("self", c.type()), c.operand("other", c.type()))};
+}
+Results masked_fill_(const Call& c) {
+    return {select(broadcast(to(c.tensor("mask"), DType::b1), c.shape()), c.operand("value", c.type()), self(c))};
+}
+Results lerp_(const Call& c) {
+    V a = self(c), b = as(c.tensor("end"), c.type()), w = c.operand("weight", c.type()), d = b - a;
+    return {select(lt(abs(w), like(w, 0.5)), a + w * d, b - d * (1 - w))};
+}
+Results addcmul_(const Call& c) {
+    V p = as(c.tensor("tensor1"), c.type()) * as(c.tensor("tensor2"), c.type());
+    if (c.number("value", 1) != 1) p = p * c.scalar("value", c.type(), 1);
+    return {self(c) + p};
+}
+Results addcdiv_(const Call& c) {
+    V a = as(c.tensor("tensor1"), c.type()), b = as(c.tensor("tensor2"), c.type());
+    if (c.number("value", 1) != 1) a = a * c.scalar("value", c.type(), 1);
+    return {self(c) + a / b};
+}
+// Made of sizes and numbers alone, so that it lies on no device.
+bool placeless(V v) {
+    const Node n = v.node();
+    if (n.is(Op::input) || n.is(Op::call) || n.is(Op::result)) return false;
+    for (Id i : n.in)
+        if (!placeless(v.graph->value(i))) return false;
+    return true;
+}
+// A copy, a cast. To another device it is a call.
+Results same(const Call& c) {
+    if (c.given("device") && !placeless(c.in[0])) return {};
+    return {as(c.in[0], c.type())};
+}
+Results copy_(const Call& c) { return {as(c.tensor("src"), c.type())}; }
+Results fill_(const Call& c) { return {c.operand("value", c.type())}; }
+Results zero_(const Call& c) { return {lift(c.g, c.type(), 0)}; }
+Results reciprocal_(const Call& c) { return {1 / self(c)}; }
+Results square_(const Call& c) { return {self(c) * self(c)}; }
+Results log2_(const Call& c) { return {log(self(c)) * (1 / std::log(2.0))}; }
+Results log10_(const Call& c) { return {log(self(c)) * (1 / std::log(10.0))}; }
+Results exp2_(const Call& c) { return {exp(self(c) * std::log(2.0))}; }
+Results erfc_(const Call& c) { return {1 - erf(self(c))}; }
+Results frac_(const Call& c) { return {self(c) - trunc(self(c))}; }
+Results sign__(const Call& c) {
+    if (c.type().dtype == DType::b1) return {};
+    return {sign(self(c))};
+}
+Results isnan_(const Call& c) { return {ne(c.tensor("self"), c.tensor("self"))}; }
+Results isinf_(const Call& c) {
+    V x = c.tensor("self");
+    if (!is_float(x.type().dtype)) return {lift(c.g, c.type(), 0)};
+    return {eq(abs(x), like(x, kInf))};
+}
+Results isfinite_(const Call& c) {
+    V x = c.tensor("self");
+    if (!is_float(x.type().dtype)) return {lift(c.g, c.type(), 1)};
+    return {lt(abs(x), like(x, kInf))};
+}
+Results fmax_(const Call& c) {
+    V a = self(c), b = other(c);
+    return {select(or_(ge(a, b), ne(b, b)), a, b)};
+}
+Results fmin_(const Call& c) {
+    V a = self(c), b = other(c);
+    return {select(or_(le(a, b), ne(b, b)), a, b)};
+}
+Results hypot_(const Call& c) {
+    V a = self(c), b = other(c);
+    return {root(a * a + b * b)};
+}
+Results logaddexp_(const Call& c) {
+    V a = self(c), b = other(c), m = stop_grad(max(a, b));
+    return {m + log(exp(a - m) + exp(b - m))};
+}
+Results xlogy_(const Call& c) {
+    V a = c.operand("self", c.type()), b = other(c), zero = eq(a, like(a, 0));
+    return {select(and_(zero, eq(b, b)), like(a, 0), a * log(select(zero, like(b, 1), b)))};
+}
+Results nan_to_num_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {self(c)};
+    double top = c.type().dtype == DType::f64 ? 1.7976931348623157e308 : c.type().dtype == DType::f16 ? 65504 : c.type().dtype == DType::bf16 ? 3.3895313892515355e38 : 3.4028234663852886e38;
+    V x = self(c);
+    V y = select(ne(x, x), like(x, c.number("nan", 0)), x);
+    y = select(eq(y, like(y, kInf)), like(y, c.number("posinf", top)), y);
+    return {select(eq(y, like(y, -kInf)), like(y, c.number("neginf", -top)), y)};
+}
+Results logit_(const Call& c) {
+    V x = self(c);
+    if (c.given("eps")) x = clamp_max(clamp_min(x, like(x, c.number("eps"))), like(x, 1 - c.number("eps")));
+    return {log(x / (1 - x))};
+}
+Results deg2rad_(const Call& c) { return {self(c) * (3.14159265358979323846 / 180)}; }
+Results rad2deg_(const Call& c) { return {self(c) * (180 / 3.14159265358979323846)}; }
+Results sinc_(const Call& c) {
+    V x = self(c), p = x * 3.14159265358979323846, zero = eq(x, like(x, 0));
+    return {select(zero, like(x, 1), sin(p) / select(zero, like(p, 1), p))};
+}
 }  // namespace
 
-const Table& pointwise_rows() {
-    static const Table rows = {
-        {"add", sum_of(1, false)},
-        {"sub", sum_of(-1, false)},
-        {"rsub", sum_of(-1, true)},
-        {"mul", [](Call& c) -> std::optional<V> { return c.type().dtype == DType::b1 ? and_(arg(c), arg(c, "other")) : arg(c) * arg(c, "other"); }},
-        {"div", divide},
-        {"true_divide", divide},
-        {"floor_divide", [](Call& c) -> std::optional<V> { return floordiv(arg(c), arg(c, "other")); }},
-        {"remainder", [](Call& c) -> std::optional<V> { return mod(arg(c), arg(c, "other")); }},
-        {"fmod", [](Call& c) -> std::optional<V> {
-             if (!is_float(c.type().dtype)) return {};
-             V a = arg(c), b = arg(c, "other");
-             return a - stop_grad(trunc(a / b)) * b;
-         }},
-        {"pow", power},
-        {"square", [](Call& c) -> std::optional<V> { V x = arg(c); return x * x; }},
-        {"reciprocal", [](Call& c) -> std::optional<V> { return 1.0 / arg(c); }},
-        {"sign", unary(sign)},
-        {"round", [](Call& c) -> std::optional<V> {
-             if (c.number("decimals", 0) != 0) return {};
-             return is_float(c.type().dtype) ? round(arg(c)) : arg(c);
-         }},
-        {"floor", [](Call& c) -> std::optional<V> { return is_float(c.type().dtype) ? floor(arg(c)) : arg(c); }},
-        {"ceil", [](Call& c) -> std::optional<V> { return is_float(c.type().dtype) ? ceil(arg(c)) : arg(c); }},
-        {"trunc", [](Call& c) -> std::optional<V> { return is_float(c.type().dtype) ? trunc(arg(c)) : arg(c); }},
-        {"frac", [](Call& c) -> std::optional<V> { V x = arg(c); return x - trunc(x); }},
-        {"log2", [](Call& c) -> std::optional<V> { return log(arg(c)) * std::numbers::log2e; }},
-        {"log10", [](Call& c) -> std::optional<V> { return log(arg(c)) * std::numbers::log10e; }},
-        {"exp2", [](Call& c) -> std::optional<V> { return exp(arg(c) * std::numbers::ln2); }},
-        {"lt", comparison(lt)},
-        {"le", comparison(le)},
-        {"gt", comparison(gt)},
-        {"ge", comparison(ge)},
-        {"eq", comparison(eq)},
-        {"ne", comparison(ne)},
-        {"isnan", [](Call& c) -> std::optional<V> { return is_nan(c.tensor("self")); }},
-        {"isinf", [](Call& c) -> std::optional<V> { V x = c.tensor("self"); return eq(abs(x), like(x, kInf)); }},
-        {"isfinite", [](Call& c) -> std::optional<V> { V x = c.tensor("self"); return lt(abs(x), like(x, kInf)); }},
-        {"bitwise_and", bitwise(and_)},
-        {"bitwise_or", bitwise(or_)},
-        {"bitwise_xor", bitwise(xor_)},
-        {"__and__", bitwise(and_)},
-        {"__or__", bitwise(or_)},
-        {"bitwise_not", [](Call& c) -> std::optional<V> { return c.type().dtype == DType::b1 ? std::optional(not_(arg(c))) : std::nullopt; }},
-        {"logical_and", logical(and_)},
-        {"logical_or", logical(or_)},
-        {"logical_xor", logical(xor_)},
-        {"logical_not", [](Call& c) -> std::optional<V> { V x = c.tensor("self"); return x.type().dtype == DType::b1 ? not_(x) : eq(x, zeros_like(x)); }},
-        {"where", [](Call& c) -> std::optional<V> {
-             if (!c.has("self")) return {};
-             return select(broadcast(cast(c.tensor("condition"), DType::b1), c.type().shape), arg(c), arg(c, "other"));
-         }},
-        {"masked_fill", [](Call& c) -> std::optional<V> { return select(broadcast(c.tensor("mask"), c.type().shape), arg(c, "value"), arg(c)); }},
-        {"clamp", clamped},
-        {"clamp_min", clamped},
-        {"clamp_max", clamped},
-        {"lerp", [](Call& c) -> std::optional<V> { V a = arg(c), b = arg(c, "end"); return a + arg(c, "weight") * (b - a); }},
-        {"addcmul", [](Call& c) -> std::optional<V> { return arg(c) + scaled(arg(c, "tensor1") * arg(c, "tensor2"), c.number("value", 1)); }},
-        {"addcdiv", [](Call& c) -> std::optional<V> { return arg(c) + scaled(arg(c, "tensor1") / arg(c, "tensor2"), c.number("value", 1)); }},
-        {"softplus", softplus},
-        {"relu", unary(relu)},
-        {"relu6", [](Call& c) -> std::optional<V> { return clamp(arg(c), 0.0, 6.0); }},
-        {"hardtanh", [](Call& c) -> std::optional<V> { return clamp(arg(c), c.number("min_val", -1), c.number("max_val", 1)); }},
-        {"silu", unary(sigmoid_linear)},
-        {"log_sigmoid", unary(logistic_log)},
-        {"gelu", gelu},
-        {"elu", [](Call& c) -> std::optional<V> {
-             V x = arg(c);
-             V positive = gt(x, zeros_like(x)), safe = select(positive, zeros_like(x), x);
-             return scaled(select(positive, x, scaled(expm1(scaled(safe, c.number("input_scale", 1))), c.number("alpha", 1))), c.number("scale", 1));
-         }},
-        {"leaky_relu", [](Call& c) -> std::optional<V> { V x = arg(c); return select(gt(x, zeros_like(x)), x, x * c.number("negative_slope", 0.01)); }},
-        {"atan2", binary(atan2)},
-        {"maximum", binary(max)},
-        {"minimum", binary(min)},
-        {"nan_to_num", [](Call& c) -> std::optional<V> {
-             V x = arg(c);
-             if (!is_float(c.type().dtype) || !c.has("posinf") || !c.has("neginf")) return {};
-             V y = select(ne(x, x), like(x, c.number("nan", 0)), x);
-             y = select(eq(y, like(y, kInf)), like(y, c.number("posinf")), y);
-             return select(eq(y, like(y, -kInf)), like(y, c.number("neginf")), y);
-         }},
+std::vector<Row> pointwise_rows() {
+    return {
+        {"aten.add.Tensor", add_}, {"aten.add.Scalar", add_}, {"aten.sub.Tensor", sub_}, {"aten.sub.Scalar", sub_},
+        {"aten.rsub.Tensor", rsub_}, {"aten.rsub.Scalar", rsub_}, {"aten.mul.Tensor", mul_}, {"aten.mul.Scalar", mul_},
+        {"aten.div.Tensor", div_}, {"aten.div.Scalar", div_}, {"aten.div.Tensor_mode", div_}, {"aten.div.Scalar_mode", div_},
+        {"aten.true_divide.Tensor", div_}, {"aten.floor_divide.default", floor_divide_}, {"aten.floor_divide.Scalar", floor_divide_},
+        {"aten.remainder.Tensor", remainder_}, {"aten.remainder.Scalar", remainder_}, {"aten.fmod.Tensor", fmod_}, {"aten.fmod.Scalar", fmod_},
+        {"aten.pow.Tensor_Scalar", pow_scalar}, {"aten.pow.Tensor_Tensor", pow_tensor}, {"aten.pow.Scalar", pow_tensor},
+        {"aten.eq.Tensor", compare<eq>}, {"aten.eq.Scalar", compare<eq>}, {"aten.ne.Tensor", compare<ne>}, {"aten.ne.Scalar", compare<ne>},
+        {"aten.lt.Tensor", compare<lt>}, {"aten.lt.Scalar", compare<lt>}, {"aten.le.Tensor", compare<le>}, {"aten.le.Scalar", compare<le>},
+        {"aten.gt.Tensor", compare<gt>}, {"aten.gt.Scalar", compare<gt>}, {"aten.ge.Tensor", compare<ge>}, {"aten.ge.Scalar", compare<ge>},
+        {"aten.bitwise_and.Tensor", bitwise<and_>}, {"aten.bitwise_or.Tensor", bitwise<or_>}, {"aten.bitwise_xor.Tensor", bitwise<xor_>},
+        {"aten.bitwise_and.Scalar", bitwise<and_>}, {"aten.bitwise_or.Scalar", bitwise<or_>}, {"aten.bitwise_xor.Scalar", bitwise<xor_>},
+        {"aten.__and__.Tensor", bitwise<and_>}, {"aten.__or__.Tensor", bitwise<or_>}, {"aten.__xor__.Tensor", bitwise<xor_>},
+        {"aten.bitwise_not.default", bitwise_not_}, {"aten.logical_not.default", logical_not_},
+        {"aten.clamp.default", clamp_}, {"aten.clamp.Tensor", clamp_}, {"aten.clamp_min.default", clamp_}, {"aten.clamp_min.Tensor", clamp_},
+        {"aten.clamp_max.default", clamp_}, {"aten.clamp_max.Tensor", clamp_}, {"aten.clip.default", clamp_},
+        {"aten.where.self", where_}, {"aten.where.ScalarOther", where_}, {"aten.where.ScalarSelf", where_}, {"aten.where.Scalar", where_},
+        {"aten.masked_fill.Scalar", masked_fill_}, {"aten.masked_fill.Tensor", masked_fill_},
+        {"aten.lerp.Scalar", lerp_}, {"aten.lerp.Tensor", lerp_}, {"aten.addcmul.default", addcmul_}, {"aten.addcdiv.default", addcdiv_},
+        {"aten._to_copy.default", same}, {"aten.clone.default", same}, {"aten.contiguous.default", same}, {"aten.detach.default", same},
+        {"aten.alias.default", same}, {"aten.lift_fresh.default", same}, {"aten.lift_fresh_copy.default", same}, {"aten.to.dtype", same},
+        {"aten.to.dtype_layout", same}, {"aten.to.device", same}, {"aten.type_as.default", same}, {"aten.positive.default", same},
+        {"aten.detach_.default", same}, {"aten.alias_copy.default", same},
+        {"aten.copy.default", copy_}, {"aten.fill.Scalar", fill_}, {"aten.fill.Tensor", fill_}, {"aten.zero.default", zero_},
+        {"aten.reciprocal.default", reciprocal_}, {"aten.square.default", square_}, {"aten.log2.default", log2_}, {"aten.log10.default", log10_},
+        {"aten.exp2.default", exp2_}, {"aten.erfc.default", erfc_}, {"aten.frac.default", frac_}, {"aten.sign.default", sign__},
+        {"aten.isnan.default", isnan_}, {"aten.isinf.default", isinf_}, {"aten.isfinite.default", isfinite_}, {"aten.fmax.default", fmax_},
+        {"aten.fmin.default", fmin_}, {"aten.hypot.default", hypot_}, {"aten.logaddexp.default", logaddexp_}, {"aten.xlogy.Tensor", xlogy_},
+        {"aten.xlogy.Scalar_Self", xlogy_}, {"aten.xlogy.Scalar_Other", xlogy_}, {"aten.nan_to_num.default", nan_to_num_}, {"aten.logit.default", logit_},
+        {"aten.deg2rad.default", deg2rad_}, {"aten.rad2deg.default", rad2deg_}, {"aten.sinc.default", sinc_},
     };
-    return rows;
 }
 
 }  // namespace heddle::aten

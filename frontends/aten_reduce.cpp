@@ -1,138 +1,278 @@
-// Rows: reductions, scans, softmax and norms, losses.
-#include <algorithm>
+// Reductions, scans, normalisations and losses. Law: gradients at ties, zeros and empty slices are PyTorch's.
+#include <cmath>
 
-#include "frontends/aten_table.h"
+#include "frontends/aten_rules.h"
 
 namespace heddle::aten {
 
 namespace {
-V count_of(V x, const std::vector<int>& axes, const Type& t) {
-    Dim n = 1;
-    for (int a : axes) n = n * x.type().shape[static_cast<std::size_t>(a)];
-    return size(*x.graph, Type(t), n);
+// A fold over `axes` in the result's dtype, given back in the result's shape (keepdim or not).
+struct Over {
+    V x;
+    std::vector<int> axes;
+    Shape before;
+    explicit Over(const Call& c, std::string_view dims = "dim") : x(to(c.tensor("self"), c.type().dtype)), axes(c.axes(dims, x.type().rank())), before(x.type().shape) {}
+    V all(V folded) const { return back(folded, axes, before); }
+};
+Results sum_(const Call& c) {
+    Over o(c);
+    return {reshape(sum(o.x, o.axes), c.shape())};
 }
-V folded(Op op, V x, const std::vector<int>& axes) {
-    return axes.empty() ? x : apply(op, {x}, {{"axes", std::vector<Dim>(axes.begin(), axes.end())}});
+V mean_of(V x, const std::vector<int>& axes) {
+    V s = sum(x, axes), n = count(x, axes);
+    return s / broadcast(n, s.type().shape);
 }
-V source(Call& c) { return cast(c.tensor("self"), c.type().dtype); }
-std::optional<V> total(Call& c) {
-    V x = source(c);
-    return reshape(sum(x, c.axes("dim", x.type().rank())), c.type().shape);
+Results mean_(const Call& c) {
+    Over o(c);
+    return {reshape(mean_of(o.x, o.axes), c.shape())};
 }
-std::optional<V> mean(Call& c) {
-    V x = source(c);
-    auto axes = c.axes("dim", x.type().rank());
-    V s = sum(x, axes);
-    return reshape(s / count_of(x, axes, s.type()), c.type().shape);
+Results prod_(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype);
+    if (!c.given("dim")) x = reshape(x, {numel(x.type().shape)});
+    return {reshape(prod(x, {c.given("dim") ? c.axis("dim", x.type().rank()) : 0}), c.shape())};
 }
-Row extremum(Op op) {
-    return [op](Call& c) -> std::optional<V> {
-        if (!c.node.more.empty() || c.maybe("other")) return {};  // max over an axis also gives indices
-        V x = c.tensor("self");
-        return reshape(folded(op, x, c.axes("dim", x.type().rank())), c.type().shape);
-    };
+template <V (*fold)(V, std::vector<int>)>
+Results extremum_(const Call& c) {
+    Over o(c);
+    if (c.type().dtype == DType::b1) return {};
+    return {reshape(fold(o.x, o.axes), c.shape())};
 }
-Row truth(Op op) {
-    return [op](Call& c) -> std::optional<V> {
-        V x = c.tensor("self");
-        if (x.type().dtype != DType::b1) x = ne(x, zeros_like(x));
-        return reshape(cast(folded(op, x, c.axes("dim", x.type().rank())), c.type().dtype), c.type().shape);
-    };
+template <bool every>
+Results any_(const Call& c) {
+    V x = to(c.tensor("self"), DType::b1);
+    V hits = sum(cast(every ? not_(x) : x, DType::i32), c.axes("dim", x.type().rank()));
+    V zero = zeros_like(hits);
+    return {reshape(every ? eq(hits, zero) : gt(hits, zero), c.shape())};
 }
-std::optional<V> product(Call& c) {
-    V x = source(c);
-    auto axes = c.axes("dim", x.type().rank());
-    for (std::size_t k = axes.size(); k-- > 0;) x = prod(x, {axes[k]});  // one at a time: its derivative is per axis
-    return reshape(x, c.type().shape);
+Results count_nonzero_(const Call& c) {
+    V x = to(c.tensor("self"), DType::b1);
+    return {sum(cast(x, DType::i64), c.axes("dim", x.type().rank()))};
 }
-std::optional<V> variance(Call& c) {
-    V x = source(c);
-    auto axes = c.axes("dim", x.type().rank());
-    double correction = c.has("correction") ? c.number("correction") : c.flag("unbiased", true) ? 1 : 0;
-    V s = sum(x, axes), n = count_of(x, axes, s.type());
-    V d = x - expand(s / n, axes, x.type().shape);
-    return reshape(sum(d * d, axes) / (n - correction), c.type().shape);
+V norm_of(V x, const std::vector<int>& axes, double p) {
+    if (p == 2) return root(sum(x * x, axes));
+    if (p == 1) return sum(abs(x), axes);
+    if (p == 0) return sum(to(ne(x, zeros_like(x)), x.type().dtype), axes);
+    if (p == kInf) return amax(abs(x), axes);
+    if (p == -kInf) return amin(abs(x), axes);
+    V s = sum(pow(abs(x), like(x, p)), axes), zero = eq(s, zeros_like(s));
+    return select(zero, zeros_like(s), pow(select(zero, like(s, 1), s), like(s, 1 / p)));
 }
-// sqrt(sum x^2) with gradient 0 where it is 0, as PyTorch's norm has.
-std::optional<V> norm(Call& c) {
-    V x = source(c);
-    auto axes = c.axes("dim", x.type().rank());
-    double p = c.has("ord") ? c.number("ord") : c.has("p") ? c.number("p") : 2;
-    if (p == 1) return reshape(sum(abs(x), axes), c.type().shape);
-    if (p != 2) return {};
-    V s = sum(x * x, axes), zero = eq(s, zeros_like(s));
-    return reshape(select(zero, zeros_like(s), sqrt(select(zero, like(s, 1), s))), c.type().shape);
+Results norm_(const Call& c) {
+    Over o(c);
+    if (!is_float(c.type().dtype)) return {};
+    double p = c.number("p", c.number("ord", 2));
+    if (o.axes.empty()) return {p == 0 ? to(ne(o.x, zeros_like(o.x)), c.type().dtype) : abs(o.x)};
+    return {reshape(norm_of(o.x, o.axes, p), c.shape())};
 }
-std::optional<V> running(Call& c, bool sums) {
-    V x = source(c);
-    if (x.type().rank() == 0) return x;
-    int a = c.axis("dim", x.type().rank());
-    return sums ? scan(like(x, 1), x, a, 0, false, 0) : scan(x, zeros_like(x), a, 0, false, 1);
+V var_of(V x, const std::vector<int>& axes, double correction) {
+    Shape before = x.type().shape;
+    V d = x - back(mean_of(x, axes), axes, before), s = sum(d * d, axes), n = count(x, axes);
+    n = clamp_min(n - correction, like(n, 0));
+    return s / broadcast(n, s.type().shape);
 }
-std::optional<V> softmax(Call& c, bool logarithm) {
-    V x = source(c);
-    if (x.type().rank() == 0) return logarithm ? zeros_like(x) : like(x, 1);
-    int a = c.axis("dim", x.type().rank());
-    auto wide = [&](V v) { return expand(v, {a}, x.type().shape); };
-    V shifted = x - stop_grad(wide(amax(x, {a})));
-    V e = exp(shifted), s = sum(e, {a});
-    return logarithm ? shifted - wide(log(s)) : e / wide(s);
+double correction(const Call& c) { return c.given("unbiased") ? c.flag("unbiased") : c.number("correction", 1); }
+Results var_(const Call& c) {
+    Over o(c);
+    return {reshape(var_of(o.x, o.axes, correction(c)), c.shape())};
 }
-// [.., normalized_shape]: (x - mean) / sqrt(var + eps) * weight + bias
-std::optional<V> layer_norm(Call& c) {
-    if (!c.node.more.empty()) return {};
-    V x = c.tensor("input");
-    int rank = x.type().rank(), n = static_cast<int>(std::get<std::vector<Dim>>(*c.node.find("normalized_shape")).size());
-    auto axes = axes_from_to(rank - n, rank);
-    auto wide = [&](V v) { return expand(v, axes, x.type().shape); };
-    V s = sum(x, axes), count = count_of(x, axes, s.type());
-    V d = x - wide(s / count);
-    V y = d * wide(rsqrt(sum(d * d, axes) / count + c.number("eps", 1e-5)));
-    if (auto w = c.maybe("weight")) y = y * broadcast(*w, x.type().shape);
-    if (auto b = c.maybe("bias")) y = y + broadcast(*b, x.type().shape);
-    return y;
+Results std_(const Call& c) {
+    Over o(c);
+    return {reshape(root(var_of(o.x, o.axes, correction(c))), c.shape())};
 }
-std::optional<V> reduced(Call& c, V each) {
-    int reduction = c.has("reduction") ? c.node.integer("reduction") : 1;  // none, mean, sum
-    if (reduction == 0) return each;
-    auto axes = axes_from_to(0, each.type().rank());
-    V s = sum(each, axes);
-    return reduction == 2 ? s : s / count_of(each, axes, s.type());
+Results var_mean_(const Call& c) {
+    Over o(c);
+    return {reshape(var_of(o.x, o.axes, correction(c)), c.shape()), reshape(mean_of(o.x, o.axes), c.shape())};
 }
-Row loss(V (*f)(Call&, V)) {
-    return [f](Call& c) -> std::optional<V> {
-        V a = c.tensor("self"), b = c.tensor("target");
-        if (a.type().shape != b.type().shape) return {};
-        return reduced(c, f(c, cast(a, c.type().dtype) - cast(b, c.type().dtype)));
-    };
+Results logsumexp_(const Call& c) {
+    Over o(c);
+    V top = stop_grad(amax(o.x, o.axes));
+    top = select(eq(abs(top), like(top, kInf)), zeros_like(top), top);
+    return {reshape(top + log(sum(exp(o.x - o.all(top)), o.axes)), c.shape())};
+}
+
+// ---- scans
+template <bool product>
+Results cumulative(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype);
+    if (x.type().rank() == 0) return {x};
+    int axis = c.axis("dim", x.type().rank());
+    return {product ? scan(x, zeros_like(x), axis, 0, false, 1) : scan(like(x, 1), x, axis, 0, false, 0)};
+}
+
+// ---- normalisations
+V softmax_of(V x, int axis, bool log_of) {
+    if (x.type().rank() == 0) return log_of ? zeros_like(x) : like(x, 1);
+    Shape s = x.type().shape;
+    V shifted = x - back(stop_grad(amax(x, {axis})), {axis}, s), e = exp(shifted), total = sum(e, {axis});
+    return log_of ? shifted - back(log(total), {axis}, s) : e / back(total, {axis}, s);
+}
+template <bool log_of>
+Results softmax_(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype);
+    return {softmax_of(x, c.axis("dim", x.type().rank()), log_of)};
+}
+V affine(V x, V weight, V bias) {
+    if (weight) x = x * as(weight, x.type());
+    if (bias) x = x + as(bias, x.type());
+    return x;
+}
+// Mean, 1/deviation and the normalised value over `axes`.
+struct Normalised {
+    V mean, rstd, y;
+    Normalised(V x, const std::vector<int>& axes, double eps) {
+        Shape s = x.type().shape;
+        mean = mean_of(x, axes);
+        V d = x - back(mean, axes, s), v = mean_of(d * d, axes);
+        rstd = rsqrt(v + eps);
+        y = d * back(rstd, axes, s);
+    }
+};
+DType wide(DType t) { return t < DType::f32 ? DType::f32 : t; }
+std::vector<Results> layer_norm_of(const Call& c) {
+    V x = cast(c.tensor("input"), wide(c.type().dtype));
+    int r = x.type().rank(), k = static_cast<int>(c.dims("normalized_shape").size());
+    auto axes = axes_from_to(r - k, r);
+    Shape s = x.type().shape;
+    Normalised n(x, axes, c.number("eps", 1e-5));
+    V y = cast(affine(n.y, c.tensor("weight"), c.tensor("bias")), c.type().dtype);
+    return {{y}, {y, keep(n.mean, axes, s), keep(n.rstd, axes, s)}};
+}
+Results layer_norm_(const Call& c) { return layer_norm_of(c)[0]; }
+Results native_layer_norm_(const Call& c) { return layer_norm_of(c)[1]; }
+// weight or bias [C] of x [N, C, ..]
+V per_channel(V w, V x) {
+    if (!w) return w;
+    Shape s(static_cast<std::size_t>(x.type().rank()), Dim(1));
+    s[1] = x.type().shape[1];
+    return broadcast(reshape(cast(w, x.type().dtype), s), x.type().shape);
+}
+V channel_affine(V y, V weight, V bias) { return affine(y, per_channel(weight, y), per_channel(bias, y)); }
+Results group_norm_(const Call& c) {
+    V x = cast(c.tensor("input"), wide(c.type().dtype));
+    Shape s = x.type().shape;
+    Dim groups = c.dim("num_groups");
+    auto per = s[1].divided_by(groups);
+    if (!per) return {};
+    Shape split{s[0], groups, *per};
+    split.insert(split.end(), s.begin() + 2, s.end());
+    V y = reshape(Normalised(reshape(x, split), axes_from_to(2, static_cast<int>(split.size())), c.number("eps", 1e-5)).y, s);
+    return {cast(channel_affine(y, c.tensor("weight"), c.tensor("bias")), c.type().dtype)};
+}
+std::vector<int> all_but_channel(V x) {
+    auto axes = axes_from_to(0, x.type().rank());
+    axes.erase(axes.begin() + 1);
+    return axes;
+}
+Results batch_norm_eval(const Call& c) {
+    V x = cast(c.tensor("input"), wide(c.type().dtype)), var = c.tensor("running_var");
+    V y = (x - per_channel(c.tensor("running_mean"), x)) * per_channel(rsqrt(var + c.number("eps", 1e-5)), x);
+    Results r{cast(channel_affine(y, c.tensor("weight"), c.tensor("bias")), c.type().dtype)};
+    for (std::size_t k = 1; k <= c.n.more.size(); ++k) r.push_back(lift(c.g, c.type(k), 0));
+    return r;
+}
+Results batch_norm_train(const Call& c) {
+    if (c.given("running_mean") && !c.flag("training")) return {};
+    V x = cast(c.tensor("input"), wide(c.type().dtype));
+    auto axes = all_but_channel(x);
+    Normalised n(x, axes, c.number("eps", 1e-5));
+    Results r{cast(channel_affine(n.y, c.tensor("weight"), c.tensor("bias")), c.type().dtype), n.mean, n.rstd};
+    if (c.n.more.size() == 4) {
+        double m = c.number("momentum", 0.1);
+        V mean = c.tensor("running_mean"), var = c.tensor("running_var"), now = stop_grad(var_of(x, axes, 1));
+        r.push_back(mean * (1 - m) + cast(stop_grad(n.mean), mean.type().dtype) * m);
+        r.push_back(var * (1 - m) + cast(now, var.type().dtype) * m);
+    }
+    return r;
+}
+
+// ---- losses
+V reduced(V loss, const Call& c) {
+    if (c.dim("reduction", 1) == 0) return loss;
+    auto axes = axes_from_to(0, loss.type().rank());
+    return c.dim("reduction", 1) == 1 ? mean_of(loss, axes) : sum(loss, axes);
+}
+// self and target in one type and shape.
+std::pair<V, V> both(const Call& c) {
+    V a = c.tensor("self"), b = c.tensor("target");
+    Type t{c.type().dtype, broadcast_shape(a.type().shape, b.type().shape)};
+    return {as(a, t), as(b, t)};
+}
+Results mse_loss_(const Call& c) {
+    auto [a, b] = both(c);
+    V d = a - b;
+    return {reduced(d * d, c)};
+}
+Results l1_loss_(const Call& c) {
+    auto [a, b] = both(c);
+    return {reduced(abs(a - b), c)};
+}
+Results smooth_l1_loss_(const Call& c) {
+    auto [a, b] = both(c);
+    double beta = c.number("beta", 1);
+    V d = abs(a - b);
+    if (beta == 0) return {reduced(d, c)};
+    return {reduced(select(lt(d, like(d, beta)), d * d * (0.5 / beta), d - 0.5 * beta), c)};
+}
+Results huber_loss_(const Call& c) {
+    auto [a, b] = both(c);
+    double delta = c.number("delta", 1);
+    V d = abs(a - b);
+    return {reduced(select(le(d, like(d, delta)), d * d * 0.5, (d - 0.5 * delta) * delta), c)};
+}
+Results binary_cross_entropy_(const Call& c) {
+    auto [x, t] = both(c);
+    auto log_of = [](V v) { return clamp_min(log(v), like(v, -100)); };
+    V loss = (t - 1) * log_of(1 - x) - t * log_of(x);
+    if (V w = c.tensor("weight")) loss = loss * as(w, loss.type());
+    return {reduced(loss, c)};
+}
+Results binary_cross_entropy_with_logits_(const Call& c) {
+    auto [x, t] = both(c);
+    V low = lt(x, zeros_like(x)), m = select(low, x, zeros_like(x)), log_sigmoid = m - log1p(exp(select(low, x, -x)));
+    V loss;
+    if (V p = c.tensor("pos_weight")) loss = (1 - t) * x - ((as(p, t.type()) - 1) * t + 1) * log_sigmoid;
+    else loss = (1 - t) * x - log_sigmoid;
+    if (V w = c.tensor("weight")) loss = loss * as(w, loss.type());
+    return {reduced(loss, c)};
+}
+Results kl_div_(const Call& c) {
+    auto [x, t] = both(c);
+    if (c.flag("log_target")) return {reduced(exp(t) * (t - x), c)};
+    V zero = le(t, zeros_like(t));
+    return {reduced(select(zero, zeros_like(t), t * log(select(zero, like(t, 1), t))) - t * x, c)};
+}
+Results trace_(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype);
+    V hit = eq(iota(c.g, DType::i64, x.type().shape, 0), iota(c.g, DType::i64, x.type().shape, 1));
+    return {sum(select(hit, x, zeros_like(x)), {0, 1})};
+}
+Results dist_(const Call& c) {
+    V a = c.tensor("self"), b = c.tensor("other");
+    Type t{c.type().dtype, broadcast_shape(a.type().shape, b.type().shape)};
+    V d = as(a, t) - as(b, t);
+    return {norm_of(d, axes_from_to(0, t.rank()), c.number("p", 2))};
 }
 }  // namespace
 
-const Table& reduce_rows() {
-    static const Table rows = {
-        {"sum", total}, {"mean", mean}, {"prod", product}, {"var", variance},
-        {"amax", extremum(Op::amax)}, {"amin", extremum(Op::amin)}, {"max", extremum(Op::amax)}, {"min", extremum(Op::amin)},
-        {"any", truth(Op::amax)}, {"all", truth(Op::amin)},
-        {"linalg_vector_norm", norm}, {"norm", norm},
-        {"cumsum", [](Call& c) { return running(c, true); }},
-        {"cumprod", [](Call& c) { return running(c, false); }},
-        {"softmax", [](Call& c) { return softmax(c, false); }}, {"_softmax", [](Call& c) { return softmax(c, false); }},
-        {"log_softmax", [](Call& c) { return softmax(c, true); }}, {"_log_softmax", [](Call& c) { return softmax(c, true); }},
-        {"layer_norm", layer_norm},
-        {"mse_loss", loss([](Call&, V d) { return d * d; })},
-        {"l1_loss", loss([](Call&, V d) { return abs(d); })},
-        {"smooth_l1_loss", loss([](Call& c, V d) {
-             double beta = c.number("beta", 1);
-             V a = abs(d);
-             return beta == 0 ? a : select(lt(a, like(a, beta)), d * d * (0.5 / beta), a - 0.5 * beta);
-         })},
-        {"huber_loss", loss([](Call& c, V d) {
-             double delta = c.number("delta", 1);
-             V a = abs(d);
-             return select(le(a, like(a, delta)), d * d * 0.5, (a - 0.5 * delta) * delta);
-         })},
+std::vector<Row> reduce_rows() {
+    return {
+        {"aten.sum.default", sum_}, {"aten.sum.dim_IntList", sum_}, {"aten.mean.default", mean_}, {"aten.mean.dim", mean_},
+        {"aten.prod.default", prod_}, {"aten.prod.dim_int", prod_}, {"aten.amax.default", extremum_<amax>}, {"aten.amin.default", extremum_<amin>},
+        {"aten.max.default", extremum_<amax>}, {"aten.min.default", extremum_<amin>}, {"aten.any.default", any_<false>}, {"aten.any.dim", any_<false>},
+        {"aten.any.dims", any_<false>}, {"aten.all.default", any_<true>}, {"aten.all.dim", any_<true>}, {"aten.all.dims", any_<true>},
+        {"aten.count_nonzero.default", count_nonzero_}, {"aten.count_nonzero.dim_IntList", count_nonzero_},
+        {"aten.norm.Scalar", norm_}, {"aten.norm.ScalarOpt_dim", norm_}, {"aten.norm.ScalarOpt_dtype", norm_}, {"aten.norm.ScalarOpt_dim_dtype", norm_},
+        {"aten.linalg_vector_norm.default", norm_}, {"aten.var.correction", var_}, {"aten.var.dim", var_}, {"aten.var.default", var_},
+        {"aten.std.correction", std_}, {"aten.std.dim", std_}, {"aten.std.default", std_}, {"aten.var_mean.correction", var_mean_},
+        {"aten.logsumexp.default", logsumexp_}, {"aten.cumsum.default", cumulative<false>}, {"aten.cumprod.default", cumulative<true>},
+        {"aten.softmax.int", softmax_<false>}, {"aten._softmax.default", softmax_<false>}, {"aten.log_softmax.int", softmax_<true>}, {"aten._log_softmax.default", softmax_<true>},
+        {"aten.layer_norm.default", layer_norm_}, {"aten.native_layer_norm.default", native_layer_norm_}, {"aten.group_norm.default", group_norm_},
+        {"aten._native_batch_norm_legit_no_training.default", batch_norm_eval}, {"aten._native_batch_norm_legit.no_stats", batch_norm_train},
+        {"aten._native_batch_norm_legit_functional.default", batch_norm_train},
+        {"aten.mse_loss.default", mse_loss_}, {"aten.l1_loss.default", l1_loss_}, {"aten.smooth_l1_loss.default", smooth_l1_loss_}, {"aten.huber_loss.default", huber_loss_},
+        {"aten.binary_cross_entropy.default", binary_cross_entropy_}, {"aten.binary_cross_entropy_with_logits.default", binary_cross_entropy_with_logits_},
+        {"aten.kl_div.default", kl_div_}, {"aten.trace.default", trace_}, {"aten.dist.default", dist_},
     };
-    return rows;
 }
 
 }  // namespace heddle::aten

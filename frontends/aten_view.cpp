@@ -1,171 +1,264 @@
-// Rows: views, concatenation, and tensors made from nothing. Shapes come from the captured type.
-#include <algorithm>
-
-#include "frontends/aten_table.h"
+// Views, joins and pads as index arithmetic. Law: sizes come from the call's own type; only positions come from its arguments.
+#include "frontends/aten_rules.h"
 
 namespace heddle::aten {
 
 namespace {
-std::optional<V> same(Call& c) { return reshape(cast(c.tensor("self"), c.type().dtype), c.type().shape); }
-std::optional<V> broadcasted(Call& c) { return broadcast(c.tensor("self"), c.type().shape); }
-std::optional<V> swapped(Call& c) {
-    V x = c.tensor("self");
-    int r = x.type().rank();
-    auto axes = axes_from_to(0, r);
-    if (r < 2 && !c.has("dim0")) return x;
-    if (r == 0) return x;
-    int a = c.axis("dim0", r, 0), b = c.axis("dim1", r, 1);
-    std::swap(axes[static_cast<std::size_t>(a)], axes[static_cast<std::size_t>(b)]);
+V self(const Call& c) { return to(c.tensor("self"), c.type().dtype); }
+Dim size_of(V v, int axis) { return v.type().shape[static_cast<std::size_t>(axis)]; }
+// A position as written: from the end if negative, at most the size.
+Dim position(const Dim& at, const Dim& size) {
+    if (!at.is_const()) return at;
+    std::int64_t v = at.value();
+    if (v < 0) {
+        Dim from_end = size + Dim(v);
+        return from_end.is_const() && from_end.value() < 0 ? Dim(0) : from_end;
+    }
+    return size.is_const() && v > size.value() ? size : at;
+}
+V steps(Graph& g, const Dim& n, const Dim& start, const Dim& step) {
+    Type t{DType::i64, {n}};
+    V i = iota(g, DType::i64, {n}, 0);
+    if (!(step == 1)) i = i * number(g, t, step);
+    return start == 0 ? i : i + number(g, t, start);
+}
+
+Results reshape_(const Call& c) { return {reshape(self(c), c.shape())}; }
+Results expand_(const Call& c) { return {broadcast(self(c), c.shape())}; }
+Results permute_(const Call& c) {
+    V x = self(c);
+    std::vector<int> axes;
+    for (const Dim& d : c.dims("dims")) axes.push_back(static_cast<int>(d.value() < 0 ? d.value() + x.type().rank() : d.value()));
+    return {permute(x, axes)};
+}
+V swapped(V x, int a, int b) {
+    auto axes = axes_from_to(0, x.type().rank());
+    if (!axes.empty()) std::swap(axes[static_cast<std::size_t>(a)], axes[static_cast<std::size_t>(b)]);
     return permute(x, axes);
 }
-// Elements start, start + step, ... of an axis.
-V strided(V x, int axis, Dim start, int step, Dim length) {
-    if (step == 1) return slice(x, axis, start, start + length);
-    Graph& g = *x.graph;
-    Type i64{DType::i64, {length}};
-    V index = iota(g, i64, 0) * static_cast<double>(step) + size(g, i64, start);
-    auto front = axes_from_to(0, x.type().rank());
-    std::rotate(front.begin(), front.begin() + axis, front.begin() + axis + 1);
-    return permute(gather(permute(x, front), {index}), inverse(front));
+Results transpose_(const Call& c) {
+    V x = self(c);
+    int r = x.type().rank();
+    return {swapped(x, c.axis("dim0", r), c.axis("dim1", r))};
 }
-Dim from_end(const Dim& i, const Dim& size) { return i.is_const() && i.value() < 0 ? size + i : i; }
-
-std::optional<V> sliced(Call& c) {
-    V x = c.tensor("self");
-    int a = c.axis("dim", x.type().rank());
-    auto at = static_cast<std::size_t>(a);
-    Dim start = from_end(c.dim("start").value_or(0), x.type().shape[at]);
-    if (start.is_const() && start.value() < 0) start = 0;
-    return strided(x, a, start, c.has("step") ? c.node.integer("step") : 1, c.type().shape[at]);
+Results t_(const Call& c) {
+    V x = self(c);
+    return {x.type().rank() < 2 ? x : transpose(x)};
 }
-std::optional<V> selected(Call& c) {
-    V x = c.tensor("self");
-    int a = c.axis("dim", x.type().rank());
-    Dim i = from_end(c.node.dim("index"), x.type().shape[static_cast<std::size_t>(a)]);
-    return reshape(slice(x, a, i, i + 1), c.type().shape);
+Results movedim_(const Call& c) {
+    V x = self(c);
+    int r = x.type().rank();
+    return {move_axis(x, c.axis("source", r), c.axis("destination", r))};
 }
-std::optional<V> concatenated(Call& c) {
+Results select_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dim", x.type().rank());
+    Dim at = c.dim("index").is_const() && c.dim("index").value() < 0 ? size_of(x, axis) + c.dim("index") : c.dim("index");
+    return {reshape(slice(x, axis, at, at + 1), c.shape())};
+}
+Results slice_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dim", x.type().rank());
+    Dim n = c.shape()[static_cast<std::size_t>(axis)], start = position(c.dim("start"), size_of(x, axis)), step = c.dim("step", 1);
+    if (n == size_of(x, axis) && step == 1) return {x};
+    if (n == 0) start = 0;
+    if (step == 1) return {slice(x, axis, start, start + n)};
+    return {take(x, axis, steps(c.g, n, start, step))};
+}
+Results narrow_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dim", x.type().rank());
+    Dim start = position(c.dim("start"), size_of(x, axis));
+    return {slice(x, axis, start, start + c.dim("length"))};
+}
+Results flip_(const Call& c) {
+    V x = self(c);
+    if (c.dims("dims").empty()) return {x};
+    for (int a : c.axes("dims", x.type().rank())) x = flip(x, a);
+    return {x};
+}
+Results cat_(const Call& c) {
+    int axis = c.axis("dim", c.type().rank());
     std::vector<V> parts;
-    int rank = c.type().rank(), a = c.axis("dim", rank);
-    for (auto v : c.tensors("tensors"))
-        if (v && !(v->type().rank() == 1 && rank > 1)) parts.push_back(cast(*v, c.type().dtype));  // an empty [0] is skipped
-    return concat(parts, a);
+    for (V v : c.tensors("tensors"))
+        if (v.type().rank() == c.type().rank() && !(size_of(v, axis) == 0)) parts.push_back(to(v, c.type().dtype));
+    if (parts.empty()) return {lift(c.g, c.type(), 0)};
+    return {concat(parts, axis)};
 }
-std::optional<V> stacked(Call& c) {
-    int a = c.axis("dim", c.type().rank());
+Results stack_(const Call& c) {
+    int axis = c.axis("dim", c.type().rank());
     std::vector<V> parts;
-    for (auto v : c.tensors("tensors")) {
-        Shape s = v->type().shape;
-        s.insert(s.begin() + a, 1);
-        parts.push_back(reshape(cast(*v, c.type().dtype), s));
+    for (V v : c.tensors("tensors")) parts.push_back(unsqueeze(to(v, c.type().dtype), axis));
+    return {concat(parts, axis)};
+}
+// One result after the other along dim.
+Results split_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dim", x.type().rank());
+    Results r;
+    Dim at;
+    for (std::size_t i = 0; i <= c.n.more.size(); ++i) {
+        Dim end = at + c.type(i).shape[static_cast<std::size_t>(axis)];
+        r.push_back(slice(x, axis, at, end));
+        at = end;
     }
-    return concat(parts, a);
+    return r;
 }
-std::optional<V> padded(Call& c) {
-    V x = c.tensor("self");
-    const auto* p = std::get_if<std::vector<Dim>>(c.node.find("pad"));
-    if (!p) return {};
+Results unbind_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dim", x.type().rank());
+    Results r;
+    for (std::size_t i = 0; i <= c.n.more.size(); ++i) r.push_back(reshape(slice(x, axis, static_cast<int>(i), static_cast<int>(i) + 1), c.shape()));
+    return r;
+}
+Results pad_(const Call& c) {
+    V x = self(c), inside;
+    auto pads = c.dims("pad");
     double value = c.number("value", 0);
-    V inside = constant(c.g, {DType::b1, x.type().shape}, 1);
-    for (std::size_t k = 0; 2 * k + 1 < p->size(); ++k) {
-        int a = x.type().rank() - 1 - static_cast<int>(k);
-        Dim lo = (*p)[2 * k], hi = (*p)[2 * k + 1];
-        for (const Dim& d : {lo, hi})
-            if (!d.is_const()) return {};
-        auto cut = [&](V v) {  // negative padding cuts
-            auto at = static_cast<std::size_t>(a);
-            Dim begin = std::max<std::int64_t>(0, -lo.value()), end = v.type().shape[at] - Dim(std::max<std::int64_t>(0, -hi.value()));
-            return pad(slice(v, a, begin, end), a, std::max<std::int64_t>(0, lo.value()), std::max<std::int64_t>(0, hi.value()));
-        };
-        x = cut(x), inside = cut(inside);
+    if (value != 0) inside = constant(c.g, {DType::b1, x.type().shape}, 1);
+    for (std::size_t k = 0; k < pads.size() / 2; ++k) {
+        int axis = x.type().rank() - 1 - static_cast<int>(k);
+        Dim lo = pads[2 * k], hi = pads[2 * k + 1];
+        auto cut = [](const Dim& d) { return d.is_const() && d.value() < 0 ? -d.value() : 0; };
+        for (V* v : {&x, &inside}) {
+            if (!*v) continue;
+            *v = slice(*v, axis, cut(lo), size_of(*v, axis) - Dim(cut(hi)));
+            *v = pad(*v, axis, cut(lo) > 0 ? Dim(0) : lo, cut(hi) > 0 ? Dim(0) : hi);
+        }
     }
-    return value == 0 ? x : select(inside, x, like(x, value));
+    return {inside ? select(inside, x, lift(c.g, x.type(), value)) : x};
 }
-std::optional<V> repeated(Call& c) {
-    V x = c.tensor("self");
-    const auto* times = std::get_if<std::vector<Dim>>(c.node.find("repeats"));
-    if (!times) return {};
-    Shape from = x.type().shape;
-    while (from.size() < times->size()) from.insert(from.begin(), 1);
-    x = reshape(x, from);
-    Shape wide;
-    std::vector<int> axes;
-    for (std::size_t k = 0; k < from.size(); ++k) {
-        axes.push_back(static_cast<int>(wide.size()));
-        wide.push_back((*times)[k]);
-        wide.push_back(from[k]);
+Results repeat_(const Call& c) {
+    V x = self(c);
+    auto times = c.dims("repeats");
+    int lead = static_cast<int>(times.size()) - x.type().rank();
+    Shape pairs, from = x.type().shape;
+    std::vector<int> inserted;
+    for (std::size_t k = 0; k < times.size(); ++k) {
+        if (static_cast<int>(k) < lead || !(times[k] == 1)) {
+            inserted.push_back(static_cast<int>(pairs.size()));
+            pairs.push_back(times[k]);
+        }
+        if (static_cast<int>(k) >= lead) pairs.push_back(from[k - static_cast<std::size_t>(lead)]);
     }
-    return reshape(expand(x, axes, wide), c.type().shape);
+    return {reshape(expand(x, inserted, pairs), c.shape())};
 }
-Row filled(double v) {
-    return [v](Call& c) -> std::optional<V> { return fill(c.g, c.type(), v); };
+Results repeat_interleave_(const Call& c) {
+    V x = self(c);
+    if (!c.given("dim")) x = reshape(x, {numel(x.type().shape)});
+    int axis = c.axis("dim", x.type().rank());
+    Shape s = x.type().shape;
+    s.insert(s.begin() + axis + 1, c.dim("repeats"));
+    return {reshape(expand(x, {axis + 1}, s), c.shape())};
 }
-std::optional<V> filled_with(Call& c) {
-    for (const char* name : {"fill_value", "value", "s"})
-        if (c.has(name)) return c.operand(name, c.type().dtype, c.type().shape);
-    return {};
+Results roll_(const Call& c) {
+    V x = self(c);
+    auto shifts = c.dims("shifts"), dims = c.dims("dims");
+    Shape shape = x.type().shape;
+    if (dims.empty()) {
+        x = reshape(x, {numel(shape)});
+        dims = {0};
+    }
+    for (std::size_t k = 0; k < dims.size(); ++k) {
+        int axis = static_cast<int>(dims[k].value() < 0 ? dims[k].value() + x.type().rank() : dims[k].value());
+        Dim n = size_of(x, axis), by = shifts[k];
+        if (by.is_const() && n.is_const() && n.value() > 0) by = ((by.value() % n.value()) + n.value()) % n.value();
+        if (by == 0) continue;
+        Dim cut = by.is_const() && by.value() < 0 ? Dim(-by.value()) : n - by;  // |shift| <= size
+        x = concat({slice(x, axis, cut, n), slice(x, axis, 0, cut)}, axis);
+    }
+    return {reshape(x, shape)};
 }
-std::optional<V> arange(Call& c) {
-    const Type& t = c.type();
-    if (is_float(t.dtype)) return iota(c.g, Type(t), 0) * c.number("step", 1) + c.number("start", 0);
-    V start = c.has("start") ? c.operand("start", t.dtype, t.shape) : fill(c.g, t, 0);
-    return iota(c.g, Type(t), 0) * c.number("step", 1) + start;
+// Positions along a diagonal of n elements.
+std::vector<V> diagonal_index(Graph& g, const Dim& n, const Dim& offset) {
+    bool up = !offset.is_const() || offset.value() >= 0;
+    return {steps(g, n, up ? Dim(0) : Dim(0) - offset, 1), steps(g, n, up ? offset : Dim(0), 1)};
 }
-// PyTorch counts from whichever end is nearer, so that both ends are exact.
-std::optional<V> linspace(Call& c) {
-    const Type& t = c.type();
-    if (!is_float(t.dtype) || c.maybe("start") || c.maybe("end")) return {};
-    double start = c.number("start"), end = c.number("end");
-    const Dim& n = t.shape[0];
-    V i = iota(c.g, {DType::i64, t.shape}, 0), last = size(c.g, {DType::i64, t.shape}, n - 1);
-    V count = size(c.g, Type(t), n - 1);
-    V step = fill(c.g, t, end - start) / max(count, like(count, 1));
-    V up = cast(i, t.dtype) * step + start, down = fill(c.g, t, end) - cast(last - i, t.dtype) * step;
-    return select(lt(i * 2.0, last + 1), up, down);
+V diagonal_front(V x, int a, int b) {  // [a, b, rest]
+    x = move_axis(x, a, 0);
+    return move_axis(x, b > a ? b : b + 1, 1);
+}
+Results diagonal_(const Call& c) {
+    V x = self(c);
+    int r = x.type().rank();
+    V rows = gather(diagonal_front(x, c.axis("dim1", r, 0), c.axis("dim2", r, 1)), diagonal_index(c.g, c.shape().back(), c.dim("offset")));
+    return {move_axis(rows, 0, rows.type().rank() - 1)};
+}
+Results diag_embed_(const Call& c) {
+    int r = c.type().rank();
+    if (!(c.dim("offset") == 0) || c.axis("dim1", r, -2) != r - 2 || c.axis("dim2", r, -1) != r - 1) return {};
+    V x = broadcast(unsqueeze(self(c), r - 1), c.shape());
+    return {select(eq(iota(c.g, DType::i64, c.shape(), r - 2), iota(c.g, DType::i64, c.shape(), r - 1)), x, zeros_like(x))};
+}
+V replaced(V x, int axis, const Dim& start, V src) {
+    Dim end = start + size_of(src, axis), size = size_of(x, axis);
+    std::vector<V> parts;
+    if (!(start == 0)) parts.push_back(slice(x, axis, 0, start));
+    parts.push_back(src);
+    if (!(end == size)) parts.push_back(slice(x, axis, end, size));
+    return concat(parts, axis);
+}
+Results select_scatter_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dim", x.type().rank());
+    Dim at = position(c.dim("index"), size_of(x, axis));
+    return {replaced(x, axis, at, unsqueeze(to(c.tensor("src"), c.type().dtype), axis))};
+}
+Results slice_scatter_(const Call& c) {
+    V x = self(c), src = to(c.tensor("src"), c.type().dtype);
+    int axis = c.axis("dim", x.type().rank());
+    Dim start = position(c.dim("start"), size_of(x, axis)), step = c.dim("step", 1), n = size_of(src, axis);
+    if (n == 0) return {x};
+    if (step == 1) return {replaced(x, axis, start, src)};
+    return {move_axis(scatter(move_axis(x, axis, 0), {steps(c.g, n, start, step)}, move_axis(src, axis, 0)), 0, axis)};
+}
+Results diagonal_scatter_(const Call& c) {
+    V x = self(c), src = to(c.tensor("src"), c.type().dtype);
+    int r = x.type().rank(), a = c.axis("dim1", r, 0), b = c.axis("dim2", r, 1);
+    if (a != 0 || b != 1) return {};
+    Dim n = src.type().shape.back();
+    return {scatter(x, diagonal_index(c.g, n, c.dim("offset")), move_axis(src, src.type().rank() - 1, 0))};
+}
+Results unfold_(const Call& c) {
+    V x = self(c);
+    int axis = c.axis("dimension", x.type().rank());
+    Dim n = c.shape()[static_cast<std::size_t>(axis)], size = c.dim("size");
+    V at = iota(c.g, DType::i64, {n, size}, 0) * number(c.g, {DType::i64, {n, size}}, c.dim("step")) + iota(c.g, DType::i64, {n, size}, 1);
+    return {move_axis(take(x, axis, at), axis + 1, x.type().rank())};
+}
+Results pixel_shuffle_(const Call& c) {
+    V x = self(c);
+    Shape s = x.type().shape;
+    auto r = s.size();
+    Dim f = c.dim("upscale_factor");
+    auto channels = s[r - 3].divided_by(f * f);
+    if (!channels) return {};
+    Shape split(s.begin(), s.end() - 3);
+    int k = static_cast<int>(split.size());
+    split.insert(split.end(), {*channels, f, f, s[r - 2], s[r - 1]});
+    auto order = axes_from_to(0, k);
+    for (int a : {0, 3, 1, 4, 2}) order.push_back(k + a);
+    return {reshape(permute(reshape(x, split), order), c.shape())};
 }
 }  // namespace
 
-const Table& view_rows() {
-    static const Table rows = {
-        {"view", same}, {"reshape", same}, {"_unsafe_view", same}, {"_reshape_alias", same}, {"flatten", same}, {"unflatten", same},
-        {"unsqueeze", same}, {"squeeze", same}, {"clone", same}, {"contiguous", same}, {"alias", same}, {"lift_fresh", same}, {"lift", same},
-        {"_to_copy", same}, {"to", same}, {"type_as", same}, {"_conj", same}, {"resolve_conj", same}, {"resolve_neg", same}, {"real", same},
-        {"detach", [](Call& c) -> std::optional<V> { return stop_grad(c.tensor("self")); }},
-        {"expand", broadcasted}, {"expand_as", broadcasted}, {"broadcast_to", broadcasted},
-        {"copy", [](Call& c) -> std::optional<V> { return c.operand("src", c.type().dtype, c.type().shape); }},
-        {"permute", [](Call& c) -> std::optional<V> {
-             V x = c.tensor("self");
-             auto axes = c.node.ints("dims");
-             for (int& a : axes) a += a < 0 ? x.type().rank() : 0;
-             return permute(x, axes);
-         }},
-        {"t", swapped}, {"transpose", swapped}, {"numpy_T", swapped},
-        {"slice", sliced},
-        {"select", selected},
-        {"narrow", [](Call& c) -> std::optional<V> {
-             V x = c.tensor("self");
-             int a = c.axis("dim", x.type().rank());
-             auto at = static_cast<std::size_t>(a);
-             if (c.maybe("start")) return {};
-             Dim start = from_end(c.node.dim("start"), x.type().shape[at]);
-             return slice(x, a, start, start + c.type().shape[at]);
-         }},
-        {"flip", [](Call& c) -> std::optional<V> {
-             V x = c.tensor("self");
-             for (int a : c.axes("dims", x.type().rank(), false)) x = flip(x, a);
-             return x;
-         }},
-        {"cat", concatenated}, {"concat", concatenated}, {"concatenate", concatenated}, {"stack", stacked},
-        {"constant_pad_nd", padded},
-        {"repeat", repeated},
-        {"zeros", filled(0)}, {"zeros_like", filled(0)}, {"new_zeros", filled(0)}, {"zero", filled(0)},
-        {"ones", filled(1)}, {"ones_like", filled(1)}, {"new_ones", filled(1)},
-        {"empty", filled(0)}, {"empty_like", filled(0)}, {"new_empty", filled(0)}, {"empty_strided", filled(0)}, {"new_empty_strided", filled(0)},
-        {"full", filled_with}, {"full_like", filled_with}, {"new_full", filled_with}, {"fill", filled_with}, {"scalar_tensor", filled_with},
-        {"arange", arange},
-        {"linspace", linspace},
+std::vector<Row> view_rows() {
+    return {
+        {"aten.view.default", reshape_}, {"aten.reshape.default", reshape_}, {"aten._unsafe_view.default", reshape_}, {"aten.flatten.using_ints", reshape_},
+        {"aten.unflatten.int", reshape_}, {"aten.view_as.default", reshape_}, {"aten.reshape_as.default", reshape_}, {"aten._reshape_alias.default", reshape_},
+        {"aten.unsqueeze.default", reshape_}, {"aten.squeeze.default", reshape_}, {"aten.squeeze.dim", reshape_}, {"aten.squeeze.dims", reshape_},
+        {"aten.ravel.default", reshape_}, {"aten.view_copy.default", reshape_}, {"aten.expand.default", expand_}, {"aten.expand_as.default", expand_},
+        {"aten.broadcast_to.default", expand_}, {"aten.expand_copy.default", expand_}, {"aten.permute.default", permute_}, {"aten.permute_copy.default", permute_},
+        {"aten.transpose.int", transpose_}, {"aten.swapaxes.default", transpose_}, {"aten.swapdims.default", transpose_}, {"aten.t.default", t_},
+        {"aten.numpy_T.default", t_}, {"aten.mT.default", t_}, {"aten.movedim.int", movedim_}, {"aten.select.int", select_},
+        {"aten.slice.Tensor", slice_}, {"aten.narrow.default", narrow_}, {"aten.flip.default", flip_}, {"aten.cat.default", cat_},
+        {"aten.concat.default", cat_}, {"aten.stack.default", stack_}, {"aten.split.Tensor", split_}, {"aten.split_with_sizes.default", split_},
+        {"aten.chunk.default", split_}, {"aten.unsafe_chunk.default", split_}, {"aten.unsafe_split.Tensor", split_}, {"aten.unbind.int", unbind_},
+        {"aten.constant_pad_nd.default", pad_}, {"aten.repeat.default", repeat_}, {"aten.tile.default", repeat_}, {"aten.repeat_interleave.self_int", repeat_interleave_},
+        {"aten.roll.default", roll_}, {"aten.diagonal.default", diagonal_}, {"aten.diag_embed.default", diag_embed_}, {"aten.select_scatter.default", select_scatter_},
+        {"aten.slice_scatter.default", slice_scatter_}, {"aten.diagonal_scatter.default", diagonal_scatter_}, {"aten.unfold.default", unfold_},
+        {"aten.pixel_shuffle.default", pixel_shuffle_},
     };
-    return rows;
 }
 
 }  // namespace heddle::aten

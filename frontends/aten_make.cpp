@@ -1,0 +1,88 @@
+// Tensors made of sizes and numbers. Law: they lie on no device; random ones stay calls.
+#include <algorithm>
+#include <cmath>
+
+#include "frontends/aten_rules.h"
+
+namespace heddle::aten {
+
+namespace {
+template <int value>
+Results filled(const Call& c) { return {lift(c.g, c.type(), value)}; }
+Results full_(const Call& c) { return {c.operand("fill_value", c.type())}; }
+Results scalar_tensor_(const Call& c) { return {c.scalar("s", c.type())}; }
+Results arange_(const Call& c) {
+    Type t = c.type();
+    V i = heddle::iota(c.g, is_float(t.dtype) ? Type{DType::i64, t.shape} : t, 0);
+    if (c.given("step") && c.number("step", 1) != 1) {
+        V step = c.scalar("step", t);
+        i = cast(i, t.dtype) * step;
+    }
+    i = cast(i, t.dtype);
+    if (c.given("start") && !(c.scalar_dtype("start") == DType::i64 && c.dim("start") == 0)) i = i + c.scalar("start", t);
+    return {i};
+}
+// From both ends towards the middle, as PyTorch computes it.
+Results linspace_(const Call& c) {
+    Type t = c.type();
+    if (!is_float(t.dtype) || std::holds_alternative<Ref>(*c.n.find("start")) || std::holds_alternative<Ref>(*c.n.find("end"))) return {};
+    Dim n = t.shape[0];
+    V start = c.scalar("start", t), end = c.scalar("end", t);
+    if (n == 1) return {start};
+    V i = heddle::iota(c.g, {DType::i64, t.shape}, 0), last = number(c.g, {DType::i64, t.shape}, n - 1);
+    V step = (end - start) / number(c.g, t, n - 1);
+    V low = lt(i * like(i, 2), last + like(last, 1));
+    return {select(low, start + cast(i, t.dtype) * step, end - cast(last - i, t.dtype) * step)};
+}
+Results eye_(const Call& c) {
+    V a = heddle::iota(c.g, {DType::i64, c.shape()}, 0), b = heddle::iota(c.g, {DType::i64, c.shape()}, 1);
+    return {eq(a, b)};
+}
+template <bool lower>
+Results triangle(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype);
+    int r = x.type().rank();
+    Type t{DType::i64, c.shape()};
+    V d = heddle::iota(c.g, t, r - 1) - heddle::iota(c.g, t, r - 2), k = number(c.g, t, c.dim("diagonal"));
+    return {select(lower ? le(d, k) : ge(d, k), x, zeros_like(x))};
+}
+// A constant tensor, values in row-major order: one value, a progression, or pieces side by side.
+Results literal(const Call& c) {
+    std::vector<double> v;
+    if (auto* reals = std::get_if<std::vector<double>>(c.n.find("values"))) v = *reals;
+    else
+        for (const Dim& d : c.dims("values")) v.push_back(static_cast<double>(d.value()));
+    if (v.empty()) return {lift(c.g, c.type(), 0)};
+    if (std::all_of(v.begin(), v.end(), [&](double x) { return x == v[0]; })) return {lift(c.g, c.type(), v[0])};
+    Type flat{c.type().dtype, {static_cast<std::int64_t>(v.size())}};
+    double step = v[1] - v[0];
+    bool progression = is_int(flat.dtype) && v.size() > 2;
+    for (std::size_t i = 1; i < v.size(); ++i) progression &= v[i] - v[i - 1] == step;
+    V all;
+    if (progression) {
+        all = heddle::iota(c.g, flat, 0);
+        if (step != 1) all = all * lift(c.g, flat, step);
+        if (v[0] != 0) all = all + lift(c.g, flat, v[0]);
+    } else {
+        std::vector<V> parts;
+        for (double x : v) parts.push_back(lift(c.g, {flat.dtype, {1}}, x));
+        all = concat(parts, 0);
+    }
+    return {reshape(all, c.shape())};
+}
+}  // namespace
+
+std::vector<Row> make_rows() {
+    return {
+        {"aten.zeros.default", filled<0>}, {"aten.zeros_like.default", filled<0>}, {"aten.new_zeros.default", filled<0>},
+        {"aten.ones.default", filled<1>}, {"aten.ones_like.default", filled<1>}, {"aten.new_ones.default", filled<1>},
+        {"aten.empty.memory_format", filled<0>}, {"aten.empty_like.default", filled<0>}, {"aten.new_empty.default", filled<0>},
+        {"aten.empty_strided.default", filled<0>}, {"aten.new_empty_strided.default", filled<0>}, {"aten._efficientzerotensor.default", filled<0>},
+        {"aten.full.default", full_}, {"aten.full_like.default", full_}, {"aten.new_full.default", full_}, {"aten.scalar_tensor.default", scalar_tensor_},
+        {"aten.arange.default", arange_}, {"aten.arange.start", arange_}, {"aten.arange.start_step", arange_}, {"aten.linspace.default", linspace_},
+        {"aten.eye.default", eye_}, {"aten.eye.m", eye_}, {"aten.tril.default", triangle<true>}, {"aten.triu.default", triangle<false>},
+        {"heddle.tensor", literal},
+    };
+}
+
+}  // namespace heddle::aten
