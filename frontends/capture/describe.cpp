@@ -4,27 +4,10 @@
 #include <ATen/core/jit_type.h>
 #include <fmt/format.h>
 
-#include "frontends/capture/recorder.h"
+#include "frontends/torch/host.h"
 
 namespace heddle {
 
-DType dtype_of(at::ScalarType t) {
-    switch (t) {
-        case at::kBool: return DType::b1;
-        case at::kInt: return DType::i32;
-        case at::kLong: return DType::i64;
-        case at::kHalf: return DType::f16;
-        case at::kBFloat16: return DType::bf16;
-        case at::kFloat: return DType::f32;
-        case at::kDouble: return DType::f64;
-        default: throw Error(fmt::format("capture: element type {}: not one of bool, int32, int64, float16, bfloat16, float32, float64", c10::toString(t)));
-    }
-}
-at::ScalarType scalar_type(DType t) {
-    constexpr at::ScalarType kTypes[] = {at::kBool, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble};
-    return kTypes[static_cast<int>(t)];
-}
-std::string device_text(const at::Tensor& t) { return t.device().str(); }
 Type type_of(const at::Tensor& t) {
     if (t.layout() != at::kStrided) throw Error("capture: a sparse tensor: only dense ones are known");
     Type type{dtype_of(t.scalar_type()), {}};

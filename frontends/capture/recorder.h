@@ -23,9 +23,4 @@ struct Recording {
 // each nonzero finds, so that sizes that depend on values differ between runs.
 Recording record(const Callable&, const std::vector<at::Tensor>& arguments, HostRead, const Recording* first, int extra_rows);
 
-// "cpu", "cuda:0"; "f32". dtype_of throws Error for element types heddle has no word for.
-std::string device_text(const at::Tensor&);
-DType dtype_of(at::ScalarType);
-at::ScalarType scalar_type(DType);
-
 }  // namespace heddle

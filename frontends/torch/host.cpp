@@ -45,14 +45,12 @@ public:
             return {in[0]};
         }
         std::vector<Array> results;
-        for (at::Tensor& t : run_call(n, operands, sizes)) {
-            at::Tensor dense = t.contiguous();
-            for (const Array& a : in)  // a view of arena memory would outlive its slot
-                if (a.data == dense.data_ptr() && dense.numel() > 0) dense = dense.clone();
-            results.push_back(owned(std::move(dense)));
-        }
+        for (at::Tensor& t : calls_.run(n, operands, sizes)) results.push_back(owned(t.contiguous()));
         return results;
     }
+
+private:
+    CallCache calls_;
 };
 }  // namespace
 

@@ -1,10 +1,16 @@
 // Schema in hand, each argument is turned from an attribute into what the op takes.
 #include "frontends/torch/ops_host.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/clone.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
 
 #include "frontends/torch/host.h"
 
@@ -19,82 +25,157 @@ c10::OperatorHandle handle_of(const std::string& name) {
     if (!h) throw Error(fmt::format("{}: this PyTorch has no such op", name));
     return *h;
 }
-c10::IValue scalar_value(const Attr& a, const Sizes& sizes) {
-    if (auto* d = std::get_if<Dim>(&a)) return d->eval(sizes);
+c10::TypePtr inner(c10::TypePtr t) {
+    if (auto optional = t->cast<c10::OptionalType>()) return optional->getElementType();
+    return t;
+}
+c10::TypeKind element(const c10::TypePtr& t) {
+    auto list = t->cast<c10::ListType>();
+    return list ? list->getElementType()->kind() : c10::TypeKind::AnyType;
+}
+// Arguments that hold no operand. Named sizes take their values from `sizes`.
+c10::IValue boxed(const c10::Argument& arg, const Attr& a, const Sizes& sizes) {
+    c10::TypePtr type = inner(arg.type()), real = inner(arg.real_type());
+    if (auto* s = std::get_if<std::string>(&a)) {
+        if (type->kind() == c10::TypeKind::StringType) return *s;
+        if (type->kind() == c10::TypeKind::DeviceObjType) return c10::Device(*s);
+        if (auto t = dtype_named(*s); t && real->kind() == c10::TypeKind::ScalarTypeType) return static_cast<std::int64_t>(scalar_type(*t));
+        if (arg.type()->kind() == c10::TypeKind::OptionalType) return {};  // layouts and memory formats: results are made dense anyway
+        throw Error(fmt::format("argument {}: \"{}\" has no meaning here", arg.name(), *s));
+    }
+    auto list = [&]<class T>(T, const auto& values, auto value) {
+        c10::List<T> v;
+        v.reserve(values.size());
+        for (const auto& x : values) v.push_back(static_cast<T>(value(x)));
+        return c10::IValue(std::move(v));
+    };
+    if (auto* dims = std::get_if<std::vector<Dim>>(&a)) {
+        auto value = [&](const Dim& d) { return d.eval(sizes); };
+        if (element(type) == c10::TypeKind::FloatType) return list(double(), *dims, value);
+        if (element(type) == c10::TypeKind::BoolType) return list(bool(), *dims, value);
+        return list(std::int64_t(), *dims, value);
+    }
+    if (auto* reals = std::get_if<std::vector<double>>(&a)) return list(double(), *reals, [](double x) { return x; });
+    if (auto* d = std::get_if<Dim>(&a)) {
+        std::int64_t v = d->eval(sizes);
+        if (type->kind() == c10::TypeKind::FloatType) return static_cast<double>(v);
+        if (type->kind() == c10::TypeKind::BoolType) return v != 0;
+        if (type->kind() == c10::TypeKind::ListType) return list(std::int64_t(), std::vector<std::int64_t>{v}, [](std::int64_t x) { return x; });
+        return v;
+    }
     if (auto* v = std::get_if<double>(&a)) return *v;
     if (auto* b = std::get_if<bool>(&a)) return *b;
     return {};
 }
-c10::IValue argument(const c10::Argument& arg, const Attr& a, const std::vector<at::Tensor>& in, const Sizes& sizes) {
-    c10::TypePtr type = arg.type();
-    if (auto optional = type->cast<c10::OptionalType>()) {
-        if (std::holds_alternative<None>(a)) return {};
-        type = optional->getElementType();
+bool has_names(const Attr& a) {
+    if (auto* d = std::get_if<Dim>(&a)) return !d->is_const();
+    if (auto* v = std::get_if<std::vector<Dim>>(&a)) return std::any_of(v->begin(), v->end(), [](const Dim& d) { return !d.is_const(); });
+    return false;
+}
+// An op whose results are of this node's dtypes and lie in memory of their own.
+void settle(std::vector<at::Tensor>& results, const Node& n, const std::vector<at::Tensor>& operands) {
+    for (std::size_t k = 0; k < results.size(); ++k) {
+        at::Tensor& t = results[k];
+        if (!t.defined() || k > n.more.size()) continue;
+        DType want = k == 0 ? n.type.dtype : n.more[k - 1].dtype;
+        if (t.scalar_type() != scalar_type(want)) t = t.to(scalar_type(want));
+        if (std::any_of(operands.begin(), operands.end(), [&](const at::Tensor& o) { return o.defined() && t.is_alias_of(o); })) t = t.clone();
     }
-    if (auto* r = std::get_if<Ref>(&a)) return r->operand < 0 ? c10::IValue() : c10::IValue(in.at(static_cast<std::size_t>(r->operand)));
-    if (auto* refs = std::get_if<std::vector<Ref>>(&a)) {
-        auto list = type->cast<c10::ListType>();
-        if (list && list->getElementType()->kind() == c10::TypeKind::OptionalType) {
-            c10::List<std::optional<at::Tensor>> v;
-            for (const Ref& r : *refs) v.push_back(r.operand < 0 ? std::nullopt : std::optional(in.at(static_cast<std::size_t>(r.operand))));
-            return v;
-        }
-        c10::List<at::Tensor> v;
-        for (const Ref& r : *refs) v.push_back(in.at(static_cast<std::size_t>(r.operand)));
-        return v;
-    }
-    if (auto* s = std::get_if<std::string>(&a)) {
-        if (type->kind() == c10::TypeKind::StringType) return *s;
-        if (type->kind() == c10::TypeKind::DeviceObjType) return c10::Device(*s);
-        if (auto t = dtype_named(*s)) return static_cast<std::int64_t>(scalar_type(*t));
-        return {};  // layouts, memory formats and generators: the op's own choice
-    }
-    if (auto* dims = std::get_if<std::vector<Dim>>(&a)) {
-        auto list = type->cast<c10::ListType>();
-        if (list && list->getElementType()->kind() == c10::TypeKind::FloatType) {
-            c10::List<double> v;
-            for (const Dim& d : *dims) v.push_back(static_cast<double>(d.eval(sizes)));
-            return v;
-        }
-        if (list && list->getElementType()->kind() == c10::TypeKind::BoolType) {
-            c10::List<bool> v;
-            for (const Dim& d : *dims) v.push_back(d.eval(sizes) != 0);
-            return v;
-        }
-        c10::List<std::int64_t> v;
-        for (const Dim& d : *dims) v.push_back(d.eval(sizes));
-        return v;
-    }
-    if (auto* reals = std::get_if<std::vector<double>>(&a)) {
-        c10::List<double> v;
-        for (double x : *reals) v.push_back(x);
-        return v;
-    }
-    c10::IValue v = scalar_value(a, sizes);
-    if (type->kind() == c10::TypeKind::FloatType && v.isInt()) return static_cast<double>(v.toInt());
-    if (type->kind() == c10::TypeKind::BoolType && v.isInt()) return v.toInt() != 0;
-    return v;
+}
+at::Tensor literal(const Node& n, const Sizes& sizes) {
+    std::vector<std::int64_t> shape;
+    for (const Dim& d : n.type.shape) shape.push_back(d.eval(sizes));
+    at::Tensor t = at::empty(shape, at::kDouble);
+    double* p = t.data_ptr<double>();
+    if (auto* reals = std::get_if<std::vector<double>>(n.find("values"))) std::copy(reals->begin(), reals->end(), p);
+    else
+        for (const Dim& d : std::get<std::vector<Dim>>(*n.find("values"))) *p++ = static_cast<double>(d.value());
+    return t.to(scalar_type(n.type.dtype));
 }
 }  // namespace
 
-std::vector<at::Tensor> run_call(const Node& n, const std::vector<at::Tensor>& in, const Sizes& sizes) {
-    if (n.is(Op::dot)) return {n.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
-    auto op = handle_of(n.text("name"));
-    torch::jit::Stack stack;
-    for (const c10::Argument& arg : op.schema().arguments()) {
-        if (const Attr* a = n.find(arg.name())) stack.push_back(argument(arg, *a, in, sizes));
-        else if (arg.default_value()) stack.push_back(*arg.default_value());
-        else if (arg.type()->kind() == c10::TypeKind::OptionalType) stack.emplace_back();
-        else throw Error(fmt::format("{}: argument {} is missing", n.text("name"), arg.name()));
+struct PreparedCall::Parts {
+    Node node;
+    std::optional<c10::OperatorHandle> op;            // none: dot and heddle.tensor
+    torch::jit::Stack stack;                          // arguments that stay
+    struct Late {
+        std::size_t at;
+        const Attr* attr;                             // of `node`
+        const c10::Argument* argument;
+        bool optional_list;
+    };
+    std::vector<Late> late;                           // operands, lists of operands, named sizes
+};
+
+PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
+    Parts& p = *parts_;
+    p.node = n;
+    if (n.is(Op::dot) || n.text("name") == "heddle.tensor") return;
+    p.op = handle_of(n.text("name"));
+    for (const c10::Argument& arg : p.op->schema().arguments()) {
+        const Attr* a = p.node.find(arg.name());
+        if (!a) {
+            if (arg.default_value()) p.stack.push_back(*arg.default_value());
+            else if (arg.type()->kind() == c10::TypeKind::OptionalType) p.stack.emplace_back();
+            else throw Error(fmt::format("{}: argument {} is missing", n.text("name"), arg.name()));
+        } else if (std::holds_alternative<Ref>(*a) || std::holds_alternative<std::vector<Ref>>(*a) || has_names(*a)) {
+            auto list = inner(arg.type())->cast<c10::ListType>();
+            p.late.push_back({p.stack.size(), a, &arg, list && list->getElementType()->kind() == c10::TypeKind::OptionalType});
+            p.stack.emplace_back();
+        } else {
+            p.stack.push_back(boxed(arg, *a, {}));
+        }
     }
-    op.callBoxed(stack);
+}
+PreparedCall::~PreparedCall() = default;
+bool PreparedCall::is(const Node& n) const { return parts_->node.op == n.op && parts_->node.attrs == n.attrs && parts_->node.type == n.type; }
+
+std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    const Parts& p = *parts_;
+    at::AutoDispatchBelowADInplaceOrView below;
+    if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
+    if (!p.op) return {literal(p.node, sizes)};
+    torch::jit::Stack stack = p.stack;
+    auto operand = [&](Ref r) { return in.at(static_cast<std::size_t>(r.operand)); };
+    for (const auto& late : p.late) {
+        c10::IValue& v = stack[late.at];
+        if (auto* r = std::get_if<Ref>(late.attr)) {
+            if (r->operand >= 0) v = operand(*r);
+        } else if (auto* refs = std::get_if<std::vector<Ref>>(late.attr)) {
+            if (late.optional_list) {
+                c10::List<std::optional<at::Tensor>> list;
+                for (Ref x : *refs) list.push_back(x.operand < 0 ? std::nullopt : std::optional(operand(x)));
+                v = std::move(list);
+            } else {
+                c10::List<at::Tensor> list;
+                for (Ref x : *refs) list.push_back(operand(x));
+                v = std::move(list);
+            }
+        } else {
+            v = boxed(*late.argument, *late.attr, sizes);
+        }
+    }
+    p.op->callBoxed(stack);
     std::vector<at::Tensor> results;
     for (const c10::IValue& v : stack) {
         if (v.isTensor()) results.push_back(v.toTensor());
         else if (v.isTensorList())
             for (const at::Tensor& t : v.toTensorVector()) results.push_back(t);
     }
+    settle(results, p.node, in);
     return results;
 }
+
+std::vector<at::Tensor> CallCache::run(const Node& n, const std::vector<at::Tensor>& in, const Sizes& sizes) {
+    std::shared_ptr<const PreparedCall> call;
+    {
+        std::lock_guard lock(mutex_);
+        auto& known = calls_[&n];
+        if (!known || !known->is(n)) known = std::make_shared<PreparedCall>(n);
+        call = known;
+    }
+    return (*call)(in, sizes);
+}
+std::vector<at::Tensor> run_call(const Node& n, const std::vector<at::Tensor>& in, const Sizes& sizes) { return PreparedCall(n)(in, sizes); }
 
 }  // namespace heddle
