@@ -5,11 +5,15 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <array>
+
 #include "frontends/torch/ops_host.h"
 
 namespace heddle {
 
 namespace {
+constexpr std::array<at::ScalarType, 7> kTypes = {at::kBool, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble};
+
 Array owned(at::Tensor t) {
     Array a;
     a.dtype = dtype_of(t.scalar_type());
@@ -54,6 +58,12 @@ private:
 };
 }  // namespace
 
+at::ScalarType scalar_type(DType t) { return kTypes[static_cast<std::size_t>(t)]; }
+DType dtype_of(at::ScalarType t) {
+    for (std::size_t k = 0; k < kTypes.size(); ++k)
+        if (kTypes[k] == t) return static_cast<DType>(k);
+    throw Error(fmt::format("element type {}: heddle has no word for it; convert to bool, int32, int64, float16, bfloat16, float32 or float64", c10::toString(t)));
+}
 Array array_of(const at::Tensor& t) { return owned(t.contiguous()); }
 at::Tensor tensor_of(const Array& a) {
     if (a.owner) {

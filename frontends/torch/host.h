@@ -3,11 +3,12 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include "frontends/capture/recorder.h"
 #include "runtime/host.h"
 
 namespace heddle {
 
+at::ScalarType scalar_type(DType);
+DType dtype_of(at::ScalarType);                    // throws Error for element types heddle has no word for
 Array array_of(const at::Tensor&);                 // dense row-major: copies only if the tensor is not
 at::Tensor tensor_of(const Array&);                // the owner, or a view of the memory
 
