@@ -18,7 +18,7 @@ struct Call {
     const Type& type(std::size_t result = 0) const { return result == 0 ? n.type : n.more.at(result - 1); }
     const Shape& shape() const { return n.type.shape; }
     bool given(std::string_view name) const;                        // present and not None
-    V tensor(std::string_view name) const;                          // none() if None
+    V tensor(std::string_view name) const;                          // none() if None or a number
     std::vector<V> tensors(std::string_view name) const;            // none() for each None
     Dim dim(std::string_view name, Dim otherwise = 0) const;
     double number(std::string_view name, double otherwise = 0) const;

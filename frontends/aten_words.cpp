@@ -14,7 +14,7 @@ bool Call::given(std::string_view name) const {
 V Call::tensor(std::string_view name) const {
     if (!given(name)) return none();
     auto* r = std::get_if<Ref>(n.find(name));
-    if (!r) throw Error(fmt::format("argument {} is no tensor", name));
+    if (!r) return none();
     return in.at(static_cast<std::size_t>(r->operand));
 }
 std::vector<V> Call::tensors(std::string_view name) const {

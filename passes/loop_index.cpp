@@ -47,6 +47,9 @@ Val IndexBuilder::value(Value v, int at_least) {
         v.varies_outer |= at_(i).varies_outer, v.varies_last |= at_(i).varies_last, v.varies_inner |= at_(i).varies_inner;
         if (v.what == What::load) break;  // a predicate changes no address
     }
+    // What memory holds has no known step, whatever its address does.
+    for (Val i : v.in)
+        if (v.what == What::map && at_(i).what == What::load && (at_(i).varies_last || at_(i).varies_inner)) integer_map = false;
     for (auto [step, varies] : {std::pair{&Value::step_last, v.varies_last}, std::pair{&Value::step_inner, v.varies_inner}}) {
         if (!varies) {
             v.*step = 0;

@@ -135,11 +135,13 @@ void Kernel::launch(std::int64_t grid, int block, std::size_t shared_bytes, Stre
     if (grid == 0) return;
     const Driver& d = working();
     if (!function_) throw Error("cuLaunchKernel: no kernel");
-    if (grid < 0 || grid >= (std::int64_t{1} << 31)) throw Error(fmt::format("cuLaunchKernel: {}: a grid of {} blocks, expected less than 2^31", name_, grid));
+    if (grid < 0 || grid >= (std::int64_t{1} << 31))
+        throw Error(fmt::format("cuLaunchKernel: {}: a grid of {} blocks, expected less than 2^31", name_, grid));
     if (shared_bytes > 48 * 1024)
         d.check(d.function_set(function_, 8, static_cast<int>(shared_bytes)), "cuFuncSetAttribute", name_);  // opt in
-    d.check(d.launch(function_, static_cast<unsigned>(grid), 1, 1, static_cast<unsigned>(block), 1, 1, static_cast<unsigned>(shared_bytes), stream,
-                     args, nullptr), "cuLaunchKernel", name_);
+    int rc = d.launch(function_, static_cast<unsigned>(grid), 1, 1, static_cast<unsigned>(block), 1, 1,
+                      static_cast<unsigned>(shared_bytes), stream, args, nullptr);
+    if (rc != 0) d.check(rc, "cuLaunchKernel", name_);
 }
 
 void clear_async(void* memory, std::size_t bytes, Stream stream) {

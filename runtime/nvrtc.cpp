@@ -91,8 +91,8 @@ std::vector<std::string> site_packages() {
     std::vector<std::string> found;
     for (const fs::path& e : environments)
         for (const fs::path& python : entries(e / "lib", "python3"))
-            if (fs::path p = python / "site-packages"; fs::is_directory(p, none) && std::find(found.begin(), found.end(), p.string()) == found.end())
-                found.push_back(p.string());
+            if (fs::path p = python / "site-packages"; fs::is_directory(p, none))
+                if (std::find(found.begin(), found.end(), p.string()) == found.end()) found.push_back(p.string());
     return found;
 }
 
@@ -188,7 +188,8 @@ std::shared_ptr<const Binary> Nvrtc::compile(const CudaText& source, const std::
     return cache_.emplace(std::move(key), std::move(binary)).first->second;
 }
 
-std::vector<std::shared_ptr<const Binary>> Nvrtc::compile(const std::vector<CudaText>& texts, const std::string& arch, const NvrtcOptions& o, int threads) {
+std::vector<std::shared_ptr<const Binary>> Nvrtc::compile(const std::vector<CudaText>& texts, const std::string& arch,
+                                                          const NvrtcOptions& o, int threads) {
     std::vector<std::shared_ptr<const Binary>> results(texts.size());
     std::vector<std::exception_ptr> errors(texts.size());
     std::atomic<std::size_t> next = 0;
@@ -214,7 +215,8 @@ std::optional<Resources> parse_ptxas(const std::string& log) {
     bool any = false;
     auto most = [&](int& field, const char* pattern) {
         std::regex re(pattern);
-        for (std::sregex_iterator i(log.begin(), log.end(), re), end; i != end; ++i) field = std::max(field, std::stoi((*i)[1])), any = true;
+        for (std::sregex_iterator i(log.begin(), log.end(), re), end; i != end; ++i)
+            field = std::max(field, std::stoi((*i)[1])), any = true;
     };
     most(r.registers, R"(Used (\d+) registers)");
     most(r.stack, R"((\d+) bytes stack frame)");

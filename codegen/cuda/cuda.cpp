@@ -1,330 +1,13 @@
-// Loop nests to CUDA text. Law: one value, one statement, in the order given; a value used once in its own scope may be written
-// in place. Names and trailing comments carry the user's names and source lines.
+// A launch as one kernel: its arguments, its nests side by side, the prelude above them.
 #include "codegen/cuda/cuda.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 
-#include "codegen/cuda/index.h"
-#include "codegen/cuda/prelude.h"
+#include "codegen/cuda/writer.h"
 
 namespace heddle {
-
-using loop::Val, loop::Value, loop::What;
-
-namespace {
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
-
-// Identifiers that are taken: words of C++ and CUDA, of the prelude, and what was handed out before.
-class Names {
-public:
-    std::string fresh(std::string_view wish) {
-        std::string s;
-        for (char c : wish) s += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
-        if (s.empty() || std::isdigit(static_cast<unsigned char>(s[0]))) s = "_" + s;
-        while (reserved(s) || !taken_.insert(s).second) s += "_";
-        return s;
-    }
-
-private:
-    static bool reserved(const std::string& s) {
-        static constexpr std::string_view kWords =
-            " alignas alignof and asm auto bitand bitor bool break case catch char class compl concept const constexpr continue "
-            "decltype default delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline "
-            "int long mutable namespace new noexcept not nullptr operator or private protected public register requires return "
-            "short signed sizeof static static_assert struct switch template this throw true try typedef typeid typename union "
-            "unsigned using virtual void volatile while xor block blocks lane live point points part i64 index_t HD heddle "
-            "threadIdx blockIdx blockDim gridDim warpSize signbit isnan isinf fmod copysign add_to from_f16 to_f16 from_bf16 "
-            "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS floordiv_real all_sum all_prod all_amax all_amin NULL ";
-        bool row = s.ends_with('_') && (op_named(s) || op_named(s.substr(0, s.size() - 1)));
-        return row || cuda::is_vocabulary(s) || kWords.find(" " + s + " ") != std::string_view::npos;
-    }
-    std::set<std::string> taken_;
-};
-
-// A size as a C expression over the size arguments.
-std::string expr(const Dim& d) {
-    std::string s;
-    for (const Dim::Term& t : d.terms()) {
-        std::string product = t.names.empty() || (t.coef != 1 && t.coef != -1) ? fmt::format("{}", t.coef < 0 ? -t.coef : t.coef) : "";
-        for (const std::string& name : t.names) product += (product.empty() ? "" : " * ") + name;
-        s += (s.empty() ? (t.coef < 0 ? "-" : "") : t.coef < 0 ? " - " : " + ") + product;
-    }
-    return s.empty() ? "0" : s;
-}
-// The same over the names that the arguments have in the text.
-std::string expr(const Dim& d, const std::map<std::string, std::string>& names) {
-    std::map<std::string, Dim> to;
-    for (const auto& [from, name] : names) to.emplace(from, Dim::symbol(name));
-    return expr(d.substitute(to));
-}
-bool is_name(std::string_view s) {
-    return std::all_of(s.begin(), s.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; });
-}
-
-enum class Scope : std::uint8_t { uniform, point, body };
-
-// Writes the body of one nest.
-class Writer {
-public:
-    Writer(const loop::Nest& n, int threads, cuda::Uses& uses, Names names, const std::map<Id, std::string>& buffers,
-           const std::map<std::string, std::string>& sizes)
-        : n_(n), threads_(threads), group_(n.schedule.lanes_inner ? n.schedule.group : 1), uses_(uses), names_(std::move(names)),
-          buffers_(buffers), sizes_(sizes), index_(cuda::index_types(n)), text_(n.values.size()), users_(n.values.size()) {
-        for (int i = 0; i < static_cast<int>(n.values.size()); ++i)
-            for (Val o : value(i).in)
-                if (o >= 0) ++users_[at(o)], user_.emplace(o, i);
-        auto outside = [&](Val o) { if (o >= 0) users_[at(o)] += 2; };
-        for (Val o : n.outer_sizes) outside(o);
-        for (const loop::Phase& p : n.phases) outside(p.size);
-        for (Val v : n.uniform) scope_[v] = 0;
-        int scope = 1;
-        for (Val v : n.prologue) scope_[v] = scope;
-        for (const loop::Phase& p : n.phases) {
-            ++scope;
-            for (Val v : p.body) scope_[v] = scope;
-            ++scope;
-            for (Val v : p.after) scope_[v] = scope;
-        }
-    }
-
-
-    std::string write() {
-        for (Val v : n_.uniform) statement(v, Scope::uniform);
-        place();
-        for (Val v : n_.prologue) statement(v, Scope::point);
-        for (const loop::Phase& p : n_.phases) phase(p);
-        return std::move(out_);
-    }
-    const std::vector<Dim>& limits() const { return index_.limits; }
-
-private:
-    const Value& value(Val v) const { return n_.values[at(v)]; }
-    template <class... A>
-    void line(fmt::format_string<A...> f, A&&... a) {
-        out_ += std::string(at(indent_), ' ') + fmt::format(f, std::forward<A>(a)...) + "\n";
-    }
-
-    bool shares_address(const Value& v) const { return v.what == What::accumulate && !value(v.in[0]).varies_outer; }
-    bool runs_along() const {
-        return group_ > 1 || std::any_of(n_.values.begin(), n_.values.end(), [&](const Value& v) { return shares_address(v); });
-    }
-
-    // Which point this thread is at.
-    void place() {
-        along_ = runs_along();
-        std::string here = fmt::format("block * {} + (int)threadIdx.x", threads_);
-        if (group_ > 1) {
-            line("const int lane = threadIdx.x % {};", group_);
-            here = fmt::format("({}) / {}", here, group_);
-        }
-        std::string points = expr(numel(n_.outer), sizes_);
-        if (along_) {
-            line("const bool live = {} < {};", here, points);
-            line("const index_t point = live ? {} : 0;", here);
-        } else {
-            line("const index_t point = {};", here);
-            line("if (point >= {}) return;", points);
-        }
-        axes_.assign(n_.outer.size(), "");
-        Dim after = 1;  // points per step of the axis
-        for (std::size_t axis = n_.outer.size(); axis-- > 0; after = after * n_.outer[axis]) {
-            auto here_too = [&](const Value& v) { return v.what == What::outer && at(v.index) == axis; };
-            if (std::none_of(n_.values.begin(), n_.values.end(), here_too)) continue;
-            axes_[axis] = names_.fresh(fmt::format("i{}", axis));
-            std::string by = after == 1 ? "" : " / " + factor(after), within = axis == 0 ? "" : " % " + factor(n_.outer[axis]);
-            line("const index_t {} = point{}{};", axes_[axis], by, within);
-        }
-    }
-    std::string factor(const Dim& d) const {
-        std::string s = expr(d, sizes_);
-        return is_name(s) ? s : "(" + s + ")";
-    }
-
-    void phase(const loop::Phase& p) {
-        HEDDLE_CHECK(!p.ordered || group_ == 1, "an ordered phase can't be shared by a group of threads");
-        for (int f : p.folds) {
-            const loop::Fold& fold = n_.folds[at(f)];
-            folds_[f] = names_.fresh(fmt::format("{}{}", def(fold.op).name, f));
-            line("{} {} = {};", cuda::type(fold.dtype), folds_[f], cuda::literal(fold.dtype, fold.init));
-        }
-        for (int c : p.carries) {
-            const loop::Carry& carry = n_.carries[at(c)];
-            carries_[c] = names_.fresh(fmt::format("carry{}", c));
-            line("{} {} = {};", cuda::type(carry.dtype), carries_[c], cuda::literal(carry.dtype, carry.init));
-        }
-        inner_ = names_.fresh("j");
-        std::string count = expr(p.extent, sizes_);
-        std::string first = group_ > 1 ? "lane" : "0", step = group_ > 1 ? fmt::format("{} += {}", inner_, group_) : "++" + inner_;
-        if (p.reverse) {
-            first = count + " - 1" + (group_ > 1 ? " - lane" : "");
-            step = group_ > 1 ? fmt::format("{} -= {}", inner_, group_) : "--" + inner_;
-        }
-        line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
-        indent_ += 2;
-        for (Val v : p.body) statement(v, Scope::body);
-        for (Val v : p.body)
-            if (value(v).what == What::carry_step) line("{} = {};", carries_[value(v).index], bare(value(v).in[0]));
-        indent_ -= 2;
-        line("}}");
-        if (group_ > 1)
-            for (int f : p.folds) {
-                uses_.groups.insert(n_.folds[at(f)].op), uses_.rows.insert(n_.folds[at(f)].op);
-                line("{0} = all_{1}<{2}>({0});", folds_[f], def(n_.folds[at(f)].op).name, group_);
-            }
-        for (Val v : p.after) statement(v, Scope::point);
-    }
-
-    // ---- operands
-    bool narrow(Val v) const { return index_.narrow[at(v)] != 0; }
-    std::string type_of(Val v) const { return narrow(v) ? "index_t" : cuda::type(value(v).dtype); }
-    std::string bare(Val v) const {
-        const Value& x = value(v);
-        switch (x.what) {
-            case What::constant: return x.dtype == DType::i64 && narrow(v) ? cuda::literal(DType::i32, x.imm) : cuda::literal(x.dtype, x.imm);
-            case What::size: return sizes_.at(n_.sizes[at(x.index)]);
-            case What::outer: return axes_[at(x.index)];
-            case What::inner: return inner_;
-            case What::fold: return folds_.at(x.index);
-            default:
-                HEDDLE_CHECK(!text_[at(v)].empty(), "a value is used before it is defined");
-                return text_[at(v)];
-        }
-    }
-    static bool atom(const std::string& s) {
-        return is_name(s) || (s.front() == '(' && s.find(')') == s.size() - 1) || (s.ends_with(')') && is_name(s.substr(0, s.find('('))) && s.find(')') == s.size() - 1);
-    }
-    std::string operand(Val v) const {
-        std::string s = bare(v);
-        return atom(s) ? s : "(" + s + ")";
-    }
-    // Operands of one map that are 64-bit integers agree in width.
-    std::string operand(Val v, bool wide, Op user) const {
-        const Value& x = value(v);
-        bool product = x.what == What::map && x.op == Op::mul && (user == Op::add || user == Op::sub);  // binds closer already
-        if (x.dtype != DType::i64) return product ? bare(v) : operand(v);
-        if (x.what == What::constant) return cuda::literal(wide ? DType::i64 : DType::i32, x.imm);
-        if (narrow(v) == !wide) return product ? bare(v) : operand(v);
-        return (wide ? "(i64)" : "(index_t)") + operand(v);
-    }
-    std::string map(Val v) {
-        const Value& x = value(v);
-        bool wide = x.dtype == DType::i64 ? !narrow(v) : std::any_of(x.in.begin(), x.in.end(), [&](Val o) {
-            return value(o).dtype == DType::i64 && value(o).what != What::constant && !narrow(o);
-        });
-        if (x.op == Op::cast) return cast(v, x);
-        uses_.rows.insert(x.op);
-        std::string in[3];
-        for (std::size_t k = 0; k < x.in.size(); ++k) in[k] = operand(x.in[k], wide, x.op);
-        if (narrow(v) && (x.op == Op::floordiv || x.op == Op::mod)) {  // an index; negative only where a predicate holds off the access
-            return fmt::format("{} {} {}", in[0], x.op == Op::mod ? "%" : "/", in[1]);
-        }
-        return cuda::apply(def(x.op), in[0], in[1], in[2]);
-    }
-    std::string cast(Val v, const Value& x) {
-        std::string to = fmt::format("({}){}", type_of(v), operand(x.in[0]));
-        if (x.dtype != DType::f16 && x.dtype != DType::bf16) return to;
-        uses_.converted.insert(x.dtype);  // the one place where a narrow float rounds without being stored
-        return cuda::from_stored(x.dtype, cuda::to_stored(x.dtype, to));
-    }
-
-    // ---- statements
-    std::string element(const Value& v) { return fmt::format("{}[{}]", buffers_.at(buffer(v).id), bare(v.in[0])); }
-    const loop::Buffer& buffer(const Value& v) {
-        const loop::Buffer& b = n_.buffers[at(v.index)];
-        if (b.dtype == DType::f16 || b.dtype == DType::bf16) uses_.converted.insert(b.dtype);
-        return b;
-    }
-    std::string comment(const Value& v) {
-        if (v.loc.empty() || v.loc == loc_) return "";
-        loc_ = v.loc;
-        std::string s = "  // " + v.loc;
-        std::replace_if(s.begin(), s.end(), [](char c) { return c == '\n' || c == '\\'; }, ' ');  // stays one line
-        return s;
-    }
-    bool written_in_place(Val v) {
-        const Value& x = value(v);
-        if (users_[at(v)] != 1 || x.what != What::map || text_[at(v)].size() > 48) return false;
-        if (x.op == Op::cast ? is_float(x.dtype) && !is_float(value(x.in[0]).dtype) : !cuda::in_place(def(x.op))) return false;
-        Val user = user_.at(v);
-        if (value(user).what == What::carry_step || value(user).what == What::accumulate) return false;
-        if (!x.loc.empty() && x.loc != value(user).loc) return false;  // a line of its own for its comment
-        bool arithmetic_on_bool = x.dtype == DType::b1 && value(x.in[0]).dtype == DType::b1;       // 1 + 1 is true only once stored
-        return scope_.contains(v) && scope_.at(v) == scope_.at(user) && !arithmetic_on_bool;
-    }
-    // What guards a side effect: empty, or the condition under which this thread is the one to do it.
-    std::string owner(Scope scope) const {
-        if (group_ > 1) return scope == Scope::body ? "live" : "live && lane == 0";
-        return along_ ? "live" : "";
-    }
-    void effect(Scope scope, const std::string& what, const std::string& note) {
-        std::string guard = owner(scope);
-        line("{}{};{}", guard.empty() ? "" : "if (" + guard + ") ", what, note);
-    }
-
-    void statement(Val v, Scope scope) {
-        const Value& x = value(v);
-        switch (x.what) {
-            case What::constant: case What::size: case What::outer: case What::inner: case What::fold: case What::carry_step: return;
-            case What::map: text_[at(v)] = map(v); break;
-            case What::carry: text_[at(v)] = carries_.at(x.index); break;
-            case What::load: {
-                std::string e = element(x);
-                if (narrow(v)) e = "(index_t)" + e;
-                e = cuda::from_stored(buffer(x).dtype, e);
-                if (x.in.size() > 1 && x.in[1] >= 0) e = fmt::format("{} ? {} : {}", operand(x.in[1]), e, cuda::literal(narrow(v) ? DType::i32 : x.dtype, 0));
-                text_[at(v)] = e;
-                break;
-            }
-            case What::store:
-                return effect(scope, fmt::format("{} = {}", element(x), cuda::to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
-            case What::accumulate: return accumulate(v, x, scope);
-            case What::fold_step: {
-                const std::string& f = folds_.at(x.index);
-                uses_.rows.insert(x.op);
-                return line("{} = {};{}", f, cuda::apply(def(x.op), f, operand(x.in[0])), comment(x));
-            }
-        }
-        if (written_in_place(v)) return;
-        std::string name = names_.fresh(fmt::format("{}{}", x.name.empty() ? "v" : x.name + "_", v));
-        line("const {} {} = {};{}", type_of(v), name, text_[at(v)], comment(x));
-        text_[at(v)] = name;
-    }
-
-    void accumulate(Val v, const Value& x, Scope scope) {
-        DType t = buffer(x).dtype;
-        uses_.atomics.insert(t);
-        std::string add = t == DType::f16 || t == DType::bf16 ? fmt::format("add_to_{}", name(t)) : "add_to", sum = bare(x.in[1]);
-        if (!shares_address(x) || (group_ > 1 && scope == Scope::body))
-            return effect(scope, fmt::format("{}(&{}, {})", add, element(x), sum), comment(x));
-        // All threads hit one address: they meet first, those of the block, or inside a loop those of the warp.
-        uses_.groups.insert(Op::sum), uses_.rows.insert(Op::sum);
-        int meet = scope == Scope::body ? 32 : threads_;
-        std::string total = names_.fresh(fmt::format("total{}", v)), type = cuda::type(value(x.in[1]).dtype);
-        line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", type, total, meet, owner(scope), operand(x.in[1]), comment(x));
-        line("if (threadIdx.x{} == 0) {}(&{}, {});", meet == threads_ ? "" : " % 32", add, element(x), total);
-    }
-
-    const loop::Nest& n_;
-    int threads_, group_, indent_ = 2;
-    cuda::Uses& uses_;
-    Names names_;
-    const std::map<Id, std::string>& buffers_;
-    const std::map<std::string, std::string>& sizes_;
-    cuda::Index index_;
-    std::vector<std::string> text_, axes_;
-    std::vector<int> users_;          // how many operands name a value
-    std::map<Val, Val> user_;         // the first of them
-    std::map<Val, int> scope_;
-    std::map<int, std::string> folds_, carries_;
-    std::string inner_, out_, loc_;
-    bool along_ = false;
-};
-
-}  // namespace
 
 std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
     std::int64_t group = n.schedule.lanes_inner ? n.schedule.group : 1;
@@ -341,10 +24,10 @@ bool CudaSource::fits_narrow(const Sizes& s) const {
 
 CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nests, const CudaOptions& options) {
     CudaSource r;
-    Names names;
+    cuda::Names names;
     r.kernel = names.fresh(name);
     std::map<Id, std::string> buffer_name;
-    std::map<std::string, std::string> size_name;
+    cuda::SizeNames size_name;
     std::vector<loop::Buffer> buffers;
     for (const loop::Nest& n : nests) {
         int group = n.schedule.lanes_inner ? n.schedule.group : 1;
@@ -372,57 +55,56 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
         HEDDLE_CHECK(r.threads % 32 == 0 && r.threads <= 1024 && group >= 1 && (group & (group - 1)) == 0 && r.threads % group == 0,
                      fmt::format("{}: {} threads per block can't be cut into groups of {}", name, r.threads, group));
 
-    auto parameters = [&](const loop::Nest* only) {
+    // The arguments of the kernel or of one nest, in the kernel's order, as parameters or by name alone.
+    auto arguments = [&](const loop::Nest* only, bool typed) {
         std::string s;
-        auto add = [&](const std::string& p) { s += (s.empty() ? "" : ", ") + p; };
-        for (const loop::Buffer& b : buffers) {
-            bool used = !only || std::any_of(only->buffers.begin(), only->buffers.end(), [&](const loop::Buffer& o) { return o.id == b.id; });
-            if (used) add(fmt::format("{}{}* __restrict__ {}", b.written || b.accumulated ? "" : "const ", cuda::stored(b.dtype), buffer_name[b.id]));
-        }
+        auto add = [&](const std::string& type, const std::string& name) {
+            s += (s.empty() ? "" : ", ") + (typed ? type : "") + name;
+        };
+        auto used = [&](Id id) {
+            return std::any_of(only->buffers.begin(), only->buffers.end(), [&](const loop::Buffer& o) { return o.id == id; });
+        };
+        for (const loop::Buffer& b : buffers)
+            if (!only || used(b.id))
+                add((b.written || b.accumulated ? "" : "const ") + cuda::stored(b.dtype) + "* __restrict__ ", buffer_name[b.id]);
         for (const std::string& z : r.sizes)
-            if (!only || std::count(only->sizes.begin(), only->sizes.end(), z)) add("index_t " + size_name[z]);
+            if (!only || std::count(only->sizes.begin(), only->sizes.end(), z)) add("index_t ", size_name[z]);
         return s;
     };
-    auto arguments = [&](const loop::Nest& n) {
-        std::string s;
-        for (const loop::Buffer& b : buffers)
-            if (std::any_of(n.buffers.begin(), n.buffers.end(), [&](const loop::Buffer& o) { return o.id == b.id; })) s += ", " + buffer_name[b.id];
-        for (const std::string& z : r.sizes)
-            if (std::count(n.sizes.begin(), n.sizes.end(), z)) s += ", " + size_name[z];
-        return s;
+    auto limit = [&](const Dim& d) {
+        if (std::find(r.limits.begin(), r.limits.end(), d) == r.limits.end()) r.limits.push_back(d);
     };
 
     cuda::Uses uses;
     std::string functions, calls, summary;
     for (std::size_t i = 0; i < nests.size(); ++i) {
         const loop::Nest& n = nests[i];
-        Writer w(n, r.threads, uses, names, buffer_name, size_name);
-        std::string body = w.write();
-        r.limits.push_back(r.points[i] * Dim(r.groups[i]) + r.threads);
-        for (const loop::Phase& p : n.phases) r.limits.push_back(p.extent + r.threads);
-        r.limits.insert(r.limits.end(), w.limits().begin(), w.limits().end());
-        summary += fmt::format("//   points {}, {}\n", print(n.outer), r.groups[i] == 1 ? std::string("one thread each")
-                                                                                      : fmt::format("{} threads each", r.groups[i]));
+        cuda::Body body = cuda::body(n, r.threads, names, buffer_name, size_name, uses);
+        limit(r.points[i] * Dim(r.groups[i]) + r.threads);
+        for (const loop::Phase& p : n.phases) limit(p.extent + r.threads);
+        for (const Dim& d : body.limits) limit(d);
+        std::string each = r.groups[i] == 1 ? "one thread each" : fmt::format("{} threads each", r.groups[i]);
+        summary += fmt::format("//   points {}, {}\n", print(n.outer), each);
         if (nests.size() == 1) {
-            calls = "  const index_t block = blockIdx.x;\n" + body;
+            calls = "  const index_t block = blockIdx.x;\n" + body.text;
             break;
         }
         std::string function = names.fresh(fmt::format("{}_{}", name, i));
-        functions += fmt::format("HD void {}(index_t block, {}) {{\n{}}}\n\n", function, parameters(&n), body);
-        std::string call = fmt::format("{}(block{})", function, arguments(n));
+        functions += fmt::format("HD void {}(index_t block, {}) {{\n{}}}\n\n", function, arguments(&n, true), body.text);
+        std::string call = fmt::format("{}(block, {})", function, arguments(&n, false));
         if (i == 0) calls += "  index_t block = blockIdx.x;\n";
         if (i + 1 == nests.size()) {
             calls += fmt::format("  {};\n", call);
             break;
         }
-        std::string count = fmt::format("(({}) * {} + {}) / {}", expr(r.points[i], size_name), r.groups[i], r.threads - 1, r.threads);
+        std::string count = fmt::format("({} * {} + {}) / {}", cuda::factor(r.points[i], size_name), r.groups[i], r.threads - 1, r.threads);
         calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) return {2};\n  block -= blocks_{0};\n", i, count, call);
     }
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,
                          options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, r.threads, r.kernel,
-                         parameters(nullptr), calls);
+                         arguments(nullptr, true), calls);
     return r;
 }
 

@@ -55,6 +55,14 @@ Index index_types(const loop::Nest& n) {
         return std::all_of(v.in.begin(), v.in.end(), [&](Val o) { return n.values[at(o)].dtype != DType::i64 || bounds.of[at(o)]; });
     };
     Index r;
+    r.positive.assign(n.values.size(), 0);
+    for (std::size_t i = 0; i < n.values.size(); ++i) {
+        const Value& v = n.values[i];
+        bool leaf = v.what == What::outer || v.what == What::inner || v.what == What::size || (v.what == What::constant && v.imm >= 0);
+        bool keeps = v.what == What::map && (v.op == Op::add || v.op == Op::mul || v.op == Op::floordiv || v.op == Op::mod);
+        bool all = std::all_of(v.in.begin(), v.in.end(), [&](Val o) { return o >= 0 && r.positive[at(o)]; });
+        r.positive[i] = v.dtype == DType::i64 && bounds.of[i] && (leaf || (keeps && all));
+    }
     r.narrow.assign(n.values.size(), 1);  // until a use says otherwise
     for (std::size_t i = n.values.size(); i-- > 0;) {
         const Value& v = n.values[i];

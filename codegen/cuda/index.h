@@ -11,6 +11,7 @@ namespace heddle::cuda {
 
 struct Index {
     std::vector<char> narrow;   // per value: has type index_t
+    std::vector<char> positive; // per value: never negative, so / and % round as floordiv and mod do
     std::vector<Dim> limits;    // upper bounds of magnitudes that narrow values rely on
 };
 Index index_types(const loop::Nest&);

@@ -34,7 +34,10 @@ HD bool fabs(bool a) { return a; }
 HD float mod_(float a, float b) { float r = ::fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 HD double mod_(double a, double b) { double r = ::fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 )"},
-    {"floordiv_", R"(template <class T> HD T floordiv_(T a, T b) { T q = a / b, r = a % b; return r != 0 && (r < 0) != (b < 0) ? q - 1 : q; }
+    {"floordiv_", R"(template <class T> HD T floordiv_(T a, T b) {
+  T q = a / b, r = a % b;
+  return r != 0 && (r < 0) != (b < 0) ? q - 1 : q;
+}
 template <class T> HD T floordiv_real(T a, T b, T r) {  // r: the remainder of a / b
   if (b == 0) return a / b;
   T q = (a - r) / b;
@@ -95,15 +98,17 @@ std::string atomics_of(DType t) {
 }
 
 // One butterfly among the lanes of a warp; groups of several warps then meet in shared memory.
-std::string group_of(const OpDef& d) {
+std::string group_of(const OpDef& d, int threads) {
     std::string step = apply(d, "v", "__shfl_xor_sync(0xffffffffu, v, d)"), join = apply(d, "v", "part[first + w]");
     if (!in_place(d)) step = apply(d, "v", "T(__shfl_xor_sync(0xffffffffu, v, d))");
-    return fmt::format(R"(// The {0} over the G neighbouring threads of a group; each of them gets it. Every thread of the block must call this.
+    std::string s = fmt::format(R"(// The {0} over the G neighbouring threads of a group; each of them gets it. All threads of the block must call this.
 template <int G, class T> HD T all_{0}(T v) {{
 #pragma unroll
   for (int d = (G < 32 ? G : 32) / 2; d > 0; d /= 2)
     v = {1};
-  if constexpr (G > 32) {{
+)", d.name, step);
+    if (threads > 32)
+        s += fmt::format(R"(  if constexpr (G > 32) {{
     __shared__ T part[32];
     const int warp = threadIdx.x / 32, first = warp / (G / 32) * (G / 32);
     __syncthreads();  // part may still be read from the time before
@@ -111,14 +116,31 @@ template <int G, class T> HD T all_{0}(T v) {{
     __syncthreads();
     v = part[first];
     for (int w = 1; w < G / 32; ++w)
-      v = {2};
+      v = {};
   }}
-  return v;
-}}
-)", d.name, step, join);
+)", join);
+    return s + "  return v;\n}\n";
+}
+
+// Where the parenthesis that opens at i closes.
+std::size_t closing(const std::string& s, std::size_t i) {
+    for (int depth = 0; i < s.size(); ++i) {
+        depth += s[i] == '(' ? 1 : s[i] == ')' ? -1 : 0;
+        if (depth == 0) return i;
+    }
+    return s.size();
+}
+std::string without_parentheses(const std::string& s) {
+    return s.starts_with('(') && closing(s, 0) + 1 == s.size() ? s.substr(1, s.size() - 2) : s;
 }
 
 }  // namespace
+
+bool is_atom(const std::string& s) {
+    std::size_t i = 0;
+    while (i < s.size() && (word_char(s[i]) || s[i] == '.')) ++i;
+    return i == s.size() || (s[i] == '(' && closing(s, i) + 1 == s.size());  // a name, a number, or f(...)
+}
 
 bool in_place(const OpDef& d) {
     int count[3] = {};
@@ -130,11 +152,19 @@ bool in_place(const OpDef& d) {
 
 std::string apply(const OpDef& d, const std::string& a, const std::string& b, const std::string& c) {
     const std::string* by[3] = {&a, &b, &c};
-    if (!in_place(d)) return fmt::format("{}({}{}{}{}{})", own_function(d), a, b.empty() ? "" : ", ", b, c.empty() ? "" : ", ", c);
-    std::string out;
-    tokens(d.scalar.text, [&](std::string_view t) {
-        out += t.size() == 1 && t[0] >= 'a' && t[0] <= 'c' ? std::string_view(*by[t[0] - 'a']) : t;
-    }, [&](std::string_view t) { out += t; });
+    constexpr const char* kCall[] = {"", "(a)", "(a, b)", "(a, b, c)"};
+    std::string text = in_place(d) ? std::string(d.scalar.text) : own_function(d) + kCall[operands(d)], out;
+    std::size_t at = 0;
+    auto argument = [&](std::size_t n) {  // the whole of an argument of a call needs no parentheses
+        std::size_t before = text.find_last_not_of(' ', at == 0 ? 0 : at - 1), after = at + n;
+        return at > 0 && after < text.size() && (text[before] == '(' || text[before] == ',') && (text[after] == ')' || text[after] == ',');
+    };
+    tokens(text, [&](std::string_view t) {
+        bool operand = t.size() == 1 && t[0] >= 'a' && t[0] <= 'c';
+        const std::string& s = operand ? *by[t[0] - 'a'] : "";
+        out += !operand ? std::string(t) : argument(1) ? without_parentheses(s) : s;
+        at += t.size();
+    }, [&](std::string_view t) { out += t, at += t.size(); });
     return out;
 }
 
@@ -158,7 +188,7 @@ std::string to_stored(DType t, const std::string& v) {
 std::string literal(DType t, double v) {
     if (t == DType::b1) return v != 0 ? "true" : "false";
     if (is_int(t)) {
-        if (t == DType::i32 && v <= -0x1p31) return "(-2147483647 - 1)";
+        if (t == DType::i32 && v == -0x1p31) return "(-2147483647 - 1)";
         if (v >= 0x1p63) return "9223372036854775807LL";
         if (v <= -0x1p63) return "(-9223372036854775807LL - 1)";
         std::string s = fmt::format("{}{}", static_cast<std::int64_t>(v), t == DType::i64 ? "LL" : "");
@@ -200,14 +230,15 @@ std::string prelude(const Uses& u, bool wide_index) {
             s += fmt::format("HD float {0}(float a) {{ return ::{0}f(a); }}\nHD double {0}(double a) {{ return ::{0}(a); }}\n", f);
     for (const char* f : kMaths2)
         if (uses_word(rows, f))
-            s += fmt::format("HD float {0}(float a, float b) {{ return ::{0}f(a, b); }}\nHD double {0}(double a, double b) {{ return ::{0}(a, b); }}\n", f);
+            s += fmt::format("HD float {0}(float a, float b) {{ return ::{0}f(a, b); }}\n"
+                             "HD double {0}(double a, double b) {{ return ::{0}(a, b); }}\n", f);
     for (const Word& w : kWords)
         if (uses_word(rows, w.name)) s += w.text;
     // A host compiler that checks the text has no PTX and brings its own from_f16, to_f16.
     if (u.converted.contains(DType::f16)) s += fmt::format("#ifdef __CUDA_ARCH__\n{}#endif\n", kF16);
     if (u.converted.contains(DType::bf16)) s += kBf16;
     s += functions;
-    for (Op op : u.groups) s += group_of(def(op));
+    for (auto [op, threads] : u.groups) s += group_of(def(op), threads);
     for (DType t : u.atomics) s += atomics_of(t);
     return s;
 }

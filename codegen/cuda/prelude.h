@@ -1,6 +1,8 @@
 // The small header that opens every generated .cu text: the vocabulary of the table, conversions, group reductions, atomics.
 // Law: only what the kernel uses is there, and nothing is included, so the text compiles alone.
 #pragma once
+#include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 
@@ -12,6 +14,7 @@ namespace heddle::cuda {
 // ("1 / (1 + exp(-x))"), with operands that are names, literals or in parentheses; any other is a call of its own function.
 bool in_place(const OpDef&);
 std::string apply(const OpDef&, const std::string& a, const std::string& b = "", const std::string& c = "");
+bool is_atom(const std::string&);        // an expression that needs no parentheses as an operand
 
 std::string type(DType);                 // of a value in a register: narrow floats are float
 std::string stored(DType);               // of an element in a buffer: narrow floats are unsigned short
@@ -22,8 +25,9 @@ std::string literal(DType, double);      // reads back bit-equal
 // What a text turned out to need; filled while kernels are written.
 struct Uses {
     std::set<Op> rows;                   // MAP and FOLD rows
-    std::set<Op> groups;                 // FOLD rows reduced across threads
+    std::map<Op, int> groups;            // FOLD rows reduced across threads; of how many at most
     std::set<DType> converted, atomics;  // narrow floats loaded or stored; types accumulated
+    void group(Op op, int threads) { rows.insert(op), groups[op] = std::max(groups[op], threads); }
 };
 std::string prelude(const Uses&, bool wide_index);
 bool is_vocabulary(const std::string& name);

@@ -215,4 +215,16 @@ Lv tanh(Ir& ir, Lv x) {
     return ir.copysign(select(ir, b.CreateFCmpOLT(a, ir.num(x, 0.625)), near, far), x);
 }
 
+// Far from 0 erf is 1 - e^q(|x|), near it x + x p(x^2). Source of q and p: N. Juffa, "Vectorizable implementation of erff", 2018.
+Lv erf(Ir& ir, Lv x) {
+    if (Ir::is_f64(x)) return ir.libm("erf", x);
+    auto& b = ir.b;
+    Lv a = ir.fabs(x), z = b.CreateFMul(a, a);
+    Lv q = ir.horner(a, {-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1});
+    Lv far = b.CreateFSub(ir.num(x, 1), exp(ir, at_least(ir, ir.fma(q, a, b.CreateFNeg(a)), -80)));
+    far = select(ir, b.CreateFCmpOGT(a, ir.num(x, 4)), ir.num(x, 1), far);
+    Lv p = ir.horner(z, {-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1});
+    return ir.copysign(select(ir, b.CreateFCmpOGT(a, ir.num(x, 0.921875)), far, ir.fma(p, a, a)), x);
+}
+
 }  // namespace heddle::math

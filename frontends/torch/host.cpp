@@ -62,7 +62,7 @@ at::ScalarType scalar_type(DType t) { return kTypes[static_cast<std::size_t>(t)]
 DType dtype_of(at::ScalarType t) {
     for (std::size_t k = 0; k < kTypes.size(); ++k)
         if (kTypes[k] == t) return static_cast<DType>(k);
-    throw Error(fmt::format("dtype {}: heddle has none like it; convert to one of bool, int32/64, float16, bfloat16, float32/64", c10::toString(t)));
+    throw Error(fmt::format("element type {}: heddle has no word for it; convert to bool, int32, int64, float16, bfloat16, float32 or float64", c10::toString(t)));
 }
 Array array_of(const at::Tensor& t) { return owned(t.contiguous()); }
 at::Tensor tensor_of(const Array& a) {

@@ -8,7 +8,7 @@
 namespace heddle {
 
 at::ScalarType scalar_type(DType);
-DType dtype_of(at::ScalarType);                    // throws Error for a type heddle has none for (complex, quantized, ...)
+DType dtype_of(at::ScalarType);                    // throws Error for element types heddle has no word for
 Array array_of(const at::Tensor&);                 // dense row-major: copies only if the tensor is not
 at::Tensor tensor_of(const Array&);                // the owner, or a view of the memory
 

@@ -28,10 +28,10 @@ struct Ball {
 };
 
 constexpr Ball kBalls[] = {
-    {0.34, 1.10, 2.0, 0.00, 0.75, 0.4, 0.9, {0.86, 0.16, 0.14}},
-    {0.26, 0.85, 3.0, 0.35, 0.80, 2.4, -0.8, {0.13, 0.42, 0.85}},
-    {0.30, 1.35, 2.0, 0.60, 0.70, 4.3, 0.7, {0.16, 0.64, 0.27}},
-    {0.20, 0.60, 4.0, 0.15, 0.15, 1.0, 2.0, {0.93, 0.69, 0.12}},
+    {0.40, 0.95, 1.0, 0.00, 0.75, 0.4, 0.6, {0.86, 0.16, 0.14}},
+    {0.32, 0.80, 1.5, 0.35, 0.80, 2.4, -0.5, {0.13, 0.42, 0.85}},
+    {0.36, 1.10, 1.0, 0.60, 0.75, 4.3, 0.5, {0.16, 0.64, 0.27}},
+    {0.24, 0.60, 2.0, 0.15, 0.10, 1.0, 1.0, {0.93, 0.69, 0.12}},
 };
 
 double sphere_distance(const Sphere& s, const Vec3& origin, const Vec3& direction) {
@@ -52,7 +52,7 @@ double ground_distance(const Vec3& origin, const Vec3& direction) {
 
 Vec3 ground_colour(const Vec3& p) {
   const bool light = (static_cast<int64_t>(std::floor(p[0] / kTile)) + static_cast<int64_t>(std::floor(p[1] / kTile))) % 2 == 0;
-  return light ? Vec3{0.78, 0.76, 0.72} : Vec3{0.46, 0.47, 0.52};
+  return light ? Vec3{0.78, 0.76, 0.72} : Vec3{0.58, 0.60, 0.66};
 }
 
 uint8_t byte(double v) { return static_cast<uint8_t>(std::lround(std::clamp(v, 0.0, 1.0) * 255)); }

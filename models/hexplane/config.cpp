@@ -10,14 +10,15 @@
 namespace heddle::models {
 namespace {
 
-// Step `i` of `n` on the geometric way from `first` to `last`.
+// Step `i` of `n` on the geometric way from `first` to `last`, rounded. In float32 on purpose, here and below: the rounding
+// of single precision is what makes the reference's last grid 199 and not 200.
 double geometric(double first, double last, size_t i, size_t n) {
   if (n == 0) return first;
-  return std::exp(std::log(first) + (std::log(last) - std::log(first)) * static_cast<double>(i) / static_cast<double>(n));
+  const double share = static_cast<double>(i) / static_cast<double>(n);
+  return std::round(std::exp(static_cast<float>(std::log(first) + (std::log(last) - std::log(first)) * share)));
 }
 
-// Cells per axis of a cube that holds `cells` cells: the edge of one cell in float32, then box / edge rounded down. The
-// single precision is on purpose: it's what makes the reference's last grid 199 and not 200.
+// Cells per axis of a cube that holds `cells` cells: the box's edge over a cell's, rounded down.
 int64_t cells_per_axis(double cells, double box) {
   const float extent = static_cast<float>(2 * box);
   const float edge = std::pow(extent * extent * extent / static_cast<float>(cells), 1.0f / 3.0f);
@@ -78,8 +79,8 @@ std::vector<Stage> stages(const HexPlaneConfig& c) {
     const double cubed = geometric(std::pow(c.grid_first, 3), std::pow(c.grid_last, 3), i, after.size());
     Stage s{};
     s.from = i == 0 ? 0 : after[i - 1] + 1;
-    s.grid = i == 0 ? c.grid_first : cells_per_axis(std::round(cubed), c.box);
-    s.time = std::llround(geometric(static_cast<double>(c.time_first), static_cast<double>(c.time_last), i, after.size()));
+    s.grid = i == 0 ? c.grid_first : cells_per_axis(cubed, c.box);
+    s.time = static_cast<int64_t>(geometric(static_cast<double>(c.time_first), static_cast<double>(c.time_last), i, after.size()));
     const double grid = static_cast<double>(s.grid);
     // Training: the grid's diagonal in cells, over step_ratio. Rendering: the box's diagonal over the length of a step,
     // where a cell is box / (grid - 1) because grid points lie on the corners.

@@ -171,6 +171,42 @@ Case narrow_floats() {
     return c;
 }
 
+// y = 2 x, then z = y backwards and one value per row read by all: what other threads of the group stored
+Case read_back(int group) {
+    Build b({R}, grouped(group));
+    int x = b.buffer(0, DType::f32, "x"), y = b.buffer(1, DType::f32, "y", true);
+    int z = b.buffer(2, DType::f32, "z", true), f = b.buffer(3, DType::f32, "first", true);
+    auto r = b.outer(0), base = b.map(Op::mul, DType::i64, {r, b.constant(DType::i64, 90)});
+    auto at = [&](Val j) { return b.map(Op::add, DType::i64, {base, j}); };
+    b.store(f, r, b.load(x, base));
+    b.phase(Dim(90));
+    b.store(y, at(b.inner()), b.map(Op::mul, DType::f32, {b.load(x, at(b.inner())), b.constant(DType::f32, 2)}));
+    b.phase(Dim(90));
+    auto back = b.map(Op::sub, DType::i64, {b.constant(DType::i64, 89), b.inner()});
+    b.store(z, at(b.inner()), b.map(Op::add, DType::f32, {b.load(y, at(back)), b.load(f, r)}));
+    Case c{fmt::format("read_back_{}", group), {b.n}, {{"R", 11}}, {{0, {DType::f32, numbers(990, -1, 1)}}}};
+    for (Id id : {1, 2, 3}) c.data[id] = {DType::f32, std::vector<double>(id == 3 ? 11 : 990), {}};
+    const auto& in = c.data[0].start;
+    for (std::size_t q = 0; q < 990; ++q) {
+        c.data[1].end.push_back(2 * in[q]), c.data[2].end.push_back(2 * in[q / 90 * 90 + 89 - q % 90] + in[q / 90 * 90]);
+        if (q % 90 == 0) c.data[3].end.push_back(in[q]);
+    }
+    return c;
+}
+
+// y[r] = x[(r - 3) mod R] + x[(r + 2) mod R]: indices that wrap around below zero
+Case neighbours() {
+    Build b({R});
+    int x = b.buffer(0, DType::f32, "x"), y = b.buffer(1, DType::f32, "y", true);
+    auto r = b.outer(0), size = b.size(R);
+    auto before = b.map(Op::mod, DType::i64, {b.map(Op::sub, DType::i64, {r, b.constant(DType::i64, 3)}), size});
+    auto behind = b.map(Op::mod, DType::i64, {b.map(Op::add, DType::i64, {r, b.constant(DType::i64, 2)}), size});
+    b.store(y, r, b.map(Op::add, DType::f32, {b.load(x, before), b.load(x, behind)}));
+    Case c{"neighbours", {b.n}, {{"R", 50}}, {{0, {DType::f32, numbers(50, -1, 1)}}, {1, {DType::f32, std::vector<double>(50), {}}}}};
+    for (std::size_t q = 0; q < 50; ++q) c.data[1].end.push_back(c.data[0].start[(q + 47) % 50] + c.data[0].start[(q + 2) % 50]);
+    return c;
+}
+
 // Two nests side by side that share an input and a size, one of them in groups
 Case side_by_side(std::int64_t rows, std::int64_t width) {
     Case a = softmax(32, 128, rows, width);
@@ -237,7 +273,8 @@ std::vector<Case> cases() {
     return {pointwise(), softmax(1, 128, 40, 9), softmax(8, 64, 21, 13), softmax(32, 128, 9, 70), softmax(64, 128, 5, 150), softmax(256, 256, 3, 300),
             softmax(32, 128, 3, 1), softmax(32, 128, 0, 5), recurrence(), gather_scatter(DType::f32), gather_scatter(DType::f64),
             gather_scatter(DType::i32), gather_scatter(DType::i64), gather_scatter(DType::f16), gather_scatter(DType::bf16), gather_scatter(DType::b1),
-            shared_sums(1, DType::f32), shared_sums(8, DType::f32), shared_sums(64, DType::f64), shared_sums(1, DType::i64), narrow_floats(),
+            shared_sums(1, DType::f32), shared_sums(8, DType::f32), shared_sums(64, DType::f64), shared_sums(1, DType::i64), narrow_floats(), neighbours(),
+            read_back(1), read_back(8), read_back(64),
             side_by_side(7, 33), side_by_side(0, 4)};
 }
 

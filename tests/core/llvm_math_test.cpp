@@ -106,6 +106,7 @@ const Function kFunctions[] = {
     {"log", Op::log, [](long double x) { return std::log(x); }},     {"log1p", Op::log1p, [](long double x) { return std::log1p(x); }},
     {"sin", Op::sin, [](long double x) { return std::sin(x); }},     {"cos", Op::cos, [](long double x) { return std::cos(x); }},
     {"tanh", Op::tanh, [](long double x) { return std::tanh(x); }},
+    {"erf", Op::erf, [](long double x) { return std::erf(x); }},
     {"sigmoid", Op::sigmoid, [](long double x) { return 1 / (1 + std::exp(-x)); }},
 };
 struct EveryFunction : testing::TestWithParam<Function> {};

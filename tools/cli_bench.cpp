@@ -1,0 +1,193 @@
+// heddle bench MODEL: each part of a step eager and fused, in turns, with the errors of outputs and gradients against float64.
+// Law: a time stands beside the error of the same run; ratios come from interleaved runs.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/utils.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "frontends/torch/fuse.h"
+#include "models/error.h"
+#include "models/files.h"
+#include "models/hexplane/parts.h"
+#include "tools/bench_op_counter.h"
+#include "tools/cli.h"
+
+namespace heddle {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
+
+struct BenchCommand {
+  std::string model, scale = "demo", json;
+  int64_t threads = 1, repeats = 9;
+  uint64_t seed = 0;
+  bool thick = true;
+};
+
+std::vector<Varying> varying(const models::Part& p) {
+  std::vector<Varying> v;
+  for (const auto& s : p.sizes) v.push_back({.input = s.input, .tensor = {}, .dim = s.dim, .name = s.name});
+  return v;
+}
+
+// One forward and, where something requires grad, backward with fixed incoming gradients. Gradients of `leaves`.
+struct Outcome {
+  std::vector<at::Tensor> outputs, gradients;
+};
+Outcome once(const models::StepFn& f, const std::vector<at::Tensor>& in, const std::vector<at::Tensor>& leaves) {
+  torch::manual_seed(1);
+  Outcome r;
+  r.outputs = f(in);
+  std::vector<at::Tensor> roots, seeds;
+  for (const auto& o : r.outputs)
+    if (o.requires_grad()) {
+      roots.push_back(o);
+      seeds.push_back(o.dim() == 0 ? at::ones_like(o) : at::sin(at::arange(o.numel(), o.options())).reshape(o.sizes()));
+    }
+  if (!roots.empty() && !leaves.empty()) r.gradients = torch::autograd::grad(roots, leaves, seeds, false, false, true);
+  return r;
+}
+
+
+// ||a - b|| / ||b||, the largest over a list; 0 where b is 0 and a is too.
+double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& exact) {
+  double worst = 0;
+  for (size_t k = 0; k < exact.size(); ++k) {
+    if (a[k].defined() != exact[k].defined()) return INFINITY;
+    if (!exact[k].defined() || exact[k].numel() == 0) continue;
+    if (!exact[k].is_floating_point()) {
+      worst = std::max(worst, a[k].ne(exact[k]).sum().item<double>() / static_cast<double>(exact[k].numel()));
+      continue;
+    }
+    const double scale = exact[k].to(at::kDouble).norm().item<double>(), off = (a[k].to(at::kDouble) - exact[k].to(at::kDouble)).norm().item<double>();
+    if (!(off == 0)) worst = std::max(worst, scale > 0 ? off / scale : INFINITY);
+  }
+  return worst;
+}
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+struct Row {
+  std::string name;
+  int64_t ops = 0;
+  int forward = 0, backward = 0, calls = 0;
+  int64_t bytes = 0;
+  double eager_ms = 0, fused_ms = 0, out = 0, grad = 0, eager_out = 0, eager_grad = 0;
+};
+
+std::vector<at::Tensor> leaves_of(const models::Part& p, models::HexPlane& model) {
+  std::vector<at::Tensor> leaves;
+  for (const auto& t : p.inputs)
+    if (t.requires_grad()) leaves.push_back(t);
+  if (p.name == "sample_rays" || p.name == "volume_rendering") return leaves;
+  for (const auto& t : model.parameters()) leaves.push_back(t);
+  return leaves;
+}
+
+Row measure(const models::Part& part, const models::Part& exact, models::HexPlane& model, models::HexPlane& model64, int64_t repeats, double& cold) {
+  Row r;
+  r.name = part.name;
+  const auto leaves = leaves_of(part, model), leaves64 = leaves_of(exact, model64);
+  auto start = Clock::now();
+  FuseOptions options;
+  options.dynamic = varying(part);
+  options.name = part.name;
+  const Fused fused = fuse(part.run, part.inputs, options);
+  const models::StepFn run = [&](const std::vector<at::Tensor>& in) { return fused(in); };
+  const auto got = once(run, part.inputs, leaves);
+  cold += ms_since(start) / 1e3;
+  if (!fused.report().eager_reason.empty()) throw models::Error(part.name, fused.report().eager_reason, "this part doesn't fuse");
+  const auto eager = once(part.run, part.inputs, leaves);
+  const auto truth = part.name == "iteration" ? eager : once(exact.run, exact.inputs, leaves64);
+  r.out = error(got.outputs, truth.outputs), r.grad = error(got.gradients, truth.gradients);
+  r.eager_out = error(eager.outputs, truth.outputs), r.eager_grad = error(eager.gradients, truth.gradients);
+  {
+    OpCounter counter;
+    once(part.run, part.inputs, leaves);
+    r.ops = counter.count();
+  }
+  std::vector<double> a, b;
+  for (int64_t k = 0; k < repeats; ++k) {
+    auto t = Clock::now();
+    once(part.run, part.inputs, leaves);
+    a.push_back(ms_since(t));
+    t = Clock::now();
+    once(run, part.inputs, leaves);
+    b.push_back(ms_since(t));
+  }
+  r.eager_ms = median(a), r.fused_ms = median(b);
+  const auto& report = fused.report();
+  r.forward = report.launches_forward, r.backward = report.launches_backward, r.calls = report.calls_forward + report.calls_backward;
+  r.bytes = report.bytes_forward + report.bytes_backward;
+  return r;
+}
+
+void run(const BenchCommand& c) {
+  if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
+  at::set_num_threads(static_cast<int>(c.threads));
+  const auto config = models::hexplane_config(c.scale);
+  auto make = [&](at::ScalarType t) {
+    torch::manual_seed(c.seed);
+    auto m = std::make_shared<models::HexPlane>(config);
+    if (c.thick) models::thicken(*m, c.seed);
+    m->to(t);
+    return m;
+  };
+  const auto model = make(at::kFloat), model64 = make(at::kDouble);
+  const auto parts = models::hexplane_parts(model, c.seed), exact = models::hexplane_parts(model64, c.seed, at::kDouble);
+  std::printf("hexplane, scale %s, %ld rays x %ld samples, cpu, %ld thread%s; times are medians of %ld, eager and fused in turns\n", c.scale.c_str(), config.rays,
+              model->samples(), c.threads, c.threads == 1 ? "" : "s", c.repeats);
+  std::printf("%-18s %9s %9s %6s %9s %10s %10s %7s %10s %10s %10s\n", "part", "eager ops", "kernels", "calls", "MB moved", "eager ms", "fused ms", "ratio", "out err", "grad err", "(eager)");
+  double cold = 0;
+  nlohmann::json stages = nlohmann::json::array(), iteration;
+  for (size_t k = 0; k < parts.size(); ++k) {
+    const Row r = measure(parts[k], exact[k], *model, *model64, c.repeats, cold);
+    std::printf("%-18s %9ld %5d + %-3d %4d %9.1f %10.2f %10.2f %6.2fx %10.1e %10.1e %10.1e\n", r.name.c_str(), r.ops, r.forward, r.backward, r.calls, static_cast<double>(r.bytes) / 1e6,
+                r.eager_ms, r.fused_ms, r.eager_ms / r.fused_ms, r.out, r.grad, r.eager_grad);
+    std::fflush(stdout);
+    stages.push_back({{"name", r.name}, {"ops_eager", r.ops}, {"launches_fused", r.forward + r.backward}, {"launches_forward", r.forward}, {"launches_backward", r.backward},
+                      {"library_calls", r.calls}, {"bytes_fused", r.bytes}, {"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}, {"max_rel_err_out", r.out}, {"max_rel_err_grad", r.grad},
+                      {"eager_rel_err_out", r.eager_out}, {"eager_rel_err_grad", r.eager_grad}});
+    if (r.name == "iteration") iteration = {{"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}};
+  }
+  // Warm: the same parts fused again by the same process, with kernels in memory.
+  const auto start = Clock::now();
+  for (const auto& p : parts) {
+    FuseOptions options;
+    options.dynamic = varying(p);
+    options.name = p.name;
+    once([f = fuse(p.run, p.inputs, options)](const std::vector<at::Tensor>& in) { return f(in); }, p.inputs, leaves_of(p, *model));
+  }
+  const double warm = ms_since(start) / 1e3;
+  std::printf("capture, compilation and first run of all parts: %.2f s cold, %.2f s with kernels in memory\n", cold, warm);
+  if (!c.json.empty()) {
+    const nlohmann::json all = {{"model", c.model}, {"device", "cpu"}, {"scale", c.scale}, {"threads", c.threads}, {"repeats", c.repeats}, {"stages", stages}, {"cold_s", cold}, {"warm_s", warm}, {"iteration", iteration}};
+    models::replace_file(c.json, all.dump(2) + "\n");
+  }
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  auto c = std::make_shared<BenchCommand>();
+  auto* sub = app.add_subcommand("bench", "Time each part of a model's step, eager against fused");
+  sub->add_option("model", c->model, "hexplane")->required();
+  sub->add_option("--scale", c->scale, "full, demo, tiny or a number up to 1")->capture_default_str();
+  sub->add_option("--json", c->json, "File for the results");
+  sub->add_option("--threads", c->threads, "CPU threads")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--repeats", c->repeats, "Runs of each")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--seed", c->seed, "Of planes and rays")->capture_default_str();
+  sub->add_flag("!--thin", c->thick, "Planes as initialised: nothing is opaque yet, the colour branch is not taken");
+  sub->callback([c] { run(*c); });
+}
+
+}  // namespace heddle
