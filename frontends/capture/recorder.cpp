@@ -292,10 +292,9 @@ Id Recorder::keep_gradient(Id value, Id old, const Type& t) {
 void Recorder::finish(const std::vector<at::Tensor>& outputs) {
     for (const auto& t : outputs) {
         if (!t.defined()) throw Error("capture: a result is an undefined tensor");
-        bool known = aliases_.find(t) != nullptr;
         rec_.outputs.push_back(id_of(t));
         Alias* a = aliases_.find(t);
-        rec_.output_is_input.push_back(known || a->base->input >= 0 ? a->base->input : -1);
+        rec_.output_is_input.push_back(a->base->input);
     }
     aliases_.each_base([&](Base& b) {
         if (b.input < 0 || !b.before.defined()) return;
