@@ -179,6 +179,7 @@ private:
             s = graph().type(n.in[k]).shape;
             std::size_t index_rank = graph().type(n.in[0]).shape.size();
             if (s.size() == index_rank + 1 && index_rank > 0) s.pop_back();  // rows are inner loops
+            while (s.size() > 1 && s.back() == 1) s.pop_back();
             return s;
         }
         if (n.is(Op::scan)) {

@@ -96,6 +96,61 @@ V by_rule(V v, const Parsed& r) {
 // ---- laws of views and constants
 V operand(V v, std::size_t k = 0) { return v.graph->value(v.node().in[k]); }
 
+// Would a permutation of x end in one that x is made of, or vanish in constants? Then it is worth moving inwards.
+bool absorbs(V x, int depth = 0) {
+    const Node& n = x.node();
+    if (n.is(Op::permute)) return true;
+    if (n.is(Op::constant)) return depth > 0;
+    if ((n.kind() != Kind::map && n.kind() != Kind::concat) || depth > 12) return false;
+    for (std::size_t k = 0; k < n.in.size(); ++k)
+        if (!absorbs(operand(x, k), depth + 1)) return false;
+    return true;
+}
+V permuted(V x, const std::vector<int>& axes) {
+    const Node n = x.node();
+    Shape s;
+    for (int a : axes) s.push_back(n.type.shape[static_cast<std::size_t>(a)]);
+    if (n.is(Op::constant)) return constant(*x.graph, {n.type.dtype, s}, n.number("value"));
+    if (n.is(Op::permute)) {
+        auto all = axes, inner = n.ints("axes");
+        for (int& a : all) a = inner[static_cast<std::size_t>(a)];
+        return permute(operand(x), all);
+    }
+    std::vector<V> in;
+    for (std::size_t k = 0; k < n.in.size(); ++k) in.push_back(permuted(operand(x, k), axes));
+    if (n.is(Op::concat)) return concat(in, static_cast<int>(std::find(axes.begin(), axes.end(), n.integer("axis")) - axes.begin()));
+    return apply(n.op, in, Attrs(n.attrs), {n.type.dtype, s});
+}
+// map(concat(a, b), concat(c, d)) is concat(map(a, c), map(b, d)): the parts are then written apart, with no test of which part an
+// element is in. All operands are cut alike or constant.
+V parted(V v) {
+    const Node n = v.node();
+    const Node* cut = nullptr;
+    Graph& g = *v.graph;
+    for (Id i : n.in)
+        if (g[i].is(Op::concat) && !cut) cut = &g[i];
+    if (!cut) return v;
+    const int axis = cut->integer("axis");
+    const Node pattern = *cut;
+    for (Id i : n.in) {
+        if (g[i].is(Op::constant)) continue;
+        if (!g[i].is(Op::concat) || g[i].integer("axis") != axis || g[i].in.size() != pattern.in.size()) return v;
+        for (std::size_t k = 0; k < pattern.in.size(); ++k)
+            if (g.type(g[i].in[k]).shape != g.type(pattern.in[k]).shape) return v;
+    }
+    std::vector<V> parts;
+    for (std::size_t k = 0; k < pattern.in.size(); ++k) {
+        const Shape s = g.type(pattern.in[k]).shape;
+        std::vector<V> in;
+        for (Id i : n.in) {
+            const Node x = g[i];
+            in.push_back(x.is(Op::constant) ? constant(g, {x.type.dtype, s}, x.number("value")) : g.value(x.in[k]));
+        }
+        parts.push_back(apply(n.op, in, Attrs(n.attrs), {n.type.dtype, s}));
+    }
+    return concat(parts, axis);
+}
+
 V by_view(V v) {
     const Node n = v.node();
     if (n.in.empty()) return v;
@@ -136,6 +191,7 @@ V by_view(V v) {
                 return permute(operand(x), outer);
             }
             if (n.ints("axes") == axes_from_to(0, n.type.rank())) return x;
+            if (!m.is(Op::constant) && absorbs(x)) return permuted(x, n.ints("axes"));
             break;
         case Op::reshape:
             if (n.type.shape == whole) return x;
@@ -201,6 +257,8 @@ V by_view(V v) {
         }
         default: break;
     }
+    if (n.kind() == Kind::map)
+        if (V w = parted(v); w.id != v.id) return w;
     if (n.kind() == Kind::map && n.def().scalar.eval && !n.is(Op::cast)) {
         double c[3] = {0, 0, 0};
         for (std::size_t k = 0; k < n.in.size(); ++k) {
