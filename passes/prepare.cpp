@@ -58,10 +58,23 @@ Graph rows_contiguous(const Graph& g) {
 
 Graph lower_folds(const Graph& g) {
     return rebuild(g, [](Graph&, const Node& n, const std::vector<V>& in) -> V {
+        // Indices are unique: rows are stored, not added, and where one was stored is a mask of the same kind.
+        auto rows_into_zeros = [&](Type t, std::vector<V> operands) {
+            Dim k = static_cast<std::int64_t>(operands.size()) - 1;
+            return apply(Op::scatter_add, std::move(operands), {{"k", k}, {"unique", true}}, std::move(t));
+        };
         if (n.is(Op::scatter)) {
-            std::vector<V> index(in.begin() + 1, in.end() - 1);
-            V v = in.back(), count = scatter_add({DType::i32, n.type.shape}, index, constant(*v.graph, {DType::i32, v.type().shape}, 1));
-            return select(gt(count, zeros_like(count)), scatter_add(n.type, index, v), in[0]);
+            std::vector<V> rows(in.begin() + 1, in.end()), hits = rows;
+            hits.back() = constant(*in[0].graph, {DType::b1, rows.back().type().shape}, 1);
+            return select(rows_into_zeros({DType::b1, n.type.shape}, hits), rows_into_zeros(n.type, rows), in[0]);
+        }
+        // Threads add up copies of their own, in types that add.
+        if (DType t = n.type.dtype; n.is(Op::scatter_add) && !n.flag("unique") && (t == DType::b1 || t == DType::f16 || t == DType::bf16)) {
+            DType wide = t == DType::b1 ? DType::i32 : DType::f32;
+            std::vector<V> operands = in;
+            for (std::size_t k = 0; k < operands.size(); ++k)
+                if (k % (static_cast<std::size_t>(n.integer("k")) + 1) == static_cast<std::size_t>(n.integer("k"))) operands[k] = cast(operands[k], wide);
+            return cast(apply(Op::scatter_add, operands, Attrs(n.attrs), {wide, n.type.shape}), t);
         }
         if (n.kind() != Kind::fold) return {};
         V x = in[0];
