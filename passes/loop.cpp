@@ -192,10 +192,11 @@ private:
             if (p_.is_stored(r.id)) effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(at, n.type.shape), v}, .index = buffer(r.id, true, false)});
         }
     }
+    // The state is kept in float64, as PyTorch's cumsum and cumprod do: its rounding would grow with the length of the axis.
     Val scan(const Root& r, const Index& at) {
         const Node& n = g_[r.id];
-        DType t = computed(n.type.dtype);
-        Val a = emit(n.in[0], at, -1), b = emit(n.in[1], at, -1);
+        DType t = is_float(n.type.dtype) ? DType::f64 : n.type.dtype;
+        Val a = as(emit(n.in[0], at, -1), t), b = as(emit(n.in[1], at, -1), t);
         int c = static_cast<int>(out.carries.size());
         out.carries.push_back({t, n.number("init")});
         out.phases[static_cast<std::size_t>(phase)].carries.push_back(c);
@@ -207,8 +208,7 @@ private:
         Val result = mode == 0 ? advance(state) : mode == 1 ? state : arith(Op::add, state, b, t);
         Val next = mode == 0 ? result : mode == 1 ? advance(state) : arith(Op::mul, a, result, t);
         effect({.what = What::carry_step, .dtype = t, .in = {next}, .index = c}, body_scope());
-        memo_[{r.id, at, -1}] = result;
-        return result;
+        return memo_[{r.id, at, -1}] = as(result, computed(n.type.dtype));
     }
 
     // ---- values
