@@ -118,5 +118,33 @@ TEST_P(InDType, LayerNormDotConcat) {
     check(g, {{{"K", 6}}, {{"K", 100}}, {{"K", 0}}});
 }
 
+TEST_P(InDType, ConcatOfAScan) {  // its part is read from memory, at all elements
+    DType f = GetParam();
+    Graph g;
+    Dim B = Dim::symbol("B");
+    V x = g.value(g.input({f, {B, B, 5}}, "x"));
+    g.outputs = {concat({x * 2, scan(x, x, 0, 1, false, 1)}, 2).id};
+    check(g, {{{"B", 3}}, {{"B", 17}}});
+}
+TEST(Masks, RowsStoredByAllThreads) {
+    Graph g;
+    Dim N = Dim::symbol("N"), M = Dim::symbol("M");
+    V mask = g.value(g.input({DType::b1, {N}}, "mask")), rows = g.value(g.input({DType::b1, {M}}, "rows"));
+    g.outputs = {scatter(mask, {iota(g, {DType::i64, {M}}, 0)}, rows).id, scatter_add({DType::b1, {3}}, {mod(iota(g, {DType::i64, {M}}, 0), constant(g, {DType::i64, {M}}, 3))}, rows).id};
+    check(g, {{{"N", 900}, {"M", 800}}, {{"N", 5}, {"M", 4}}, {{"N", 5}, {"M", 0}}});
+}
+TEST(Scan, RoundsOnceHoweverLong) {
+    Graph g;
+    V x = g.value(g.input({DType::f32, {Dim::symbol("N")}}, "x"));
+    g.outputs = {scan(like(x, 1), x, 0, 0, false, 0).id};
+    Executable e(plan(g));
+    auto host = plain_host();
+    const std::int64_t n = 100000;
+    Tensor in{DType::f32, {n}, std::vector<double>(static_cast<std::size_t>(n), static_cast<double>(0.1f))};
+    Sizes bound;
+    double last = to_tensor(e.run(*host, {to_array(*host, in)}, bound)[0]).data.back();
+    EXPECT_EQ(last, static_cast<double>(static_cast<float>(static_cast<double>(0.1f) * static_cast<double>(n))));
+}
+
 }  // namespace
 }  // namespace heddle
