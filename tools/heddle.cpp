@@ -19,7 +19,7 @@ int fail(std::string text) {
 int main(int argc, char** argv) {
   CLI::App app("heddle: fuses PyTorch programs into few kernels");
   app.require_subcommand(1);
-  for (const auto add : {heddle::add_train, heddle::add_data, heddle::add_bench, heddle::add_dump}) add(app);
+  for (const auto add : {heddle::add_train, heddle::add_data, heddle::add_bench, heddle::add_dump, heddle::add_doctor}) add(app);
   try {
     app.parse(argc, argv);
     return 0;
