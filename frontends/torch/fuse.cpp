@@ -1,8 +1,9 @@
 // Capture, plan, compile; then one autograd node per call.
 #include "frontends/torch/fuse.h"
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
@@ -20,7 +21,6 @@ namespace heddle {
 struct Fused::State : std::enable_shared_from_this<Fused::State> {
     Callable callable;
     FuseOptions options;
-    std::unique_ptr<Host> host = torch_host();
     std::mutex mutex;                                  // variants and the report
     std::vector<std::shared_ptr<Variant>> variants;    // by the values of guards, most recent first
     Report report;
@@ -30,20 +30,26 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
 };
 
 namespace {
+// The CPU is no device that can be current.
+std::optional<at::Device> on_device(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
+
 // Forward, backward or both may draw random numbers; a plan that turns out not to hold gives them back.
 class RandomState {
 public:
-    explicit RandomState(bool needed) : needed_(needed) {
-        if (needed_) state_ = generator().get_state();
+    RandomState(bool needed, at::Device where) {
+        if (!needed) return;
+        for (at::Device d : {at::Device(at::kCPU), where})
+            if (states_.empty() || !d.is_cpu()) states_.emplace_back(d, at::globalContext().defaultGenerator(d).get_state());
     }
     void restore() {
-        if (needed_) generator().set_state(state_);
+        for (auto& [d, state] : states_) {
+            at::Generator g = at::globalContext().defaultGenerator(d);
+            g.set_state(state);
+        }
     }
 
 private:
-    static at::Generator generator() { return at::detail::getDefaultCPUGenerator(); }
-    bool needed_;
-    at::Tensor state_;
+    std::vector<std::pair<at::Device, at::Tensor>> states_;
 };
 
 // One region's derivative. Source of the protocol: torch::autograd::Node.
@@ -69,14 +75,16 @@ public:
             const auto& s = split.backward_inputs[k];
             auto i = static_cast<std::size_t>(s.index);
             if (s.from == Split::Source::From::saved) in.push_back(saved[i]);
-            else if (s.from == Split::Source::From::input) in.push_back(array_of(inputs[i].unpack(getptr_())));
+            else if (s.from == Split::Source::From::input) in.push_back(array_of(inputs[i].unpack(getptr_()), variant->device, "input", i));
             else {
                 DType t = split.backward.type(split.backward.inputs[k]).dtype;
-                in.push_back(array_of(grads[seed_slot(i)].defined() ? grads[seed_slot(i)].to(scalar_type(t)) : at::zeros(output_sizes[i], scalar_type(t))));
+                const at::Tensor& seed = grads[seed_slot(i)];
+                in.push_back(array_of(seed.defined() ? seed.to(scalar_type(t)) : at::zeros(output_sizes[i], at::TensorOptions().dtype(scalar_type(t)).device(variant->device)), variant->device, "gradient", i));
             }
         }
         Sizes bound = sizes;
-        auto out = variant->backward().run(*state->host, in, bound);
+        c10::OptionalDeviceGuard guard_device(on_device(variant->device));
+        auto out = variant->backward().run(*variant->host, in, bound);
         {
             std::lock_guard guard(state->mutex);
             note_backward(state->report, *variant);
@@ -136,10 +144,11 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
             throw Error(fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", options.name, c10::str(t.sizes())));
         all.push_back(t);
     }
+    c10::OptionalDeviceGuard guard_device(on_device(v->device));
     std::vector<Array> in;
     {
         at::NoGradGuard no_grad;
-        for (const at::Tensor& t : all) in.push_back(array_of(t));
+        for (std::size_t k = 0; k < all.size(); ++k) in.push_back(array_of(all[k], v->device, "input", k));
     }
     bool any = false;
     for (std::size_t k = 0; k < all.size(); ++k) any |= all[k].requires_grad();
@@ -150,7 +159,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
     {
         at::NoGradGuard no_grad;
         at::AutoDispatchBelowADInplaceOrView below;
-        out = v->forward().run(*host, in, sizes);
+        out = v->forward().run(*v->host, in, sizes);
     }
     Tensors results;
     std::size_t n = v->outputs;
@@ -197,7 +206,8 @@ Tensors Fused::operator()(const Tensors& inputs) const {
         known = s.variants;
     }
     for (const auto& v : known) {
-        RandomState random(v->guarded && v->random);
+        if (common_device(inputs) != v->device && common_device(v->captured.implicit) != v->device) continue;  // captured on another device
+        RandomState random(v->guarded && v->random, v->device);
         try {
             Tensors out = s.run(v, inputs);
             if (v != known.front()) {

@@ -9,6 +9,7 @@
 #include "codegen/cuda/cuda.h"
 #include "frontends/aten.h"
 #include "ir/text.h"
+#include "runtime/device.h"
 
 namespace heddle {
 
@@ -30,6 +31,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     options.host_read = HostRead::guard;
     options.name = name;
     v->captured = capture(callable, example, options);
+    Tensors all = example;
+    all.insert(all.end(), v->captured.implicit.begin(), v->captured.implicit.end());
+    v->device = common_device(all);
+    v->host = torch_host(v->device);
     Graph g = v->captured.graph;
     v->outputs = v->captured.results;
     v->guarded = v->captured.guards > 0;
@@ -57,16 +62,17 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     return v;
 }
 
-Executable& Variant::forward() {
+Executable& Variant::ready(std::unique_ptr<Executable>& e, const Graph& g) {
     std::lock_guard lock(mutex_);
-    if (!forward_) forward_ = std::make_unique<Executable>(plan(pair.split.forward));
-    return *forward_;
+    if (!e) {
+        Target target;
+        if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
+        e = std::make_unique<Executable>(plan(g), target);
+    }
+    return *e;
 }
-Executable& Variant::backward() {
-    std::lock_guard lock(mutex_);
-    if (!backward_) backward_ = std::make_unique<Executable>(plan(pair.split.backward));
-    return *backward_;
-}
+Executable& Variant::forward() { return ready(forward_, pair.split.forward); }
+Executable& Variant::backward() { return ready(backward_, pair.split.backward); }
 double Variant::compile_seconds() const { return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0); }
 
 void Variant::check_wants(const Tensors& all, bool differentiate, const std::string& name) const {

@@ -2,12 +2,15 @@
 // Law: the backward is compiled when it is first needed, never before.
 #pragma once
 #include "frontends/torch/fuse.h"
+#include "frontends/torch/host.h"
 #include "passes/pipeline.h"
 
 namespace heddle {
 
 struct Variant {
     Captured captured;
+    at::Device device = at::kCPU;      // where the example and the callable's own tensors are
+    std::unique_ptr<Host> host;        // of that device
     Pair pair;
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
     std::size_t outputs = 0;           // the user's
@@ -24,6 +27,7 @@ struct Variant {
 
 private:
     friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const std::string&);
+    Executable& ready(std::unique_ptr<Executable>&, const Graph&);
     std::unique_ptr<Executable> forward_, backward_;
     std::mutex mutex_;
 };
