@@ -58,15 +58,15 @@ Graph rows_contiguous(const Graph& g) {
 
 Graph lower_folds(const Graph& g) {
     return rebuild(g, [](Graph&, const Node& n, const std::vector<V>& in) -> V {
-        // Indices are unique: rows are stored, not added, and where one was stored is a mask of the same kind.
-        auto rows_into_zeros = [&](Type t, std::vector<V> operands) {
-            Dim k = static_cast<std::int64_t>(operands.size()) - 1;
-            return apply(Op::scatter_add, std::move(operands), {{"k", k}, {"unique", true}}, std::move(t));
-        };
         if (n.is(Op::scatter)) {
-            std::vector<V> rows(in.begin() + 1, in.end()), hits = rows;
-            hits.back() = constant(*in[0].graph, {DType::b1, rows.back().type().shape}, 1);
-            return select(rows_into_zeros({DType::b1, n.type.shape}, hits), rows_into_zeros(n.type, rows), in[0]);
+            std::vector<V> index(in.begin() + 1, in.end() - 1);
+            auto into_zeros = [&](V rows) {  // rows are unique, so they are written, not added
+                auto operands = index;
+                operands.push_back(rows);
+                return apply(Op::scatter_add, operands, {{"k", Dim(static_cast<int>(index.size()))}, {"unique", true}}, {rows.type().dtype, n.type.shape});
+            };
+            V v = in.back(), hit = into_zeros(constant(*v.graph, {DType::b1, v.type().shape}, 1));
+            return select(hit, into_zeros(v), in[0]);
         }
         // Threads add up copies of their own, in types that add.
         if (DType t = n.type.dtype; n.is(Op::scatter_add) && !n.flag("unique") && (t == DType::b1 || t == DType::f16 || t == DType::bf16)) {

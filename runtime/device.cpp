@@ -98,6 +98,12 @@ Address address(const void* p) { return reinterpret_cast<Address>(p); }
 bool cuda_available() { return driver().why_not.empty(); }
 std::string cuda_why_not() { return driver().why_not; }
 
+int device_count() {
+    int n = 0;
+    return cuda_available() && driver().device_count(&n) == 0 ? n : 0;
+}
+void enter_device(int device) { need_context(working(), device); }
+
 DeviceInfo device_info(int device) {
     const Driver& d = working();
     int handle = 0;

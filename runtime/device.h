@@ -21,6 +21,9 @@ struct DeviceInfo {
     std::size_t shared_per_block = 0;  // bytes, with opt-in
 };
 DeviceInfo device_info(int device = 0);  // throws Error
+int device_count();                      // 0 without a driver
+// A thread that has no context gets the primary one of `device`; another stays. Throws Error.
+void enter_device(int device);
 
 // A loaded cubin and its kernel. It belongs to the context that was current when it was made, or else to the primary context of
 // `device`, which is then made current.

@@ -6,43 +6,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <future>
 
-#include "codegen/cuda/cuda.h"
-#include "codegen/llvm_backend.h"
 #include "ir/eval.h"
 #include "passes/memory.h"
-#include "runtime/cpu_backend.h"
 
 namespace heddle {
 
-struct Executable::Launched {
-    std::vector<CpuFn> functions;  // per nest (CPU)
-    CudaSource source;             // (CUDA)
-    std::shared_ptr<const void> keep;
-};
-
-namespace {
-template <class T>
-void add_range(void* to, const void* from, std::int64_t begin, std::int64_t end) {
-    auto* a = static_cast<T*>(to);
-    auto* b = static_cast<const T*>(from);
-    for (std::int64_t i = begin; i < end; ++i) a[i] = static_cast<T>(a[i] + b[i]);
-}
-void add_range(DType t, void* to, const void* from, std::int64_t begin, std::int64_t end) {
-    switch (t) {
-        case DType::f32: return add_range<float>(to, from, begin, end);
-        case DType::f64: return add_range<double>(to, from, begin, end);
-        case DType::i32: return add_range<std::int32_t>(to, from, begin, end);
-        case DType::i64: return add_range<std::int64_t>(to, from, begin, end);
-        default: throw Error("accumulating " + std::string(name(t)) + " over threads: accumulate in f32");
-    }
-}
-constexpr std::int64_t kShare = 1 << 14;  // elements that are worth a thread
-}  // namespace
-
-Executable::Executable(Plan plan, std::string arch) : plan_(std::move(plan)) {
+Executable::Executable(Plan plan, const Target& target) : plan_(std::move(plan)) {
     auto start = std::chrono::steady_clock::now();
     const Program& p = plan_.program;
     writer_.assign(p.graph.nodes.size(), -1);
@@ -53,25 +24,17 @@ Executable::Executable(Plan plan, std::string arch) : plan_(std::move(plan)) {
                 for (Id r : n.roots) writer_[static_cast<std::size_t>(r)] = s;
     }
     auto count = p.launches.size();
-    launches_.resize(count);
     texts_.resize(count);
-    if (!arch.empty()) throw Error("CUDA: launching is not wired in this build; kernels are generated and compiled by `heddle dump`");
-    std::string why_not;
-    CpuBackend* backend = count ? load_cpu_backend(&why_not) : nullptr;
-    if (count && !backend) throw Error("CPU backend: " + why_not);
+    launcher_ = target.cuda() ? cuda_launcher(plan_, target) : cpu_launcher(plan_);
     // Two at a time: the machine that compiles is the machine that trains.
-    auto compile = [&](std::size_t k) {
-        launches_[k] = std::make_unique<Launched>();
-        texts_[k].first = p.launches[k].name + ".ll";
-        launches_[k]->functions = backend->compile(p.launches[k].name, plan_.loops[k], &texts_[k].second);
-    };
     std::atomic<std::size_t> next{0};
     auto work = [&] {
-        for (std::size_t k; (k = next++) < count;) compile(k);
+        for (std::size_t k; (k = next++) < count;) texts_[k] = launcher_->compile(k);
     };
-    auto other = std::async(std::launch::async, work);
+    std::future<void> other;
+    if (count > 1) other = std::async(std::launch::async, work);
     work();
-    other.get();
+    if (other.valid()) other.get();
     compile_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 Executable::~Executable() = default;
@@ -127,7 +90,11 @@ std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs,
         const Step& step = p.steps[static_cast<std::size_t>(s)];
         allocate_from(s);
         if (step.launch >= 0) {
-            launch(host, step.launch, sizes, values);
+            auto k = static_cast<std::size_t>(step.launch);
+            launcher_->run(host, k, sizes, values);
+            ++stats_.launches;
+            for (const loop::Nest& n : plan_.loops[k])
+                for (const loop::Buffer& b : n.buffers) stats_.bytes += values[static_cast<std::size_t>(b.id)].bytes();
             continue;
         }
         const Node& n = g[step.call];
@@ -155,67 +122,6 @@ std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs,
     std::vector<Array> outputs;
     for (Id o : g.outputs) outputs.push_back(values[static_cast<std::size_t>(o)]);
     return outputs;
-}
-
-void Executable::launch(Host& host, int index, const Sizes& sizes, std::vector<Array>& values) {
-    const auto& nests = plan_.loops[static_cast<std::size_t>(index)];
-    const Launched& code = *launches_[static_cast<std::size_t>(index)];
-    ++stats_.launches;
-    struct Run {
-        std::vector<void*> buffers;
-        std::vector<std::int64_t> sizes;
-        std::int64_t units;
-    };
-    std::vector<Run> runs(nests.size());
-    std::int64_t most = 0;
-    std::vector<Id> accumulated;  // by colliding additions: threads need copies of their own
-    for (std::size_t k = 0; k < nests.size(); ++k) {
-        const loop::Nest& n = nests[k];
-        for (const auto& s : n.sizes) runs[k].sizes.push_back(sizes.at(s));
-        for (const auto& b : n.buffers) {
-            Array& a = values[static_cast<std::size_t>(b.id)];
-            runs[k].buffers.push_back(a.data);
-            stats_.bytes += a.bytes();
-            if (b.accumulated) {
-                std::memset(a.data, 0, static_cast<std::size_t>(a.bytes()));
-                if (!b.written) accumulated.push_back(b.id);
-            }
-        }
-        runs[k].units = units(n, sizes);
-        most = std::max(most, runs[k].units);
-    }
-    int threads = static_cast<int>(std::clamp<std::int64_t>(most, 1, host.threads()));
-    std::vector<std::vector<Array>> copies(static_cast<std::size_t>(threads));  // [thread][accumulated], none for thread 0
-    for (int t = 1; t < threads; ++t)
-        for (Id id : accumulated) copies[static_cast<std::size_t>(t)].push_back(host.allocate(values[static_cast<std::size_t>(id)].dtype, values[static_cast<std::size_t>(id)].sizes));
-    auto work = [&](int t) {
-        for (const Array& a : copies[static_cast<std::size_t>(t)]) std::memset(a.data, 0, static_cast<std::size_t>(a.bytes()));
-        for (std::size_t k = 0; k < nests.size(); ++k) {
-            std::int64_t begin = runs[k].units * t / threads, end = runs[k].units * (t + 1) / threads;
-            if (begin == end) continue;
-            if (t == 0 || accumulated.empty()) {
-                code.functions[k](runs[k].buffers.data(), runs[k].sizes.data(), begin, end);
-                continue;
-            }
-            auto mine = runs[k].buffers;
-            for (std::size_t b = 0; b < mine.size(); ++b)
-                for (std::size_t a = 0; a < accumulated.size(); ++a)
-                    if (nests[k].buffers[b].id == accumulated[a]) mine[b] = copies[static_cast<std::size_t>(t)][a].data;
-            code.functions[k](mine.data(), runs[k].sizes.data(), begin, end);
-        }
-    };
-    if (threads == 1) return work(0);
-    host.parallel(threads, work);
-    if (accumulated.empty()) return;
-    host.parallel(threads, [&](int t) {  // each adds up a range of all copies, always in the order of threads
-        for (std::size_t a = 0; a < accumulated.size(); ++a) {
-            const Array& to = values[static_cast<std::size_t>(accumulated[a])];
-            std::int64_t n = to.numel();
-            if (n < kShare && t > 0) continue;
-            std::int64_t begin = n < kShare ? 0 : n * t / threads, end = n < kShare ? n : n * (t + 1) / threads;
-            for (int from = 1; from < threads; ++from) add_range(to.dtype, to.data, copies[static_cast<std::size_t>(from)][a].data, begin, end);
-        }
-    });
 }
 
 }  // namespace heddle

@@ -1,14 +1,9 @@
 // A compiled plan: inputs in, outputs out.
 // Law: a run reads inputs, writes fresh outputs, and touches no other memory that the host didn't give it for the run.
 #pragma once
-#include <mutex>
-
-#include "passes/fuse.h"
-#include "runtime/host.h"
+#include "runtime/launch.h"
 
 namespace heddle {
-
-class CpuBackend;
 
 struct Stats {                        // of the last run
     int launches = 0, calls = 0;
@@ -18,8 +13,8 @@ struct Stats {                        // of the last run
 
 class Executable {
 public:
-    // Compiles for the CPU (LLVM) or, when `arch` is given, for CUDA ("sm_90"). Throws Error.
-    explicit Executable(Plan, std::string arch = "");
+    // Compiles, for this machine's CPU or for a CUDA device (which it takes a driver to run on, not to compile for). Throws Error.
+    explicit Executable(Plan, const Target& = {});
     ~Executable();
     // Outputs for inputs in argument order; `sizes` may bind names beforehand and gets those that calls bind. Throws Error
     // "input name: size ..., expected ..." where sizes disagree with the capture.
@@ -27,14 +22,12 @@ public:
     const Plan& plan() const { return plan_; }
     const Stats& stats() const { return stats_; }
     double compile_seconds() const { return compile_seconds_; }
-    // Text of each launch: (name.cu or name.ll, text).
+    // Text of each launch: (name.cu or name.ll, what was compiled).
     const std::vector<std::pair<std::string, std::string>>& texts() const { return texts_; }
 
 private:
-    struct Launched;
-    void launch(Host&, int index, const Sizes&, std::vector<Array>& values);
     Plan plan_;
-    std::vector<std::unique_ptr<Launched>> launches_;
+    std::unique_ptr<Launcher> launcher_;
     std::vector<int> writer_;         // per node: step that writes it
     std::vector<std::pair<std::string, std::string>> texts_;
     Stats stats_;

@@ -1,8 +1,9 @@
 // Capture, plan, compile; then one autograd node per call.
 #include "frontends/torch/fuse.h"
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
@@ -18,7 +19,6 @@ namespace heddle {
 struct Fused::State : std::enable_shared_from_this<Fused::State> {
     Callable callable;
     FuseOptions options;
-    std::shared_ptr<Host> host = torch_host();
     std::mutex mutex;                                  // variants and the report
     std::vector<std::shared_ptr<Variant>> variants;    // by the values of guards, most recent first
     Report report;
@@ -33,7 +33,9 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
 };
 
 namespace {
-at::Generator generator() { return at::detail::getDefaultCPUGenerator(); }
+at::Generator generator(at::Device d) { return at::globalContext().defaultGenerator(d); }
+// The CPU is no device that can be current.
+std::optional<at::Device> current(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
 
 bool shares(const Array& a, const Array& b) { return a.data == b.data && a.numel() > 0 && b.numel() > 0; }
 // Does a tensor that the callable writes share its memory with another? Then order matters, which a plan doesn't keep.
@@ -66,16 +68,17 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
     std::vector<Array> in, out;
     Sizes sizes;
     Tensors results;
+    c10::OptionalDeviceGuard on_device(current(v->device));
     {
         at::NoGradGuard no_grad;
-        for (const at::Tensor& t : all) in.push_back(array_of(t));
+        for (std::size_t k = 0; k < all.size(); ++k) in.push_back(array_of(all[k], v->device, "input", k));
         if (differentiate) {
-            rerun = {&callable, all, Tensors(all.size()), {}, v->random ? generator().get_state() : at::Tensor(), user.size()};
+            rerun = {&callable, all, Tensors(all.size()), {}, v->random ? generator(v->device).get_state() : at::Tensor(), v->device, user.size()};
             for (const auto& w : v->captured.writes) rerun.before[static_cast<std::size_t>(w.input)] = all[static_cast<std::size_t>(w.input)].clone();
         }
         {
             at::AutoDispatchBelowADInplaceOrView below;
-            out = v->forward().run(*host, in, sizes);
+            out = v->forward().run(*v->host, in, sizes);
         }
         // A result has memory of its own, unless it is an input itself.
         for (std::size_t k = 0; k < n; ++k) {
@@ -99,7 +102,6 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
     const Tensors& all = rerun.inputs;
     auto node = std::shared_ptr<RegionBackward>(new RegionBackward(), torch::autograd::deleteNode);
     node->variant = v;
-    node->host = host;
     node->sizes = std::move(sizes);
     node->ran = [state = shared_from_this(), v = v.get()] {
         std::lock_guard guard(state->mutex);
@@ -122,7 +124,7 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
         auto i = static_cast<std::size_t>(s.index);
         if (s.from == Split::Source::From::input && rerun.before[i].defined()) {
             at::NoGradGuard no_grad;
-            kept.array = array_of(rerun.before[i]);
+            kept.array = array_of(rerun.before[i], v->device, "input", i);
         } else if (s.from == Split::Source::From::input) {
             kept.array = in[i];
             kept.watched.emplace(all[i], false);
@@ -154,13 +156,13 @@ Tensors Fused::operator()(const Tensors& inputs) const {
     if (eager) return s.callable(inputs);
     auto attempt = [&](const std::shared_ptr<Variant>& v) -> std::optional<Tensors> {
         Tensors all = v->with_held(inputs);
-        if (!v->knows_gradients(all)) return {};
+        if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
         if (entangled(*v, all)) return s.callable(inputs);
-        at::Tensor before = v->guarded && v->random ? generator().get_state() : at::Tensor();
+        at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
         try {
             return s.run(v, inputs, all);
         } catch (const GuardFailed&) {
-            if (before.defined()) generator().set_state(before);
+            if (before.defined()) generator(v->device).set_state(before);
             return {};
         }
     };

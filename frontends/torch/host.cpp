@@ -3,6 +3,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -23,18 +24,25 @@ Array owned(at::Tensor t) {
     return a;
 }
 // What the library reads: a view of the memory with the strides the operand has.
-at::Tensor operand(const Array& a) {
+at::Tensor operand(const Array& a, at::Device where) {
     auto sizes = a.sizes;
     std::vector<std::int64_t> strides(sizes.size(), 1);
     if (a.transposed) std::swap(sizes[sizes.size() - 1], sizes[sizes.size() - 2]);
     for (std::size_t k = sizes.size(); k-- > 1;) strides[k - 1] = strides[k] * std::max<std::int64_t>(1, sizes[k]);
     if (a.transposed) std::swap(strides[sizes.size() - 1], strides[sizes.size() - 2]);
-    return at::from_blob(a.data, a.sizes, strides, at::TensorOptions().dtype(scalar_type(a.dtype)));
+    return at::from_blob(a.data, a.sizes, strides, at::TensorOptions().dtype(scalar_type(a.dtype)).device(where));
 }
 
 class TorchHost final : public Host {
 public:
-    Array allocate(DType t, std::vector<std::int64_t> sizes) override { return owned(at::empty(sizes, scalar_type(t))); }
+    explicit TorchHost(at::Device where) : where_(where) {
+        if (!where.is_cpu()) guard_ = c10::impl::getDeviceGuardImpl(where.type());
+    }
+    bool cuda() const override { return where_.is_cuda(); }
+    void* stream() const override { return guard_ ? guard_->getStreamNativeHandle(guard_->getStream(where_)) : nullptr; }
+    Array allocate(DType t, std::vector<std::int64_t> sizes) override {
+        return owned(at::empty(sizes, at::TensorOptions().dtype(scalar_type(t)).device(where_)));
+    }
     int threads() const override { return at::get_num_threads(); }
     void parallel(int tasks, const std::function<void(int)>& f) override {
         at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -43,17 +51,19 @@ public:
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& sizes) override {
         std::vector<at::Tensor> operands;
-        for (const Array& a : in) operands.push_back(operand(a));
+        for (const Array& a : in) operands.push_back(operand(a, where_));
         if (n.is(Op::call) && n.text("name") == "heddle.guard") {
             if (operands[0].item().toDouble() != n.number("value")) throw GuardFailed{};
             return {in[0]};
         }
         std::vector<Array> results;
-        for (at::Tensor& t : calls_.run(n, operands, sizes)) results.push_back(owned(t.contiguous()));
+        for (at::Tensor& t : calls_.run(n, operands, sizes)) results.push_back(owned(t.to(where_).contiguous()));
         return results;
     }
 
 private:
+    at::Device where_;
+    const c10::impl::DeviceGuardImplInterface* guard_ = nullptr;
     CallCache calls_;
 };
 }  // namespace
@@ -64,16 +74,25 @@ DType dtype_of(at::ScalarType t) {
         if (kTypes[k] == t) return static_cast<DType>(k);
     throw Error(fmt::format("element type {}: heddle has no word for it; convert to bool, int32, int64, float16, bfloat16, float32 or float64", c10::toString(t)));
 }
-Array array_of(const at::Tensor& t) { return owned(t.contiguous()); }
+Array array_of(const at::Tensor& t, at::Device where, const char* who, std::size_t index) {
+    if (t.device() == where) return owned(t.contiguous());
+    if (t.dim() > 0 || !t.is_cpu()) throw Error(fmt::format("{} {}: is on {}, expected {}", who, index, t.device().str(), where.str()));
+    return owned(t.to(where));
+}
 at::Tensor tensor_of(const Array& a) {
     if (a.owner) {
         const auto& t = *static_cast<const at::Tensor*>(a.owner.get());
         if (t.data_ptr() == a.data && t.sizes() == at::IntArrayRef(a.sizes) && !a.transposed) return t;
     }
-    at::Tensor view = operand(a);
     auto keep = a.owner;
+    at::Tensor view = operand(a, keep ? static_cast<const at::Tensor*>(keep.get())->device() : at::Device(at::kCPU));
     return at::from_blob(a.data, view.sizes(), view.strides(), [keep](void*) {}, view.options());
 }
-std::unique_ptr<Host> torch_host() { return std::make_unique<TorchHost>(); }
+std::unique_ptr<Host> torch_host(at::Device where) { return std::make_unique<TorchHost>(where); }
+at::Device common_device(const std::vector<at::Tensor>& tensors) {
+    for (const at::Tensor& t : tensors)
+        if (t.is_cuda()) return t.device();
+    return at::kCPU;
+}
 
 }  // namespace heddle

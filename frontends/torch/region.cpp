@@ -1,8 +1,9 @@
 // First derivatives run the compiled backward; with create_graph the callable is run again under PyTorch's own autograd.
 #include "frontends/torch/region.h"
 
-#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -40,8 +41,9 @@ public:
     explicit Rewound(const Rerun& r) : rerun_(r) {
         at::NoGradGuard no_grad;
         if (r.random.defined()) {
-            state_ = generator().get_state();
-            generator().set_state(r.random);
+            at::Generator g = generator();
+            state_ = g.get_state();
+            g.set_state(r.random);
         }
         for (std::size_t k = r.users; k < r.inputs.size(); ++k)
             if (r.before[k].defined()) {
@@ -51,14 +53,14 @@ public:
     }
     ~Rewound() {
         at::NoGradGuard no_grad;
-        if (state_.defined()) generator().set_state(state_);
+        if (at::Generator g = generator(); state_.defined()) g.set_state(state_);
         std::size_t i = 0;
         for (std::size_t k = rerun_.users; k < rerun_.inputs.size(); ++k)
             if (rerun_.before[k].defined()) rerun_.inputs[k].detach().copy_(now_[i++]);
     }
 
 private:
-    static at::Generator generator() { return at::detail::getDefaultCPUGenerator(); }
+    at::Generator generator() const { return at::globalContext().defaultGenerator(rerun_.device); }
     const Rerun& rerun_;
     at::Tensor state_;
     Tensors now_;
@@ -90,7 +92,7 @@ variable_list RegionBackward::apply(variable_list&& grads) {
         const Type& t = variant->input_type(k);
         std::vector<std::int64_t> s;
         for (const Dim& d : t.shape) s.push_back(d.eval(sizes));
-        result[k] = at::zeros(s, scalar_type(t.dtype));
+        result[k] = at::zeros(s, at::TensorOptions().dtype(scalar_type(t.dtype)).device(variant->device));
     }
     return result;
 }
@@ -108,15 +110,16 @@ std::vector<Array> RegionBackward::run(const variable_list& grads) {
         const auto& s = split.backward_inputs[k];
         if (s.from == Split::Source::From::seed) {
             auto i = static_cast<std::size_t>(s.index);
-            auto type = scalar_type(split.backward.type(split.backward.inputs[k]).dtype);
-            in.push_back(array_of(defined(grads, slot[i]) ? grads[static_cast<std::size_t>(slot[i])].to(type) : at::zeros(output_sizes[i], type)));
+            auto type = at::TensorOptions().dtype(scalar_type(split.backward.type(split.backward.inputs[k]).dtype)).device(variant->device);
+            in.push_back(array_of(defined(grads, slot[i]) ? grads[static_cast<std::size_t>(slot[i])].to(type.dtype()) : at::zeros(output_sizes[i], type), variant->device, "gradient", i));
             continue;
         }
         if (kept[k].watched) (void)kept[k].watched->unpack(shared_from_this());  // throws if it was written since
         in.push_back(kept[k].array);
     }
     Sizes bound = sizes;
-    auto out = variant->backward().run(*host, in, bound);
+    c10::OptionalDeviceGuard on_device(variant->device.is_cpu() ? std::nullopt : std::optional(variant->device));
+    auto out = variant->backward().run(*variant->host, in, bound);
     ran();
     return out;
 }

@@ -23,13 +23,13 @@ struct Rerun {
     Tensors before;                       // of inputs that the callable writes: their values before it, else undefined
     std::vector<std::uint32_t> versions;  // of inputs, after the run
     at::Tensor random;                    // state of the generator before it, undefined if nothing is drawn
+    at::Device device = at::kCPU;         // whose generator that is
     std::size_t users = 0;
 };
 
 class RegionBackward final : public torch::autograd::Node {
 public:
     std::shared_ptr<Variant> variant;
-    std::shared_ptr<Host> host;
     std::function<void()> ran;                           // told after every run of the backward
     std::vector<Kept> kept;                              // in the order of Split::backward_inputs, empty for seeds
     std::vector<int> slot;                               // per user output: which incoming gradient is its, or -1

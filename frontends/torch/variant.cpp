@@ -10,6 +10,7 @@
 #include "codegen/cuda/cuda.h"
 #include "frontends/aten.h"
 #include "ir/text.h"
+#include "runtime/device.h"
 
 namespace heddle {
 
@@ -51,6 +52,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     options.host_read = HostRead::guard;
     options.name = name;
     v->captured = captured_apart(callable, example, options);
+    Tensors everything = example;
+    everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());
+    v->device = common_device(everything);
+    v->host = torch_host(v->device);
     Graph g = v->captured.graph;
     v->outputs = v->captured.results;
     v->guarded = v->captured.guards > 0;
@@ -67,6 +72,7 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         for (std::size_t d = 0; d < s.size(); ++d)
             if (s[d].is_symbol()) typical[print(s[d])] = t.size(static_cast<std::int64_t>(d));
     }
+    everything.clear();  // what the callable alone holds is counted below
     for (at::Tensor& t : v->captured.implicit) {
         v->wants.push_back(t.requires_grad());
         if (t.use_count() == 1) throw Error(fmt::format("{}: reads a tensor ({}) that each call makes anew by other means than PyTorch's ops: make it outside and hold it, or pass it as an input", name, c10::str(t.sizes())));
@@ -92,16 +98,17 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     return v;
 }
 
-Executable& Variant::forward() {
+Executable& Variant::ready(std::unique_ptr<Executable>& e, const Graph& g) {
     std::lock_guard lock(mutex_);
-    if (!forward_) forward_ = std::make_unique<Executable>(plan(pair.split.forward));
-    return *forward_;
+    if (!e) {
+        Target target;
+        if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
+        e = std::make_unique<Executable>(plan(g), target);
+    }
+    return *e;
 }
-Executable& Variant::backward() {
-    std::lock_guard lock(mutex_);
-    if (!backward_) backward_ = std::make_unique<Executable>(plan(pair.split.backward));
-    return *backward_;
-}
+Executable& Variant::forward() { return ready(forward_, pair.split.forward); }
+Executable& Variant::backward() { return ready(backward_, pair.split.backward); }
 double Variant::compile_seconds() const {
     std::lock_guard lock(mutex_);
     return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0);

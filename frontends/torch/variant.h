@@ -4,12 +4,15 @@
 #include <c10/core/UndefinedTensorImpl.h>
 
 #include "frontends/torch/fuse.h"
+#include "frontends/torch/host.h"
 #include "passes/pipeline.h"
 
 namespace heddle {
 
 struct Variant {
     Captured captured;
+    at::Device device = at::kCPU;      // where the example and the callable's own tensors are
+    std::shared_ptr<Host> host;        // of that device
     Pair pair;
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
     std::size_t outputs = 0;           // the user's
@@ -32,6 +35,7 @@ struct Variant {
 private:
     friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const std::string&);
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
+    Executable& ready(std::unique_ptr<Executable>&, const Graph&);
     std::unique_ptr<Executable> forward_, backward_;
     mutable std::mutex mutex_;
 };
