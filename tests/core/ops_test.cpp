@@ -28,7 +28,7 @@ std::vector<Tensor> inputs(const Graph& g, const OpDef& d, const Sizes& sizes, u
 
 TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
     Graph g = op_graph(op(), DType::f64);
-    if (g.nodes.empty() || !is_float(g.type(g.outputs[0]).dtype)) GTEST_SKIP() << "nothing to differentiate";
+    if (g.nodes.empty() || !is_float(g.type(g.outputs[0]).dtype)) return;  // nothing to differentiate
     ASSERT_TRUE(row().vjp) << "a float result without a derivative";
     if (op() == Op::cast) {  // in float32 differences see little; to float64 they do
         g = {};
@@ -77,7 +77,7 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
 TEST_P(EachOp, TextReadsBack) {
     for (DType f : {DType::f64, DType::f32}) {
         Graph g = op_graph(op(), f);
-        if (g.nodes.empty()) GTEST_SKIP() << "no graph of its own";
+        if (g.nodes.empty()) return;  // a leaf or a call
         EXPECT_EQ(parse(print(g)), g) << print(g);
         EXPECT_EQ(print(parse(print(g))), print(g));
         Graph s = simplify(g);
@@ -88,7 +88,7 @@ TEST_P(EachOp, TextReadsBack) {
 }
 TEST_P(EachOp, RefusesOperandsOfTheWrongType) {
     Graph g = op_graph(op(), DType::f64);
-    if (g.nodes.empty()) GTEST_SKIP() << "no operands";
+    if (g.nodes.empty()) return;  // no operands
     Node n;
     for (const Node& m : g.nodes)
         if (m.op == op()) n = m;
@@ -129,7 +129,7 @@ TEST_P(EachOp, RefusesOperandsOfTheWrongType) {
 TEST_P(EachOp, CompiledIsInterpreted) {
     for (DType f : {DType::f32, DType::f64}) {
         Graph g = op_graph(op(), f);
-        if (g.nodes.empty()) GTEST_SKIP() << "no graph of its own";
+        if (g.nodes.empty()) return;  // a leaf or a call
         SCOPED_TRACE(name(f));
         std::vector<char> wants;
         for (Id i : g.inputs) wants.push_back(is_float(g.type(i).dtype));
