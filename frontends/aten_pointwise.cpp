@@ -73,10 +73,10 @@ Results pow_tensor(const Call& c) {
 // Both operands in the type in which PyTorch compares them.
 template <V (*op)(V, V)>
 Results compare(const Call& c) {
-    V a = c.tensor("self"), b = c.tensor("other");
+    V a = c.tensor("self"), b = none();
     Type t = a.type();
-    if (b) {
-        t.dtype = promoted(t, b.type());
+    if (std::holds_alternative<Ref>(*c.n.find("other"))) {
+        t.dtype = promoted(t, c.tensor("other").type());
     } else if (DType s = c.scalar_dtype("other"); is_float(s) && !is_float(t.dtype)) {
         t.dtype = DType::f32;
     } else if (s == DType::i64 && t.dtype == DType::b1) {

@@ -4,6 +4,7 @@
 namespace heddle::aten {
 
 namespace {
+constexpr std::int64_t kPieces = 16;  // slices put side by side instead of a gather
 V self(const Call& c) { return to(c.tensor("self"), c.type().dtype); }
 Dim size_of(V v, int axis) { return v.type().shape[static_cast<std::size_t>(axis)]; }
 // A position as written: from the end if negative, at most the size.
@@ -63,6 +64,11 @@ Results slice_(const Call& c) {
     if (n == size_of(x, axis) && step == 1) return {x};
     if (n == 0) start = 0;
     if (step == 1) return {slice(x, axis, start, start + n)};
+    if (n.is_const() && n.value() <= kPieces && start.is_const() && step.is_const()) {  // a few: side by side
+        std::vector<V> parts;
+        for (std::int64_t k = 0; k < n.value(); ++k) parts.push_back(slice(x, axis, start + Dim(k) * step, start + Dim(k) * step + 1));
+        return {concat(parts, axis)};
+    }
     return {take(x, axis, steps(c.g, n, start, step))};
 }
 Results narrow_(const Call& c) {

@@ -7,8 +7,8 @@
 namespace heddle::models {
 
 struct Error : std::runtime_error {
-  Error(const std::string& what, const std::string& where, const std::string& remedy)
-      : std::runtime_error(what + ": " + where + ": " + remedy) {}
+    Error(const std::string& what, const std::string& where, const std::string& remedy)
+        : std::runtime_error(what + ": " + where + ": " + remedy) {}
 };
 
 }  // namespace heddle::models

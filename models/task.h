@@ -15,17 +15,17 @@ namespace heddle::models {
 // The function that a step calls: inputs to {loss, the terms it's the sum of}.
 using StepFn = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
-// Turns the eager function into another that gives the same results, e.g. a fused one; `example` are inputs of one step.
+// Turns the eager function into another that gives the same results, e.g. a fused one; `example` are one step's inputs.
 using Wrap = std::function<StepFn(StepFn eager, const std::vector<at::Tensor>& example)>;
 
 struct ParameterGroup {
-  std::vector<at::Tensor> parameters;
-  double rate;
+    std::vector<at::Tensor> parameters;
+    double rate;
 };
 
 // rays [B, 6], rgb [B, 3], time [B, 1].
 struct Batch {
-  at::Tensor rays, rgb, time;
+    at::Tensor rays, rgb, time;
 };
 
 // What a step of the schedule altered: nothing, what the loss function reads (it's wrapped again), or the parameters
@@ -33,22 +33,22 @@ struct Batch {
 enum class Change { none, loss, parameters };
 
 struct Task {
-  std::string model;
-  std::vector<std::string> terms;  // names of the loss function's results; [0] is the sum, [1] the mean squared error
-  int64_t rays = 0;                // per iteration
-  int64_t iterations = 0;          // length of the schedule
+    std::string model;
+    std::vector<std::string> terms;  // names of the loss function's results; [0] is the sum, [1] the mean squared error
+    int64_t rays = 0;                // per iteration
+    int64_t iterations = 0;          // length of the schedule
 
-  StepFn loss;
-  std::function<std::map<std::string, at::Tensor>()> parameters;  // by name
-  std::function<std::vector<ParameterGroup>()> groups;            // at the rates of the first iteration
-  std::function<double(int64_t iteration)> rate_factor;           // multiplies the rates
-  std::function<std::vector<at::Tensor>(const Batch&, int64_t iteration)> inputs;
-  std::function<Change(int64_t iteration)> after;                  // the schedule, called after each iteration
-  std::function<at::Tensor(const at::Tensor& rays, const at::Tensor& time)> render;  // -> rgb [B, 3], no gradient
+    StepFn loss;
+    std::function<std::map<std::string, at::Tensor>()> parameters;  // by name
+    std::function<std::vector<ParameterGroup>()> groups;            // at the rates of the first iteration
+    std::function<double(int64_t iteration)> rate_factor;           // multiplies the rates
+    std::function<std::vector<at::Tensor>(const Batch&, int64_t iteration)> inputs;
+    std::function<Change(int64_t iteration)> after;  // the schedule, called after each iteration
+    std::function<at::Tensor(const at::Tensor& rays, const at::Tensor& time)> render;  // -> rgb [B, 3], no gradient
 
-  // What else a checkpoint must hold. `restore` also gives the parameters the shapes they had.
-  std::function<std::map<std::string, at::Tensor>()> state;
-  std::function<void(const std::map<std::string, at::Tensor>&)> restore;
+    // What else a checkpoint must hold. `restore` also gives the parameters the shapes they had.
+    std::function<std::map<std::string, at::Tensor>()> state;
+    std::function<void(const std::map<std::string, at::Tensor>&)> restore;
 };
 
 }  // namespace heddle::models

@@ -7,6 +7,8 @@
 #include <functional>
 #include <queue>
 
+#include "ir/program.h"
+
 namespace heddle {
 
 namespace {
@@ -69,6 +71,16 @@ bool few(const Graph& g, const Node& n) {
     for (int a : n.ints("axes")) count = count * g.type(n.in[0]).shape[static_cast<std::size_t>(a)];
     return count.is_const() && count.value() <= 16;
 }
+// What one element costs to compute again, in bytes that could be moved meanwhile (a core computes a vector exponential at about
+// 0.1 ns an element and streams about 30 bytes a ns). Arithmetic is free beside memory.
+double work(const Node& n) {
+    switch (n.op) {  // lists ops: costs that the table doesn't hold
+        case Op::exp: case Op::expm1: case Op::log: case Op::log1p: case Op::sin: case Op::cos: case Op::tanh: case Op::sigmoid: case Op::erf: return 2;
+        case Op::pow: case Op::tan: case Op::atan2: case Op::asin: case Op::acos: case Op::atan: case Op::sinh: case Op::cosh: return 16;
+        case Op::gather: return 1;
+        default: return 0;
+    }
+}
 // Its value exists in memory after the forward anyway, and computing it again would cost a kernel of its own.
 bool made_once(const Graph& g, const Node& n) {
     switch (n.kind()) {
@@ -102,6 +114,12 @@ Split partition(const Joint& j, const Sizes& typical) {
         double b = 16;
         return b + bytes(g.nodes[id].type.dtype) * static_cast<double>(std::max<std::int64_t>(0, numel(g.nodes[id].type.shape).eval(sizes)));
     };
+    auto elements = [&](std::size_t id) { return bytes_of(id) / bytes(g.nodes[id].type.dtype); };
+    // What a library call of the forward reads is written for it anyway; computing it again for a call of the backward writes it again.
+    std::vector<char> operand_of_call(n);
+    for (std::size_t id = 0; id < n; ++id)
+        if (!backward[id] && (g.nodes[id].is(Op::dot) || g.nodes[id].is(Op::call)))
+            for (Id i : g.nodes[id].in) operand_of_call[static_cast<std::size_t>(library_operand(g, i).base)] = 1;
     const int source = static_cast<int>(2 * n), sink = source + 1;
     Flow flow(sink + 1);
     for (std::size_t id = 0; id < n; ++id) {
@@ -109,10 +127,14 @@ Split partition(const Joint& j, const Sizes& typical) {
         const Node& node = g.nodes[id];
         int in = static_cast<int>(2 * id), out = in + 1;
         bool once = made_once(g, node);
-        flow.edge(in, out, node.kind() == Kind::leaf && !once ? kInf : bytes_of(id) * (once ? 1 : 2));
-        if (once) flow.edge(source, in, kInf);
-        else
-            for (Id i : node.in) flow.edge(2 * i + 1, in, kInf);
+        bool in_memory = once || operand_of_call[id];
+        flow.edge(in, out, node.kind() == Kind::leaf && !once ? kInf : bytes_of(id) * (in_memory ? 1 : 2));
+        if (once) {
+            flow.edge(source, in, kInf);
+            continue;
+        }
+        for (Id i : node.in) flow.edge(2 * i + 1, in, kInf);
+        if (double again = work(node) * elements(id) + (operand_of_call[id] ? 2 * bytes_of(id) : 0); again > 0) flow.edge(source, in, again);
     }
     for (std::size_t id = 0; id < n; ++id) {
         if (!useful[id] || !backward[id]) continue;

@@ -60,8 +60,13 @@ Graph lower_folds(const Graph& g) {
     return rebuild(g, [](Graph&, const Node& n, const std::vector<V>& in) -> V {
         if (n.is(Op::scatter)) {
             std::vector<V> index(in.begin() + 1, in.end() - 1);
-            V v = in.back(), count = scatter_add({DType::i32, n.type.shape}, index, constant(*v.graph, {DType::i32, v.type().shape}, 1));
-            return select(gt(count, zeros_like(count)), scatter_add(n.type, index, v), in[0]);
+            auto into_zeros = [&](V rows) {  // rows are unique, so they are written, not added
+                auto operands = index;
+                operands.push_back(rows);
+                return apply(Op::scatter_add, operands, {{"k", Dim(static_cast<int>(index.size()))}, {"unique", true}}, {rows.type().dtype, n.type.shape});
+            };
+            V v = in.back(), hit = into_zeros(constant(*v.graph, {DType::b1, v.type().shape}, 1));
+            return select(hit, into_zeros(v), in[0]);
         }
         if (n.kind() != Kind::fold) return {};
         V x = in[0];

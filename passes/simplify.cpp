@@ -196,6 +196,23 @@ V by_view(V v) {
         case Op::reshape:
             if (n.type.shape == whole) return x;
             if (m.is(Op::reshape)) return reshape(operand(x), n.type.shape);
+            if (m.is(Op::permute)) {  // without its axes of size 1, a permutation stands outside
+                auto dropped = [](const Shape& s) {
+                    Shape t;
+                    for (const Dim& d : s)
+                        if (!(d == 1)) t.push_back(d);
+                    return t;
+                };
+                if (dropped(whole) != n.type.shape || n.type.shape.size() == whole.size()) break;
+                V inner = operand(x);
+                const Shape before = inner.type().shape;
+                std::vector<int> rank(before.size()), axes;  // place of each axis that stays, among those that stay
+                int k = 0;
+                for (std::size_t a = 0; a < before.size(); ++a) rank[a] = before[a] == 1 ? -1 : k++;
+                for (int a : m.ints("axes"))
+                    if (rank[static_cast<std::size_t>(a)] >= 0) axes.push_back(rank[static_cast<std::size_t>(a)]);
+                return permute(reshape(inner, dropped(before)), axes);
+            }
             break;
         case Op::slice: {
             int a = n.integer("axis");

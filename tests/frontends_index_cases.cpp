@@ -1,6 +1,7 @@
 // The table's rows: indexing, sampling, masks, writes and aliases.
 #include <ATen/ATen.h>
 #include <ATen/TensorIndexing.h>
+#include <ATen/core/grad_mode.h>
 
 #include "tests/frontends_cases.h"
 
@@ -70,7 +71,7 @@ std::vector<Case> index_cases() {
 
 std::vector<Case> write_cases() {
     return {
-        {"in_place", two(), zip([](T x, T y) { T a = x * 1; a += y; a.mul_(2).relu_(); a.sub_(0.5).div_(y.exp()); return a; }), kTwo},
+        {"in_place", two(), zip([](T x, T y) { T a = x * 1; a += y; a.mul_(2).relu_(); a = a * 1; a.sub_(0.5).div_(y.exp()); return a; }), kTwo},
         {"alias", two(), zip([](T x, T y) { T a = x * 1; T b = a; b += y; return a * 2; }), kTwo},
         {"loss_grows", two(), [](X x) { T l = (x[0] - x[1]).abs().mean(); T named = l; l += x[0].pow(2).sum() * 0.1; return Tensors{l, named}; }, kTwo},
         {"view_of_view", two(), zip([](T x, T y) { T a = x * 1; T v = a.t().select(0, 1); v.mul_(y.select(1, 0)); a.slice(1, 0, 2).slice(1, 1, 2).add_(3); return a + v.unsqueeze(1); }), kTwo},
@@ -84,7 +85,8 @@ std::vector<Case> write_cases() {
         {"broadcast_copy", one(), map([](T x) { T a = at::zeros({x.size(0), 3}, at::kDouble); a.copy_(x.select(1, 0).unsqueeze(1)); return a; }), kOne},
         {"masked_fill_", two(), zip([](T x, T y) { T a = x * 1; a.masked_fill_(y > 0, 0.25); a.clamp_(-1, 1); return a; }), kTwo},
         {"step_slices", [](std::int64_t n) { return Tensors{real({n, 6})}; }, map([](T x) { T a = x * 1; a.slice(1, 0, 6, 2).mul_(3); return a; }), kOne},
-        {"split_write", one(), map([](T x) { T a = x * 1; auto p = a.unbind(1); p[0].add_(p[1]); auto q = a.split(2, 1); q[0].mul_(2); return a; }), kOne},
+        {"split_write", one(), map([](T x) { T a = x.detach() * 1; auto p = a.unbind(1); p[0].add_(p[1]); auto q = a.split(2, 1); q[0].mul_(2); return a; }), kOne},
+        {"no_grad_write", one(), map([](T x) { T a = x * 3; { at::NoGradGuard g; a.clamp_min_(0.5); a.select(1, 0).mul_(2); } return a * a; }), kOne},
         {"out_form", two(), zip([](T x, T y) { T a = at::empty_like(x.detach()); at::add_out(a, x.detach(), y.detach()); return a * x; }), kTwo},
         {"in_place_cast", two(), zip([](T x, T y) { T a = x.to(at::kFloat); a.add_(y); return a; }), kTwo},
         {"reshape_copies", one(), map([](T x) { T a = x * 1; T b = a.t().reshape({-1}); b.add_(1); return a.sum() + b; }), kOne},

@@ -15,7 +15,6 @@ struct Base {
     int version = 0;
     int input = -1;            // position among the inputs, if it came from outside
     bool blank = false;        // made by empty and not written or read by an op yet
-    bool stale = false;        // requires grad and was written under no_grad
     at::Tensor before;         // what an input held before its first write
     at::Tensor handle;         // the input itself
 };

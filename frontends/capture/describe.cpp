@@ -68,7 +68,9 @@ Attr attr_of(const c10::Argument& a, const c10::IValue& v, Node& n, const std::f
                     case at::MemoryFormat::ChannelsLast: return std::string("channels_last");
                     default: return std::string("channels_last_3d");
                 }
-            default: return Dim(v.toInt());
+            default:
+                if (v.toInt() >= (std::int64_t{1} << 62) - 1) return None{};  // how a slice says: to the end
+                return Dim(v.toInt());
         }
     if (v.isSymInt() && !v.toSymInt().is_symbolic()) return Dim(v.toSymInt().expect_int());
     if (v.isDouble()) return v.toDouble();

@@ -135,15 +135,12 @@ Alias* Recorder::alias_of(const at::Tensor& t) {
         throw Error(place() + ": an autograd Function of its own: its derivative can't be seen; write it with PyTorch's ops, or leave it out of the captured function");
     }
     if (a->base->blank) look_for_host_writes(t, *a->base);
-    if (a->base->stale && c10::GradMode::is_enabled())
-        throw Error(place() + ": a tensor that requires grad was written under no_grad and is used with grad afterwards; write into a detached copy");
     return a;
 }
 Id Recorder::id_of(const at::Tensor& t) { return aliases_.value(*alias_of(t), emitter()); }
 Emit Recorder::emitter() {
     return [this](std::string name, Attrs attrs, std::vector<Id> in, const Type& t) { return emit(std::move(name), std::move(attrs), std::move(in), t); };
 }
-bool Recorder::grad_of(const at::Tensor& t) { return grad_[static_cast<std::size_t>(id_of(t))] != 0; }
 
 void Recorder::result(const at::Tensor& t, Id id, bool blank) {
     if (!t.defined() || aliases_.find(t)) return;
@@ -169,7 +166,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     if (among(kUnsized, name)) throw Error(fmt::format("{}: {}: the size of its result depends on values; leave it out of the captured function", place(), dotted(op)));
     if (op.hasTag(at::Tag::inplace_view) || name == "aten::resize_" || name == "aten::set_.source_Tensor" || name == "aten::set_data")
         throw Error(fmt::format("{}: {}: changes the shape of a tensor in place; use the form that returns a new one", place(), dotted(op)));
-    if (name == "aten::index.Tensor" || name == "aten::index_put" || name == "aten::index_put_" || name == "aten::_index_put_impl_") masks_to_indices(stack, from);
+    if (name == "aten::index.Tensor" || name == "aten::index_put" || name == "aten::index_put_" || name == "aten::_index_put_impl_") masks_to_indices(stack, from, name != "aten::index.Tensor");
 
     bool has_tensor_result = std::any_of(schema.returns().begin(), schema.returns().end(), [](const c10::Argument& r) { return r.type()->isSubtypeOf(*c10::TensorType::get()) || r.type()->kind() == c10::TypeKind::ListType; });
     bool mutates = std::any_of(schema.arguments().begin(), schema.arguments().end(), writes);
@@ -250,7 +247,6 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
             Below below;
             base.before = base.handle.clone();
         }
-        if (!c10::GradMode::is_enabled() && (grad_[static_cast<std::size_t>(base.value)] || grad_of(t))) base.stale = true;
     }
     std::vector<Type> types;
     for (auto& t : targets) types.push_back(type_of(t));
@@ -272,24 +268,39 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
     Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
     for (std::size_t i = 0; i < targets.size(); ++i) {
         Alias* a = aliases_.find(targets[i]);
+        Alias* root = a;
+        while (root->parent) root = root->parent;
+        Id before = a->base->value;
         aliases_.write(*a, id + static_cast<Id>(i), emitter());
+        if (!c10::GradMode::is_enabled() && grad_[static_cast<std::size_t>(before)]) {
+            a->base->value = keep_gradient(a->base->value, before, root->type);
+            ++a->base->version;
+        }
         for (Alias* p = a; p; p = p->parent)
             if (auto live = p->tensor.lock(); live && any && c10::GradMode::is_enabled() && p->base->input < 0 && is_float(p->type.dtype)) live->set_requires_grad(true);
     }
 }
 
+// What is written under no_grad into a value with a gradient takes over its gradient: value + (old - detached old), which is value.
+Id Recorder::keep_gradient(Id value, Id old, const Type& t) {
+    c10::AutoGradMode on(true);
+    Id detached = emit("aten.detach.default", {{"self", Ref{0}}}, {old}, t);
+    Id zero = emit("aten.sub.Tensor", {{"self", Ref{0}}, {"other", Ref{1}}, {"alpha", Dim(1)}}, {old, detached}, t);
+    return emit("aten.add.Tensor", {{"self", Ref{0}}, {"other", Ref{1}}, {"alpha", Dim(1)}}, {value, zero}, t);
+}
+
 void Recorder::finish(const std::vector<at::Tensor>& outputs) {
     for (const auto& t : outputs) {
         if (!t.defined()) throw Error("capture: a result is an undefined tensor");
-        bool known = aliases_.find(t) != nullptr;
         rec_.outputs.push_back(id_of(t));
         Alias* a = aliases_.find(t);
-        rec_.output_is_input.push_back(known || a->base->input >= 0 ? a->base->input : -1);
+        rec_.output_is_input.push_back(a->base->input);
     }
     aliases_.each_base([&](Base& b) {
         if (b.input < 0 || !b.before.defined()) return;
         rec_.writes.push_back({b.input, static_cast<int>(rec_.written.size())});
-        rec_.written.push_back(b.value);
+        bool leaf = b.handle.requires_grad() && grad_[static_cast<std::size_t>(b.value)] != 0;  // a leaf holds values, not history
+        rec_.written.push_back(leaf ? emit("aten.detach.default", {{"self", Ref{0}}}, {b.value}, type_of(b.handle)) : b.value);
     });
     restore();
 }

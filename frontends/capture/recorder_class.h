@@ -23,7 +23,7 @@ private:
     Alias* adopt(const at::Tensor&, const std::string& name);
     Alias* alias_of(const at::Tensor&);
     Id id_of(const at::Tensor&);
-    bool grad_of(const at::Tensor&);
+    Id keep_gradient(Id value, Id old, const Type&);
     void look_for_host_writes(const at::Tensor&, Base&);
     void result(const at::Tensor&, Id, bool blank);
     bool view(const std::string& name, const Node&, const at::Tensor& self, const std::vector<at::Tensor>& results);
@@ -32,7 +32,7 @@ private:
     void host_read(const std::string& name, torch::jit::Stack&);
     void nonzero(const c10::OperatorHandle&, torch::jit::Stack&);
     void masked_select(torch::jit::Stack&);
-    void masks_to_indices(torch::jit::Stack&, std::size_t from);
+    void masks_to_indices(torch::jit::Stack&, std::size_t from, bool writes);
     void batch_norm(torch::jit::Stack&);
 
     HostRead host_read_;

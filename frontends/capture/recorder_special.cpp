@@ -86,10 +86,12 @@ void Recorder::nonzero(const c10::OperatorHandle& op, torch::jit::Stack& stack) 
 }
 
 // index and index_put take masks as the columns of their nonzero, so that equal masks have one size.
-void Recorder::masks_to_indices(torch::jit::Stack& stack, std::size_t from) {
+void Recorder::masks_to_indices(torch::jit::Stack& stack, std::size_t from, bool writes) {
+    const auto given = stack[from + 1].toOptionalTensorVector();
+    if (writes && given.size() == 1 && stack[from + 2].toTensor().numel() == 1) return;  // one value for all: a select, whose size is known
     std::vector<std::optional<at::Tensor>> indices;
     bool masks = false;
-    for (const std::optional<at::Tensor>& t : stack[from + 1].toOptionalTensorVector()) {
+    for (const std::optional<at::Tensor>& t : given) {
         if (!t || !is_mask(*t)) {
             indices.push_back(t);
             continue;

@@ -9,8 +9,8 @@ namespace heddle::models {
 
 // Rows from top to bottom, four bytes a pixel, colour not multiplied by alpha.
 struct Image {
-  int64_t width = 0, height = 0;
-  std::vector<uint8_t> rgba;
+    int64_t width = 0, height = 0;
+    std::vector<uint8_t> rgba;
 };
 
 // Throws Error when the file is missing, isn't a PNG or is damaged.

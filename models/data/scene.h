@@ -16,20 +16,20 @@ using Vec3 = std::array<double, 3>;
 
 // What a ray sees; rgb is meaningless without a hit.
 struct Sight {
-  bool hit = false;
-  Vec3 rgb{};
+    bool hit = false;
+    Vec3 rgb{};
 };
 
 // Blender's convention: columns are right, up, backward and position; `fov_x` in radians.
 struct Camera {
-  std::array<std::array<double, 4>, 4> to_world{};
-  double fov_x = 0.6911112070083618;
+    std::array<std::array<double, 4>, 4> to_world{};
+    double fov_x = 0.6911112070083618;
 };
 
 struct Sphere {
-  Vec3 centre;
-  double radius;
-  Vec3 rgb;
+    Vec3 centre;
+    double radius;
+    Vec3 rgb;
 };
 
 // Where the balls are at `time`.
@@ -48,13 +48,13 @@ Vec3 ray_direction(const Camera& camera, int64_t size, double column, double row
 Image picture(const Camera& camera, double time, int64_t size, int64_t grid);
 
 struct SceneOptions {
-  int64_t train_frames = 60, val_frames = 8, test_frames = 8;
-  int64_t size = 200;  // pixels along both edges
-  int64_t grid = 3;
+    int64_t train_frames = 150, val_frames = 8, test_frames = 8;
+    int64_t size = 100;  // pixels along both edges
+    int64_t grid = 3;
 };
 
-// Writes transforms_{train,val,test}.json and the pictures. `progress(done, total)` after each picture. Returns false and
-// writes nothing when `directory` already holds exactly this; throws Error when it holds something else.
+// Writes transforms_{train,val,test}.json and the pictures. `progress(done, total)` after each picture. Returns false
+// and writes nothing when `directory` already holds exactly this; throws Error when it holds something else.
 bool write_bouncing_balls(const std::string& directory, const SceneOptions& options,
                           const std::function<void(int64_t, int64_t)>& progress = {});
 

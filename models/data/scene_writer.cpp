@@ -20,71 +20,71 @@ constexpr double kPi = 3.14159265358979323846;
 constexpr const char* kMark = "scene.json";
 
 json mark(const SceneOptions& o) {
-  return {{"scene", "bouncing-balls"}, {"version", 1},     {"train", o.train_frames}, {"val", o.val_frames},
-          {"test", o.test_frames},     {"size", o.size}, {"grid", o.grid}};
+    return {{"scene", "bouncing-balls"}, {"version", 1},   {"train", o.train_frames}, {"val", o.val_frames},
+            {"test", o.test_frames},     {"size", o.size}, {"grid", o.grid}};
 }
 
 // The i-th number of the van der Corput sequence: spreads over [0, 1) evenly at every length.
 double van_der_corput(int64_t i) {
-  double out = 0, digit = 0.5;
-  for (; i > 0; i /= 2, digit /= 2)
-    if (i % 2) out += digit;
-  return out;
+    double out = 0, digit = 0.5;
+    for (; i > 0; i /= 2, digit /= 2)
+        if (i % 2) out += digit;
+    return out;
 }
 
 // Training views are scattered over the upper hemisphere; held-out views circle at one height, as D-NeRF's do.
 Camera camera_of(const std::string& split, int64_t i, int64_t frames) {
-  if (split == "train") return orbit(i * kPi * (3 - std::sqrt(5.0)), (12 + 58 * van_der_corput(i + 1)) * kPi / 180);
-  const double turn = split == "val" ? 0.5 : 0.0;
-  return orbit(2 * kPi * (static_cast<double>(i) + turn) / static_cast<double>(frames), 28 * kPi / 180);
+    if (split == "train") return orbit(i * kPi * (3 - std::sqrt(5.0)), (12 + 58 * van_der_corput(i + 1)) * kPi / 180);
+    const double turn = split == "val" ? 0.5 : 0.0;
+    return orbit(2 * kPi * (static_cast<double>(i) + turn) / static_cast<double>(frames), 28 * kPi / 180);
 }
 
 }  // namespace
 
 bool write_bouncing_balls(const std::string& directory, const SceneOptions& o,
                           const std::function<void(int64_t, int64_t)>& progress) {
-  if (o.train_frames < 1 || o.val_frames < 1 || o.test_frames < 1 || o.size < 1 || o.grid < 1)
-    throw Error("empty scene", directory, "frames, size and grid must be at least 1");
-  fs::path target = fs::path(directory).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();
-  if (fs::exists(target)) {
-    std::ifstream file(target / kMark);
-    if (file && json::parse(file, nullptr, /*allow_exceptions=*/false) == mark(o)) return false;
-    throw Error("directory holds something else", directory, "remove it or choose another --out");
-  }
-  if (target.has_parent_path()) make_directories(target.parent_path().string());
-  const fs::path part = target.string() + ".part-" + std::to_string(::getpid());
-  try {
-    const int64_t total = o.train_frames + o.val_frames + o.test_frames;
-    int64_t done = 0;
-    for (const auto& [split, frames] : {std::pair<std::string, int64_t>{"train", o.train_frames},
-                                        {"val", o.val_frames},
-                                        {"test", o.test_frames}}) {
-      make_directories((part / split).string());
-      json meta = {{"camera_angle_x", Camera{}.fov_x}, {"frames", json::array()}};
-      for (int64_t i = 0; i < frames; ++i) {
-        std::string number = std::to_string(i);
-        number.insert(0, number.size() < 3 ? 3 - number.size() : 0, '0');
-        const double time = frames > 1 ? static_cast<double>(i) / static_cast<double>(frames - 1) : 0.0;
-        const Camera camera = camera_of(split, i, frames);
-        write_png((part / split / ("r_" + number + ".png")).string(), picture(camera, time, o.size, o.grid));
-        meta["frames"].push_back({{"file_path", "./" + split + "/r_" + number},
-                                  {"time", time},
-                                  {"transform_matrix", camera.to_world}});
-        if (progress) progress(++done, total);
-      }
-      replace_file((part / ("transforms_" + split + ".json")).string(), meta.dump(2) + "\n");
+    if (o.train_frames < 1 || o.val_frames < 1 || o.test_frames < 1 || o.size < 1 || o.grid < 1)
+        throw Error("empty scene", directory, "frames, size and grid must be at least 1");
+    fs::path target = fs::path(directory).lexically_normal();
+    if (!target.has_filename()) target = target.parent_path();
+    if (fs::exists(target)) {
+        std::ifstream file(target / kMark);
+        if (file && json::parse(file, nullptr, /*allow_exceptions=*/false) == mark(o)) return false;
+        throw Error("directory holds something else", directory, "remove it or choose another --out");
     }
-    replace_file((part / kMark).string(), mark(o).dump(2) + "\n");
-    std::error_code failed;
-    fs::rename(part, target, failed);
-    if (failed) throw Error("cannot write directory", directory, failed.message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(part, ignored);
-    throw;
-  }
-  return true;
+    if (target.has_parent_path()) make_directories(target.parent_path().string());
+    const fs::path part = target.string() + ".part-" + std::to_string(::getpid());
+    try {
+        const int64_t total = o.train_frames + o.val_frames + o.test_frames;
+        int64_t done = 0;
+        for (const auto& [split, frames] : {std::pair<std::string, int64_t>{"train", o.train_frames},
+                                            {"val", o.val_frames},
+                                            {"test", o.test_frames}}) {
+            make_directories((part / split).string());
+            json meta = {{"camera_angle_x", Camera{}.fov_x}, {"frames", json::array()}};
+            for (int64_t i = 0; i < frames; ++i) {
+                std::string number = std::to_string(i);
+                number.insert(0, number.size() < 3 ? 3 - number.size() : 0, '0');
+                const double time = frames > 1 ? static_cast<double>(i) / static_cast<double>(frames - 1) : 0.0;
+                const Camera camera = camera_of(split, i, frames);
+                write_png((part / split / ("r_" + number + ".png")).string(), picture(camera, time, o.size, o.grid));
+                meta["frames"].push_back({{"file_path", "./" + split + "/r_" + number},
+                                          {"time", time},
+                                          {"transform_matrix", camera.to_world}});
+                if (progress) progress(++done, total);
+            }
+            replace_file((part / ("transforms_" + split + ".json")).string(), meta.dump(2) + "\n");
+        }
+        replace_file((part / kMark).string(), mark(o).dump(2) + "\n");
+        std::error_code failed;
+        fs::rename(part, target, failed);
+        if (failed) throw Error("cannot write directory", directory, failed.message());
+    } catch (...) {
+        std::error_code ignored;
+        fs::remove_all(part, ignored);
+        throw;
+    }
+    return true;
 }
 
 }  // namespace heddle::models
