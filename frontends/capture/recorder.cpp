@@ -52,6 +52,7 @@ std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
 }
 }  // namespace
 
+bool capturing() { return current != nullptr; }
 std::string place() { return scope.empty() ? "capture" : scope; }
 Scope::Scope(std::string name) : outer_(scope) { scope = scope.empty() ? std::move(name) : scope + "." + name; }
 Scope::~Scope() { scope = outer_; }

@@ -23,4 +23,6 @@ struct Recording {
 // each nonzero finds, so that sizes that depend on values differ between runs.
 Recording record(const Callable&, const std::vector<at::Tensor>& arguments, HostRead, const Recording* first, int extra_rows);
 
+bool capturing();  // in this thread
+
 }  // namespace heddle

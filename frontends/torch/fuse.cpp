@@ -5,15 +5,13 @@
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
 
 #include <mutex>
 
-#include "frontends/aten.h"
+#include "frontends/capture/recorder.h"
 #include "frontends/torch/host.h"
+#include "frontends/torch/region.h"
 #include "frontends/torch/variant.h"
 
 namespace heddle {
@@ -25,207 +23,165 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     std::vector<std::shared_ptr<Variant>> variants;    // by the values of guards, most recent first
     Report report;
 
-    std::shared_ptr<Variant> capture_for(const Tensors& in);
-    Tensors run(const std::shared_ptr<Variant>&, const Tensors& in);
+    std::shared_ptr<Variant> capture_for(const Tensors& in);  // nullptr: it can't be captured, and runs eagerly from now on
+    void count_compile_seconds() {
+        report.compile_seconds = 0;
+        for (const auto& v : variants) report.compile_seconds += v->compile_seconds();
+    }
+    Tensors run(const std::shared_ptr<Variant>&, const Tensors& user, const Tensors& all);
+    void attach(const std::shared_ptr<Variant>&, Rerun, const std::vector<Array>& in, const std::vector<Array>& out, Sizes, Tensors& results);
 };
 
 namespace {
+at::Generator generator(at::Device d) { return at::globalContext().defaultGenerator(d); }
 // The CPU is no device that can be current.
-std::optional<at::Device> on_device(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
+std::optional<at::Device> current(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
 
-// Forward, backward or both may draw random numbers; a plan that turns out not to hold gives them back.
-class RandomState {
-public:
-    RandomState(bool needed, at::Device where) {
-        if (!needed) return;
-        for (at::Device d : {at::Device(at::kCPU), where})
-            if (states_.empty() || !d.is_cpu()) states_.emplace_back(d, at::globalContext().defaultGenerator(d).get_state());
-    }
-    void restore() {
-        for (auto& [d, state] : states_) {
-            at::Generator g = at::globalContext().defaultGenerator(d);
-            g.set_state(state);
-        }
-    }
-
-private:
-    std::vector<std::pair<at::Device, at::Tensor>> states_;
-};
-
-// One region's derivative. Source of the protocol: torch::autograd::Node.
-class RegionBackward final : public torch::autograd::Node {
-public:
-    std::shared_ptr<Fused::State> state;
-    std::shared_ptr<Variant> variant;
-    std::vector<torch::autograd::SavedVariable> inputs;  // those that the backward reads, else empty
-    std::vector<Array> saved;
-    std::vector<std::vector<std::int64_t>> output_sizes;
-    Sizes sizes;
-    Tensors all_inputs;                                  // only for a second derivative
-    std::mutex release;
-
-    std::string name() const override { return "HeddleBackward"; }
-    torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
-        std::lock_guard lock(mutex_);
-        if (at::GradMode::is_enabled()) return eagerly(grads);
-        if (saved.size() != variant->pair.split.saved) throw std::runtime_error("Trying to backward through the graph a second time: pass retain_graph=True the first time");
-        std::vector<Array> in;
-        const Split& split = variant->pair.split;
-        for (std::size_t k = 0; k < split.backward_inputs.size(); ++k) {
-            const auto& s = split.backward_inputs[k];
-            auto i = static_cast<std::size_t>(s.index);
-            if (s.from == Split::Source::From::saved) in.push_back(saved[i]);
-            else if (s.from == Split::Source::From::input) in.push_back(array_of(inputs[i].unpack(getptr_()), variant->device, "input", i));
-            else {
-                DType t = split.backward.type(split.backward.inputs[k]).dtype;
-                const at::Tensor& seed = grads[seed_slot(i)];
-                in.push_back(array_of(seed.defined() ? seed.to(scalar_type(t)) : at::zeros(output_sizes[i], at::TensorOptions().dtype(scalar_type(t)).device(variant->device)), variant->device, "gradient", i));
-            }
-        }
-        Sizes bound = sizes;
-        c10::OptionalDeviceGuard guard_device(on_device(variant->device));
-        auto out = variant->backward().run(*variant->host, in, bound);
-        {
-            std::lock_guard guard(state->mutex);
-            note_backward(state->report, *variant);
-        }
-        torch::autograd::variable_list result;
-        for (std::size_t k = 0; k < variant->pair.gradients.size(); ++k) {
-            int g = variant->pair.gradients[k];
-            result.push_back(g >= 0 && task_should_compute_output(k) ? tensor_of(out[static_cast<std::size_t>(g)]) : at::Tensor());
-        }
-        return result;
-    }
-    void release_variables() override {
-        std::lock_guard lock(mutex_);
-        inputs.clear();
-        saved.clear();
-        saved.shrink_to_fit();
-        all_inputs.clear();
-        released_ = true;
-    }
-
-private:
-    std::shared_ptr<torch::autograd::Node> getptr_() { return shared_from_this(); }
-    // Incoming gradients come per differentiable output.
-    std::size_t seed_slot(std::size_t output) const { return static_cast<std::size_t>(variant->slot[output]); }
-    // A second derivative: the region is run again by PyTorch, under its own autograd.
-    torch::autograd::variable_list eagerly(const torch::autograd::variable_list& grads) {
-        if (released_) throw std::runtime_error("Trying to backward through the graph a second time: pass retain_graph=True the first time");
-        std::size_t users = all_inputs.size() - variant->captured.implicit.size();
-        Tensors outs = state->callable({all_inputs.begin(), all_inputs.begin() + static_cast<std::ptrdiff_t>(users)});
-        Tensors used, seeds, wanted;
-        for (std::size_t k = 0; k < outs.size(); ++k)
-            if (variant->slot[k] >= 0 && grads[seed_slot(k)].defined()) used.push_back(outs[k]), seeds.push_back(grads[seed_slot(k)]);
-        std::vector<std::size_t> where;
-        for (std::size_t k = 0; k < all_inputs.size(); ++k)
-            if (all_inputs[k].requires_grad()) wanted.push_back(all_inputs[k]), where.push_back(k);
-        auto got = torch::autograd::grad(used, wanted, seeds, true, true, true);
-        torch::autograd::variable_list result(all_inputs.size());
-        for (std::size_t k = 0; k < where.size(); ++k) result[where[k]] = got[k];
-        return result;
-    }
-    bool released_ = false;
-};
+bool shares(const Array& a, const Array& b) { return a.data == b.data && a.numel() > 0 && b.numel() > 0; }
+// Does a tensor that the callable writes share its memory with another? Then order matters, which a plan doesn't keep.
+bool entangled(const Variant& v, const Tensors& all) {
+    for (const auto& w : v.captured.writes)
+        for (std::size_t k = 0; k < all.size(); ++k)
+            if (static_cast<int>(k) != w.input && all[k].is_alias_of(all[static_cast<std::size_t>(w.input)])) return true;
+    return false;
+}
 }  // namespace
 
 std::shared_ptr<Variant> Fused::State::capture_for(const Tensors& in) {
-    auto v = make_variant(callable, in, options.dynamic, options.name);
-    report.compile_seconds += v->compile_seconds();
-    variants.insert(variants.begin(), v);
-    if (variants.size() > 16) variants.pop_back();
-    return v;
+    try {
+        auto v = make_variant(callable, in, options.dynamic, options.name);
+        variants.insert(variants.begin(), v);
+        if (variants.size() > 16) variants.pop_back();
+        return v;
+    } catch (const std::exception& e) {
+        if (!options.eager_if_uncapturable) throw;
+        report.eager_reason = e.what();
+        return nullptr;
+    }
 }
 
-Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user) {
-    Tensors all = user;
-    for (const at::Tensor& t : v->captured.implicit) {
-        if (t.use_count() == 1)
-            throw Error(fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", options.name, c10::str(t.sizes())));
-        all.push_back(t);
-    }
-    c10::OptionalDeviceGuard guard_device(on_device(v->device));
-    std::vector<Array> in;
+Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user, const Tensors& all) {
+    const std::size_t n = v->outputs;
+    bool any = std::any_of(all.begin(), all.end(), [](const at::Tensor& t) { return t.requires_grad(); });
+    bool differentiate = any && at::GradMode::is_enabled();
+    Rerun rerun;
+    std::vector<Array> in, out;
+    Sizes sizes;
+    Tensors results;
+    c10::OptionalDeviceGuard on_device(current(v->device));
     {
         at::NoGradGuard no_grad;
         for (std::size_t k = 0; k < all.size(); ++k) in.push_back(array_of(all[k], v->device, "input", k));
-    }
-    bool any = false;
-    for (std::size_t k = 0; k < all.size(); ++k) any |= all[k].requires_grad();
-    bool differentiate = any && at::GradMode::is_enabled();
-    v->check_wants(all, differentiate, options.name);
-    Sizes sizes;
-    std::vector<Array> out;
-    {
-        at::NoGradGuard no_grad;
-        at::AutoDispatchBelowADInplaceOrView below;
-        out = v->forward().run(*v->host, in, sizes);
-    }
-    Tensors results;
-    std::size_t n = v->outputs;
-    for (std::size_t k = 0; k < n; ++k) {
-        at::Tensor t = tensor_of(out[k]);
-        for (const at::Tensor& i : all)
-            if (t.is_same(i)) t = i.alias();
-        results.push_back(t);
-    }
-    {
-        at::NoGradGuard no_grad;  // what the callable wrote into its inputs
+        if (differentiate) {
+            rerun = {&callable, all, Tensors(all.size()), {}, v->random ? generator(v->device).get_state() : at::Tensor(), v->device, user.size()};
+            for (const auto& w : v->captured.writes) rerun.before[static_cast<std::size_t>(w.input)] = all[static_cast<std::size_t>(w.input)].clone();
+        }
+        {
+            at::AutoDispatchBelowADInplaceOrView below;
+            out = v->forward().run(*v->host, in, sizes);
+        }
+        // A result has memory of its own, unless it is an input itself.
+        for (std::size_t k = 0; k < n; ++k) {
+            bool common = std::any_of(in.begin(), in.end(), [&](const Array& a) { return shares(a, out[k]); }) ||
+                          std::any_of(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(k), [&](const Array& a) { return shares(a, out[k]); });
+            if (v->is_input[k] >= 0) results.push_back(all[static_cast<std::size_t>(v->is_input[k])]);
+            else results.push_back(common ? tensor_of(out[k]).clone() : tensor_of(out[k]));
+        }
         for (const auto& w : v->captured.writes) all[static_cast<std::size_t>(w.input)].copy_(tensor_of(out[static_cast<std::size_t>(w.output)]));
     }
     {
         std::lock_guard guard(mutex);
         note_forward(report, *v, out);
+        count_compile_seconds();
     }
-    if (differentiate && v->pair.has_backward) {
-        auto node = std::shared_ptr<RegionBackward>(new RegionBackward(), torch::autograd::deleteNode);
-        node->state = shared_from_this();
-        node->variant = v;
-        node->sizes = std::move(sizes);
-        node->all_inputs = all;
-        node->inputs.resize(all.size());
-        for (const auto& s : v->pair.split.backward_inputs)
-            if (s.from == Split::Source::From::input) node->inputs[static_cast<std::size_t>(s.index)] = torch::autograd::SavedVariable(all[static_cast<std::size_t>(s.index)], false);
-        for (std::size_t k = 0; k < v->pair.split.saved; ++k) node->saved.push_back(out[v->forward_outputs + k]);
-        for (const at::Tensor& t : results) node->output_sizes.push_back(t.sizes().vec());
-        node->set_next_edges(torch::autograd::collect_next_edges(all));
-        for (std::size_t k = 0; k < n; ++k)
-            if (v->slot[k] >= 0) torch::autograd::set_history(results[k], node);
-    }
+    if (differentiate) attach(v, std::move(rerun), in, out, std::move(sizes), results);
     return results;
+}
+
+void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const std::vector<Array>& in, const std::vector<Array>& out, Sizes sizes, Tensors& results) {
+    const Tensors& all = rerun.inputs;
+    auto node = std::shared_ptr<RegionBackward>(new RegionBackward(), torch::autograd::deleteNode);
+    node->variant = v;
+    node->sizes = std::move(sizes);
+    node->ran = [state = shared_from_this(), v = v.get()] {
+        std::lock_guard guard(state->mutex);
+        note_backward(state->report, *v);
+        state->count_compile_seconds();
+    };
+    node->set_next_edges(torch::autograd::collect_next_edges(all));
+    int slots = 0;
+    for (std::size_t k = 0; k < results.size(); ++k) {
+        bool reached = false;
+        for (std::size_t i = 0; i < all.size(); ++i) reached |= v->reaches[k][i] && all[i].requires_grad();
+        node->output_sizes.push_back(results[k].sizes().vec());
+        node->slot.push_back(reached && v->is_input[k] < 0 ? slots++ : -1);
+        if (node->slot[k] >= 0) torch::autograd::set_history(results[k], node);
+    }
+    if (slots == 0) return;
+    // Memory that the caller can write into is watched; what the callable itself wrote over is kept as it was.
+    for (const auto& s : v->pair.split.backward_inputs) {
+        Kept kept;
+        auto i = static_cast<std::size_t>(s.index);
+        if (s.from == Split::Source::From::input && rerun.before[i].defined()) {
+            at::NoGradGuard no_grad;
+            kept.array = array_of(rerun.before[i], v->device, "input", i);
+        } else if (s.from == Split::Source::From::input) {
+            kept.array = in[i];
+            kept.watched.emplace(all[i], false);
+        } else if (s.from == Split::Source::From::saved) {
+            kept.array = out[v->forward_outputs + i];
+            for (std::size_t k = 0; k < results.size() && !kept.watched; ++k)
+                if (v->is_input[k] < 0 && shares(out[k], kept.array) && results[k].data_ptr() == kept.array.data) kept.watched.emplace(results[k], node->slot[k] >= 0);
+            for (std::size_t k = 0; k < in.size() && !kept.watched; ++k)
+                if (shares(in[k], kept.array) && !rerun.before[k].defined()) kept.watched.emplace(all[k], false);
+        }
+        node->kept.push_back(std::move(kept));
+    }
+    for (const at::Tensor& t : all) rerun.versions.push_back(version_of(t));
+    node->rerun = std::move(rerun);
 }
 
 Fused::Fused(std::shared_ptr<State> s) : state_(std::move(s)) {}
 
 Tensors Fused::operator()(const Tensors& inputs) const {
     State& s = *state_;
-    if (!s.report.eager_reason.empty()) return s.callable(inputs);
+    if (capturing()) return s.callable(inputs);  // part of a larger callable that is being fused
     std::vector<std::shared_ptr<Variant>> known;
+    bool eager = false;
     {
         std::lock_guard guard(s.mutex);
         known = s.variants;
+        eager = !s.report.eager_reason.empty();
     }
-    for (const auto& v : known) {
-        if (common_device(inputs) != v->device && common_device(v->captured.implicit) != v->device) continue;  // captured on another device
-        RandomState random(v->guarded && v->random, v->device);
+    if (eager) return s.callable(inputs);
+    auto attempt = [&](const std::shared_ptr<Variant>& v) -> std::optional<Tensors> {
+        Tensors all = v->with_held(inputs);
+        if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
+        if (entangled(*v, all)) return s.callable(inputs);
+        at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
         try {
-            Tensors out = s.run(v, inputs);
+            return s.run(v, inputs, all);
+        } catch (const GuardFailed&) {
+            if (before.defined()) generator(v->device).set_state(before);
+            return {};
+        }
+    };
+    for (const auto& v : known)
+        if (auto out = attempt(v)) {
             if (v != known.front()) {
                 std::lock_guard guard(s.mutex);
-                std::erase(s.variants, v);
-                s.variants.insert(s.variants.begin(), v);
+                if (std::erase(s.variants, v)) s.variants.insert(s.variants.begin(), v);
             }
-            return out;
-        } catch (const GuardFailed&) {
-            random.restore();
+            return *out;
         }
-    }
     std::shared_ptr<Variant> v;
     {
         std::lock_guard guard(s.mutex);
         v = s.capture_for(inputs);
     }
-    return s.run(v, inputs);
+    if (v)
+        if (auto out = attempt(v)) return *out;
+    return s.callable(inputs);
 }
 
 const Report& Fused::report() const { return state_->report; }
@@ -246,12 +202,7 @@ Fused fuse(Callable callable, const Tensors& example, FuseOptions options) {
     auto s = std::make_shared<Fused::State>();
     s->callable = std::move(callable);
     s->options = std::move(options);
-    try {
-        s->capture_for(example);
-    } catch (const Error& e) {
-        if (!s->options.eager_if_uncapturable) throw;
-        s->report.eager_reason = e.what();
-    }
+    s->capture_for(example);
     return Fused(s);
 }
 

@@ -1,6 +1,7 @@
 // From a callable to compiled plans, and what can be told about them.
 #include "frontends/torch/variant.h"
 
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -22,6 +23,26 @@ bool draws(const Graph& g) {
 std::string listed(const Graph& g, Id id) {
     return print_line(g, id);
 }
+// Which inputs each node depends on in a way that gradients follow: float to float, and nothing beyond stop_grad.
+std::vector<std::vector<char>> reached_inputs(const Graph& g, const std::vector<char>& wants) {
+    std::vector<std::vector<char>> r(g.nodes.size(), std::vector<char>(g.inputs.size()));
+    for (std::size_t k = 0; k < g.inputs.size(); ++k) r[static_cast<std::size_t>(g.inputs[k])][k] = wants[k] && is_float(g.type(g.inputs[k]).dtype);
+    for (Id id = 0; id < g.size(); ++id) {
+        if (!is_float(g.type(id).dtype) || g[id].is(Op::stop_grad)) continue;
+        for (Id i : g[id].in)
+            for (std::size_t k = 0; k < g.inputs.size(); ++k) r[static_cast<std::size_t>(id)][k] |= r[static_cast<std::size_t>(i)][k];
+    }
+    return r;
+}
+// What the callable computes doesn't depend on who captures it: gradients are on, and arguments are tensors of their own, so that
+// one that is given twice, or that the callable also holds, stays an argument.
+Captured captured_apart(const Callable& callable, const Tensors& example, const CaptureOptions& options) {
+    c10::InferenceMode no_inference(false);
+    at::AutoGradMode grad(true);
+    Tensors apart;
+    for (const at::Tensor& t : example) apart.push_back(t.detach().set_requires_grad(t.requires_grad()));
+    return capture(callable, apart, options);
+}
 }  // namespace
 
 std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const std::string& name) {
@@ -30,10 +51,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
     options.name = name;
-    v->captured = capture(callable, example, options);
-    Tensors all = example;
-    all.insert(all.end(), v->captured.implicit.begin(), v->captured.implicit.end());
-    v->device = common_device(all);
+    v->captured = captured_apart(callable, example, options);
+    Tensors everything = example;
+    everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());
+    v->device = common_device(everything);
     v->host = torch_host(v->device);
     Graph g = v->captured.graph;
     v->outputs = v->captured.results;
@@ -51,12 +72,27 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         for (std::size_t d = 0; d < s.size(); ++d)
             if (s[d].is_symbol()) typical[print(s[d])] = t.size(static_cast<std::int64_t>(d));
     }
-    for (const at::Tensor& t : v->captured.implicit) v->wants.push_back(t.requires_grad());
+    everything.clear();  // what the callable alone holds is counted below
+    for (at::Tensor& t : v->captured.implicit) {
+        v->wants.push_back(t.requires_grad());
+        if (t.use_count() == 1) throw Error(fmt::format("{}: reads a tensor ({}) that each call makes anew by other means than PyTorch's ops: make it outside and hold it, or pass it as an input", name, c10::str(t.sizes())));
+        v->held_.emplace_back(t.getIntrusivePtr());
+    }
+    v->captured.implicit.clear();
+    auto reached = reached_inputs(g, v->wants);
+    for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(g.outputs[i])]);
+    const Graph& seen = v->captured.graph;
+    for (std::size_t i = 0; i < v->outputs; ++i) {
+        int at = v->captured.output_is_input[i];
+        Id out = seen.outputs[i];
+        bool itself = at >= 0 && seen.inputs[static_cast<std::size_t>(at)] == out;
+        for (const auto& w : v->captured.writes)  // or what the callable has written into it
+            itself |= w.input == at && seen.outputs[static_cast<std::size_t>(w.output)] == out && seen.type(out) == seen.type(seen.inputs[static_cast<std::size_t>(at)]);
+        v->is_input.push_back(itself ? at : -1);
+    }
     v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
     for (const auto& w : v->captured.writes)
         if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
-    int slots = 0;
-    for (std::size_t i = 0; i < v->outputs; ++i) v->slot.push_back(v->pair.differentiable[i] ? slots++ : -1);
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
@@ -73,13 +109,28 @@ Executable& Variant::ready(std::unique_ptr<Executable>& e, const Graph& g) {
 }
 Executable& Variant::forward() { return ready(forward_, pair.split.forward); }
 Executable& Variant::backward() { return ready(backward_, pair.split.backward); }
-double Variant::compile_seconds() const { return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0); }
+double Variant::compile_seconds() const {
+    std::lock_guard lock(mutex_);
+    return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0);
+}
 
-void Variant::check_wants(const Tensors& all, bool differentiate, const std::string& name) const {
-    if (!differentiate) return;
+Tensors Variant::with_held(const Tensors& arguments) const {
+    if (arguments.size() + held_.size() != wants.size())
+        throw Error(fmt::format("{}: got {} inputs, expected {}", captured.graph.name, arguments.size(), wants.size() - held_.size()));
+    Tensors all = arguments;
+    for (std::size_t k = 0; k < held_.size(); ++k) {
+        auto live = held_[k].lock();
+        if (!live)
+            throw Error(fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", captured.graph.name,
+                                    print(captured.graph.type(captured.graph.inputs[arguments.size() + k]))));
+        all.push_back(at::Tensor(std::move(live)));
+    }
+    return all;
+}
+bool Variant::knows_gradients(const Tensors& all) const {
     for (std::size_t k = 0; k < all.size(); ++k)
-        if (all[k].requires_grad() && !wants[k])
-            throw Error(fmt::format("{}: input {} requires grad now but didn't at capture; fuse with an example that does", name, k));
+        if (all[k].requires_grad() && !wants[k]) return false;
+    return true;
 }
 
 void note_forward(Report& r, Variant& v, const std::vector<Array>& outputs) {

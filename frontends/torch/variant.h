@@ -1,6 +1,8 @@
 // One captured form of a callable: its graphs, plans and compiled code. Guards decide at run time which form holds.
 // Law: the backward is compiled when it is first needed, never before.
 #pragma once
+#include <c10/core/UndefinedTensorImpl.h>
+
 #include "frontends/torch/fuse.h"
 #include "frontends/torch/host.h"
 #include "passes/pipeline.h"
@@ -10,26 +12,32 @@ namespace heddle {
 struct Variant {
     Captured captured;
     at::Device device = at::kCPU;      // where the example and the callable's own tensors are
-    std::unique_ptr<Host> host;        // of that device
+    std::shared_ptr<Host> host;        // of that device
     Pair pair;
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
     std::size_t outputs = 0;           // the user's
     std::size_t forward_outputs = 0;   // with guards, before the saved values
-    std::vector<int> slot;             // per user output: which incoming gradient it is, or -1
+    // Per user output and input: does a differentiable path lead there? Asked before any rewriting, as eager's None is.
+    std::vector<std::vector<char>> reaches;
+    std::vector<int> is_input;         // per user output: the input that it is, itself and not a view of it, or -1
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
 
     Executable& forward();
     Executable& backward();
     double compile_seconds() const;
-    // requires_grad may be dropped since the capture (no_grad), never added.
-    void check_wants(const Tensors& all, bool differentiate, const std::string& name) const;
+    const Type& input_type(std::size_t k) const { return pair.split.forward.type(pair.split.forward.inputs[k]); }
+    // The arguments, then what the callable holds. Throws Error where one of these was replaced since the capture.
+    Tensors with_held(const Tensors& arguments) const;
+    // requires_grad may be dropped since the capture, never added.
+    bool knows_gradients(const Tensors& all) const;
 
 private:
     friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const std::string&);
+    std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
     Executable& ready(std::unique_ptr<Executable>&, const Graph&);
     std::unique_ptr<Executable> forward_, backward_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
 };
 
 std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>&, const std::string& name);

@@ -1,0 +1,156 @@
+// First derivatives run the compiled backward; with create_graph the callable is run again under PyTorch's own autograd.
+#include "frontends/torch/region.h"
+
+#include <ATen/Context.h>
+#include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "frontends/torch/host.h"
+
+namespace heddle {
+
+namespace {
+using torch::autograd::variable_list;
+
+bool defined(const variable_list& grads, int slot) { return slot >= 0 && grads[static_cast<std::size_t>(slot)].defined(); }
+
+// Does the history of `from` lead to `to`?
+bool depends(const at::Tensor& from, const at::Tensor& to) {
+    if (!from.grad_fn()) return false;
+    std::vector<torch::autograd::Node*> open{from.grad_fn().get()};
+    std::unordered_set<torch::autograd::Node*> seen;
+    while (!open.empty()) {
+        auto* n = open.back();
+        open.pop_back();
+        if (!n || !seen.insert(n).second) continue;
+        if (auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(n); leaf ? leaf->variable.is_same(to) : n == to.grad_fn().get()) return true;
+        for (const auto& e : n->next_edges()) open.push_back(e.function.get());
+    }
+    return false;
+}
+
+// The default generator and the values of written tensors, as they were before the forward; afterwards as they are now.
+class Rewound {
+public:
+    explicit Rewound(const Rerun& r) : rerun_(r) {
+        at::NoGradGuard no_grad;
+        if (r.random.defined()) {
+            at::Generator g = generator();
+            state_ = g.get_state();
+            g.set_state(r.random);
+        }
+        for (std::size_t k = r.users; k < r.inputs.size(); ++k)
+            if (r.before[k].defined()) {
+                now_.push_back(r.inputs[k].clone());
+                r.inputs[k].detach().copy_(r.before[k]);
+            }
+    }
+    ~Rewound() {
+        at::NoGradGuard no_grad;
+        if (at::Generator g = generator(); state_.defined()) g.set_state(state_);
+        std::size_t i = 0;
+        for (std::size_t k = rerun_.users; k < rerun_.inputs.size(); ++k)
+            if (rerun_.before[k].defined()) rerun_.inputs[k].detach().copy_(now_[i++]);
+    }
+
+private:
+    at::Generator generator() const { return at::globalContext().defaultGenerator(rerun_.device); }
+    const Rerun& rerun_;
+    at::Tensor state_;
+    Tensors now_;
+};
+}  // namespace
+
+std::uint32_t version_of(const at::Tensor& t) { return t.is_inference() ? 0 : static_cast<std::uint32_t>(t._version()); }
+
+variable_list RegionBackward::apply(variable_list&& grads) {
+    std::lock_guard lock(mutex_);
+    const Split& split = variant->pair.split;
+    bool reads = std::any_of(split.backward_inputs.begin(), split.backward_inputs.end(), [](const auto& s) { return s.from != Split::Source::From::seed; });
+    if (released_ && (reads || at::GradMode::is_enabled())) throw std::runtime_error(torch::autograd::ERR_BACKWARD_TWICE);
+    if (at::GradMode::is_enabled()) return again(grads);
+    std::vector<char> reached(variant->wants.size());
+    for (std::size_t k = 0; k < slot.size(); ++k)
+        if (defined(grads, slot[k]))
+            for (std::size_t i = 0; i < reached.size(); ++i) reached[i] |= variant->reaches[k][i];
+    std::vector<Array> out;
+    if (variant->pair.has_backward && std::count(reached.begin(), reached.end(), 1)) out = run(grads);
+    variable_list result(reached.size());
+    for (std::size_t k = 0; k < reached.size(); ++k) {
+        if (!reached[k] || !task_should_compute_output(k)) continue;
+        if (int g = variant->pair.gradients[k]; g >= 0) {
+            result[k] = tensor_of(out[static_cast<std::size_t>(g)]);
+            continue;
+        }
+        // There is a path, and rewriting found that nothing flows on it: zeros, as eager would have.
+        const Type& t = variant->input_type(k);
+        std::vector<std::int64_t> s;
+        for (const Dim& d : t.shape) s.push_back(d.eval(sizes));
+        result[k] = at::zeros(s, at::TensorOptions().dtype(scalar_type(t.dtype)).device(variant->device));
+    }
+    return result;
+}
+void RegionBackward::release_variables() {
+    std::lock_guard lock(mutex_);
+    kept.clear();
+    rerun = {};
+    released_ = true;
+}
+
+std::vector<Array> RegionBackward::run(const variable_list& grads) {
+    const Split& split = variant->pair.split;
+    std::vector<Array> in;
+    for (std::size_t k = 0; k < split.backward_inputs.size(); ++k) {
+        const auto& s = split.backward_inputs[k];
+        if (s.from == Split::Source::From::seed) {
+            auto i = static_cast<std::size_t>(s.index);
+            auto type = at::TensorOptions().dtype(scalar_type(split.backward.type(split.backward.inputs[k]).dtype)).device(variant->device);
+            in.push_back(array_of(defined(grads, slot[i]) ? grads[static_cast<std::size_t>(slot[i])].to(type.dtype()) : at::zeros(output_sizes[i], type), variant->device, "gradient", i));
+            continue;
+        }
+        if (kept[k].watched) (void)kept[k].watched->unpack(shared_from_this());  // throws if it was written since
+        in.push_back(kept[k].array);
+    }
+    Sizes bound = sizes;
+    c10::OptionalDeviceGuard on_device(variant->device.is_cpu() ? std::nullopt : std::optional(variant->device));
+    auto out = variant->backward().run(*variant->host, in, bound);
+    ran();
+    return out;
+}
+
+variable_list RegionBackward::again(const variable_list& grads) {
+    const Rerun& r = rerun;
+    for (std::size_t k = 0; k < r.inputs.size(); ++k) {
+        if (version_of(r.inputs[k]) != r.versions[k])
+            throw std::runtime_error(fmt::format("one of the variables needed for gradient computation has been modified by an inplace operation: input {} of {}", k, name()));
+        for (std::size_t j = 0; r.inputs[k].requires_grad() && k >= r.users && j < r.inputs.size(); ++j)
+            if (j != k && !r.inputs[j].is_same(r.inputs[k]) && depends(r.inputs[j], r.inputs[k]))
+                throw std::runtime_error("create_graph: a tensor that the fused callable holds also leads to one of its inputs: pass it as an input");
+    }
+    // Inputs are seen through views, so that the derivative in one input doesn't run on into another that it was computed from.
+    Tensors fed, wanted, used, seeds;
+    for (std::size_t k = 0; k < r.users; ++k) fed.push_back(r.before[k].defined() ? r.before[k].clone() : r.inputs[k].requires_grad() ? r.inputs[k].view_as(r.inputs[k]) : r.inputs[k]);
+    Tensors outs;
+    {
+        Rewound rewound(r);
+        outs = (*r.callable)(fed);
+    }
+    for (std::size_t k = 0; k < outs.size(); ++k)
+        if (defined(grads, slot[k]) && outs[k].requires_grad()) used.push_back(outs[k]), seeds.push_back(grads[static_cast<std::size_t>(slot[k])]);
+    variable_list result(r.inputs.size());
+    if (used.empty()) return result;
+    std::vector<std::size_t> where;
+    for (std::size_t k = 0; k < r.inputs.size(); ++k)
+        if (r.inputs[k].requires_grad()) wanted.push_back(k < r.users ? fed[k] : r.inputs[k]), where.push_back(k);
+    auto got = torch::autograd::grad(used, wanted, seeds, true, true, true);
+    for (std::size_t k = 0; k < where.size(); ++k) result[where[k]] = got[k];
+    return result;
+}
+
+}  // namespace heddle

@@ -1,0 +1,438 @@
+// heddle::fuse is its callable: values, gradients, None, errors and side effects are eager's.
+#include "frontends/torch/fuse.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <thread>
+
+#include "tests/torch/close.h"
+
+namespace heddle::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using at::Tensor;
+Tensor real(std::vector<std::int64_t> s, at::ScalarType t = at::kDouble, bool grad = true) { return (at::rand(s, at::kDouble) * 1.5 + 0.25).to(t).set_requires_grad(grad); }
+Fused strict(Callable f, const Tensors& example, std::vector<Varying> dynamic = {}) {
+    return fuse(std::move(f), example, {.dynamic = std::move(dynamic), .name = "f", .eager_if_uncapturable = false});
+}
+std::vector<Varying> rows(int inputs = 1) {
+    std::vector<Varying> v;
+    for (int i = 0; i < inputs; ++i) v.push_back({.input = i, .tensor = {}, .dim = 0, .name = "B"});
+    return v;
+}
+Tensor leaf(const Tensor& t, at::ScalarType type) { return t.detach().to(at::isFloatingType(t.scalar_type()) ? type : t.scalar_type()).clone().set_requires_grad(t.requires_grad()); }
+Tensors leaves(const Tensors& in, at::ScalarType type) {
+    Tensors out;
+    for (const auto& t : in) out.push_back(leaf(t, type));
+    return out;
+}
+// Gradients for each input, of the outputs in `which` (all that require grad if empty), seeded alike for all callers.
+Tensors gradients(const Tensors& outs, const Tensors& in, const std::vector<std::size_t>& which = {}) {
+    Tensors used, seeds, wanted;
+    for (std::size_t k = 0; k < outs.size(); ++k)
+        if (outs[k].requires_grad() && (which.empty() || std::find(which.begin(), which.end(), k) != which.end()))
+            used.push_back(outs[k]), seeds.push_back(at::sin(at::arange(outs[k].numel(), at::kDouble) + static_cast<double>(k + 1)).reshape(outs[k].sizes()).to(outs[k].scalar_type()));
+    for (const auto& t : in)
+        if (t.requires_grad()) wanted.push_back(t);
+    if (used.empty()) return Tensors(wanted.size());
+    return torch::autograd::grad(used, wanted, seeds, true, false, true);
+}
+// Fused in `type` against eager in float64: values, which outputs require grad, gradients, None.
+void check(const std::string& what, const Callable& f, const Tensors& example, const Tensors& in, std::int64_t reduction = 1, std::vector<Varying> dynamic = {}, const std::vector<std::size_t>& which = {},
+           std::vector<at::ScalarType> types = {at::kDouble, at::kFloat}) {
+    for (auto type : types) {
+        SCOPED_TRACE(what + " " + c10::toString(type));
+        Fused g = strict(f, leaves(example, type), dynamic);
+        Tensors exact = leaves(in, at::kDouble), mine = leaves(leaves(in, type), type);
+        if (type != at::kDouble) exact = leaves(leaves(in, type), at::kDouble);
+        Tensors want = f(exact), got = g(mine);
+        ASSERT_EQ(want.size(), got.size());
+        for (std::size_t k = 0; k < want.size(); ++k) {
+            expect_near(got[k], want[k], reduction, "output " + std::to_string(k));
+            EXPECT_EQ(got[k].requires_grad(), want[k].requires_grad()) << "output " << k;
+        }
+        Tensors a = gradients(want, exact, which), b = gradients(got, mine, which);
+        for (std::size_t k = 0; k < a.size(); ++k) expect_near(b[k], a[k], reduction, "gradient " + std::to_string(k));
+    }
+}
+std::string error_of(const std::function<void()>& f) {
+    try {
+        f();
+    } catch (const std::exception& e) {
+        return e.what();
+    }
+    return "none";
+}
+
+TEST(Fuse, ValuesAndGradients) {
+    Callable f = [](const Tensors& x) { return Tensors{(x[0] * x[1].exp()).sum(1), x[0].softmax(-1), x[0] > x[1]}; };
+    check("softmax", f, {real({4, 6}), real({4, 6})}, {real({9, 6}), real({9, 6})}, 16, rows(2));
+}
+TEST(Fuse, GradientsThatNoGivenOutputReachesAreNone) {
+    Callable f = [](const Tensors& x) { return Tensors{x[0] * 2, x[1].sin(), x[0] * x[2].detach()}; };
+    Tensors in{real({3}), real({3}), real({3})};
+    check("all", f, in, in);
+    check("first", f, in, in, 1, {}, {0});
+    check("second", f, in, in, 1, {}, {1});
+}
+TEST(Fuse, PathsWithoutFlowAreZerosAsInEager) {
+    Callable f = [](const Tensors& x) { return Tensors{at::where(at::ones({3}, at::kBool), x[0], x[1]), x[0] + x[1] * 0, x[0].floor()}; };
+    Tensors in{real({3}), real({3})};
+    check("where", f, in, in);
+    check("where", f, in, in, 1, {}, {0});
+    check("floor", f, in, in, 1, {}, {2});
+}
+TEST(Fuse, FewerInputsRequireGradThanAtCapture) {
+    Callable f = [](const Tensors& x) { return Tensors{x[0] * x[1], x[1].exp()}; };
+    check("second only", f, {real({3}), real({3})}, {real({3}, at::kDouble, false), real({3})});
+    check("first only", f, {real({3}), real({3})}, {real({3}), real({3}, at::kDouble, false)});
+    check("none", f, {real({3}), real({3})}, {real({3}, at::kDouble, false), real({3}, at::kDouble, false)});
+}
+TEST(Fuse, MoreInputsRequireGradThanAtCapture) {
+    Callable f = [](const Tensors& x) { return Tensors{x[0] * x[1], x[1].exp()}; };
+    check("none at capture", f, {real({3}, at::kDouble, false), real({3}, at::kDouble, false)}, {real({3}), real({3})});
+}
+TEST(Fuse, CapturedUnderNoGradStillDifferentiates) {
+    Tensor x = real({3}), w = real({3});
+    Callable f = [w](const Tensors& in) { return Tensors{in[0] * w}; };
+    auto make = [&] {
+        at::NoGradGuard no_grad;
+        return strict(f, {x});
+    };
+    Fused g = make();
+    Tensors d = torch::autograd::grad({g({x})[0].sum()}, {x, w});
+    expect_near(d[0], w, 1, "x");
+    expect_near(d[1], x, 1, "w");
+    c10::InferenceMode inference;
+    EXPECT_FALSE(strict(f, {x})({x})[0].requires_grad());
+}
+TEST(Fuse, NoGradAndInferenceMode) {
+    Tensor x = real({3});
+    Fused g = strict([](const Tensors& in) { return Tensors{in[0].exp()}; }, {x});
+    {
+        at::NoGradGuard no_grad;
+        EXPECT_FALSE(g({x})[0].requires_grad());
+    }
+    {
+        c10::InferenceMode inference;
+        Tensor y = g({x})[0];
+        EXPECT_TRUE(y.is_inference());
+        expect_near(y.clone(), x.exp(), 1, "inference");
+        expect_near(g({at::ones({3}, at::kDouble)})[0], at::ones({3}, at::kDouble).exp(), 1, "inference input");
+    }
+    EXPECT_TRUE(g({x})[0].requires_grad());
+}
+TEST(Fuse, SecondBackward) {
+    Tensor x = real({3});
+    Callable f = [](const Tensors& in) { return Tensors{(in[0].exp() * in[0]).sum()}; };
+    Fused g = strict(f, {x});
+    Tensor y = g({x})[0];
+    y.backward({}, true);
+    Tensor once = x.grad().clone();
+    y.backward();
+    expect_near(x.grad(), once * 2, 1, "accumulated");
+    EXPECT_THAT(error_of([&] { y.backward(); }), HasSubstr("Trying to backward through the graph a second time"));
+    // One that reads nothing may go again, as in eager.
+    Tensor z = strict([](const Tensors& in) { return Tensors{in[0].sum() * 3}; }, {x})({x})[0];
+    x.mutable_grad() = Tensor();
+    z.backward();
+    z.backward();
+    expect_near(x.grad(), at::full({3}, 6.0, at::kDouble), 1, "twice");
+}
+TEST(Fuse, DoubleBackward) {
+    Tensor w = real({3});
+    Callable f = [w](const Tensors& in) { return Tensors{(in[0].pow(3) * in[1] * w).sum(), in[1] * in[0]}; };
+    Tensor x = real({3});
+    Fused g = strict(f, {x, real({3})});
+    auto second = [&](auto call) {
+        Tensor y = x * 2;  // an input that is computed from another
+        Tensors out = call(Tensors{x, y});
+        Tensors first = torch::autograd::grad({out[0], out[1].sum()}, {x, w}, {}, true, true);
+        Tensors all = torch::autograd::grad({first[0].pow(2).sum() + first[1].sin().sum()}, {x, w});
+        all.insert(all.end(), first.begin(), first.end());
+        return all;
+    };
+    Tensors want = second(f), got = second(g);
+    for (std::size_t k = 0; k < want.size(); ++k) expect_near(got[k], want[k], 4, "second " + std::to_string(k));
+}
+TEST(Fuse, DoubleBackwardRepeatsWhatWasDrawn) {
+    Tensor x = real({5});
+    Callable f = [](const Tensors& in) { return Tensors{(in[0].pow(2) * at::rand_like(in[0].detach())).sum()}; };
+    Fused g = strict(f, {x});
+    auto second = [&](auto call) {
+        at::manual_seed(11);
+        Tensor y = call(Tensors{x})[0];
+        Tensor first = torch::autograd::grad({y}, {x}, {}, true, true)[0];
+        return Tensors{first, torch::autograd::grad({first.sum()}, {x})[0], at::rand({2})};
+    };
+    Tensors want = second(f), got = second(g);
+    for (std::size_t k = 0; k < 3; ++k) expect_near(got[k], want[k], 1, "drawn " + std::to_string(k));
+}
+TEST(Fuse, DoubleBackwardThroughAHeldTensorThatLeadsToAnInputIsAnError) {
+    Tensor w = real({3});
+    Callable f = [w](const Tensors& in) { return Tensors{(in[0] * w).sum()}; };
+    Fused g = strict(f, {real({3})});
+    Tensor y = g({w * 2})[0];
+    expect_near(torch::autograd::grad({y}, {w}, {}, true)[0], w * 4, 1, "first");
+    EXPECT_THAT(error_of([&] { torch::autograd::grad({y}, {w}, {}, true, true); }), HasSubstr("pass it as an input"));
+}
+TEST(Fuse, HooksAndAccumulation) {
+    Tensor x = real({3}), w = real({3});
+    Fused g = strict([w](const Tensors& in) { return Tensors{in[0] * w}; }, {x});
+    int hooks = 0;
+    w.register_hook([&](Tensor d) { return ++hooks, d * 10; });
+    Tensor y = g({x})[0];
+    y.register_hook([&](Tensor d) { return ++hooks, d * 2; });
+    y.sum().backward();
+    g({x})[0].sum().backward();
+    EXPECT_EQ(hooks, 3);
+    expect_near(x.grad(), w * 3, 1, "x");
+    expect_near(w.grad(), x * 30, 1, "w");
+}
+TEST(Fuse, WritesBetweenForwardAndBackwardAreErrors) {
+    Tensor x = real({3}), w = real({3});
+    Fused g = strict([w](const Tensors& in) { return Tensors{in[0] * w, in[0].sum() / in[0]}; }, {x});
+    Tensor y = g({x})[0];
+    {
+        at::NoGradGuard no_grad;
+        w.add_(1);
+    }
+    EXPECT_THAT(error_of([&] { y.sum().backward(); }), HasSubstr("modified by an inplace operation"));
+    Tensor q = real({3}) * 1;
+    y = g({q})[0];
+    q.mul_(2);
+    EXPECT_THAT(error_of([&] { y.sum().backward(); }), HasSubstr("modified by an inplace operation"));
+}
+// A saved value may be an output: writing into that is an error too, or it was saved apart.
+TEST(Fuse, WritesIntoOutputs) {
+    Callable f = [](const Tensors& in) {
+        Tensor s = in[0].sum(0);
+        return Tensors{(in[0] / s).sum(1), s, in[0].cumprod(0)};
+    };
+    Tensor x = real({40, 3});
+    Fused g = strict(f, {x});
+    for (std::size_t k = 1; k < 3; ++k) {
+        Tensors out = g({x}), eager = f({x});
+        out[k].mul_(3);
+        Tensor want = torch::autograd::grad({(eager[0] * eager[0].detach()).sum()}, {x})[0], got;
+        std::string error = error_of([&] { got = torch::autograd::grad({(out[0] * out[0].detach()).sum()}, {x})[0]; });
+        if (error == "none") expect_near(got, want, 40, "after a write");
+        else EXPECT_THAT(error, HasSubstr("modified by an inplace operation"));
+    }
+}
+TEST(Fuse, OutputsThatAreInputs) {
+    Tensor x = real({2, 3});
+    Callable f = [](const Tensors& in) { return Tensors{in[0], in[0] * 1, in[0].t(), in[0].contiguous(), in[0].view({6}), in[0].detach()}; };
+    check("views", f, {x}, {x});
+    Tensors out = strict(f, {x})({x});
+    EXPECT_TRUE(out[0].is_same(x));
+    EXPECT_TRUE(out[3].is_same(x));
+    EXPECT_NE(out[1].data_ptr(), x.data_ptr());
+    Tensor before = x.detach().clone();
+    out[1].detach().add_(5);
+    EXPECT_TRUE(at::equal(x, before));
+}
+TEST(Fuse, EqualOutputsAreApart) {
+    Tensor x = real({3});
+    Fused g = strict([](const Tensors& in) { return Tensors{in[0].exp(), in[0].exp()}; }, {x});
+    Tensors out = g({x});
+    out[0].detach().zero_();
+    expect_near(out[1], x.exp(), 1, "second");
+    check("equal", [](const Tensors& in) { return Tensors{in[0].exp(), in[0].exp()}; }, {x}, {x}, 1, {}, {1});
+}
+TEST(Fuse, InputMutation) {
+    Callable f = [](const Tensors& in) {
+        Tensor y = in[1] * in[0].add_(1).sin();
+        return Tensors{y, in[0], in[0] * 2};
+    };
+    for (auto type : {at::kDouble, at::kFloat}) {
+        Tensor x = real({4}, type, false), w = real({4}, type), x64 = leaf(x, at::kDouble), w64 = leaf(w, at::kDouble);
+        Fused g = strict(f, {x, w});
+        expect_near(x, x64, 1, "capture puts back");
+        for (int round = 0; round < 2; ++round) {
+            Tensors got = g({x, w}), want = f({x64, w64});
+            for (std::size_t k = 0; k < 3; ++k) expect_near(got[k], want[k], 1, "output " + std::to_string(k));
+            EXPECT_TRUE(got[1].is_same(x));
+            expect_near(x, x64, 1, "written");
+            expect_near(torch::autograd::grad({got[0].sum()}, {w})[0], torch::autograd::grad({want[0].sum()}, {w64})[0], 1, "gradient");
+        }
+        // With create_graph the callable runs again on what it was given, and writes nothing twice.
+        Tensors got = g({x, w}), want = f({x64, w64});
+        expect_near(torch::autograd::grad({got[0].sum()}, {w}, {}, true, true)[0], torch::autograd::grad({want[0].sum()}, {w64}, {}, true, true)[0], 1, "create_graph");
+        expect_near(x, x64, 1, "written once");
+        Tensors tangled{x, x.detach()}, eager{x64, x64.detach()};
+        expect_near(g(tangled)[0], f(eager)[0], 1, "memory that two inputs share");
+    }
+}
+TEST(Fuse, OneTensorTwice) {
+    Tensor x = real({3}), y = real({3});
+    Callable f = [x](const Tensors& in) { return Tensors{in[0] * in[1] + x}; };
+    Fused g = strict(f, {x, x});
+    expect_near(g({x, y})[0], x * y + x, 1, "apart");
+    expect_near(g({y, y})[0], y * y + x, 1, "the same");
+    expect_near(torch::autograd::grad({g({x, x})[0].sum()}, {x})[0], 2 * x + 1, 1, "gradient");
+}
+TEST(Fuse, LayoutsAndSizes) {
+    Callable f = [](const Tensors& in) { return Tensors{(in[0] * in[1]).sum(0), in[0].mean() + in[1].max(), at::cat({in[0], in[1]}, 0)}; };
+    check("transposed", f, {real({4, 5}), real({4, 5})}, {real({5, 4}).detach().t().set_requires_grad(true), real({4, 5})}, 20);
+    Tensor wide = real({5}).detach().expand({4, 5});
+    for (auto type : {at::kDouble, at::kFloat}) {
+        Tensor a = wide.to(type), b = real({4, 5}, type), s = at::rand({8, 10}, type).slice(0, 0, 8, 2).slice(1, 0, 10, 2);
+        Fused g = strict(f, {b, b});
+        for (const Tensor& t : {a, s, s.t().contiguous().t()})
+            for (std::size_t k = 0; k < 3; ++k) expect_near(g({t, b})[k], f({t.to(at::kDouble), b.to(at::kDouble)})[k], 20, "layout");
+    }
+    check("empty", [](const Tensors& in) { return Tensors{in[0].sum(), in[0].exp(), in[0].sum(0), in[0].cumsum(0)}; }, {real({4, 3})}, {real({0, 3})}, 1, rows());
+    check("scalar", [](const Tensors& in) { return Tensors{in[0] * in[1], in[1].exp().sum() - in[0]}; }, {real({}), real({3})}, {real({}), real({3})}, 3);
+}
+TEST(Fuse, IntegersAndBoolsAreExact) {
+    Tensor a = at::randint(-1000, 1000, {50, 3}, at::kLong), b = at::randint(1, 9, {50, 3}, at::kInt), c = at::rand({50, 3}) > 0.5;
+    Callable f = [](const Tensors& in) {
+        return Tensors{in[0] + in[1], in[0] * 3 - 1, at::floor_divide(in[0], in[1]), in[0].remainder(in[1]), in[0].sum(), in[2].sum(), in[2].any(), in[2].all(0), in[0] > in[1], at::where(in[2], in[0], 0), in[1].cumsum(0), in[0].amax(1), in[2].to(at::kInt)};
+    };
+    Fused g = strict(f, {a, b, c});
+    Tensors want = f({a, b, c}), got = g({a, b, c});
+    for (std::size_t k = 0; k < want.size(); ++k) {
+        EXPECT_EQ(got[k].scalar_type(), want[k].scalar_type()) << k;
+        EXPECT_TRUE(at::equal(got[k], want[k])) << k;
+    }
+}
+TEST(Fuse, PromotionIsEagers) {
+    Tensor f32 = real({4}, at::kFloat), f64 = real({4}), i = at::arange(4), zero = at::scalar_tensor(2.5, at::kDouble);
+    Callable f = [](const Tensors& in) { return Tensors{in[0] + in[1], in[0] * in[2], in[0] * in[3], in[2] / 3, in[0] * 2.5, in[2] * 2.5, in[0].sum() + in[2].sum()}; };
+    Fused g = strict(f, {f32, f64, i, zero});
+    Tensors want = f({f32, f64, i, zero}), got = g({f32, f64, i, zero});
+    for (std::size_t k = 0; k < want.size(); ++k) {
+        EXPECT_EQ(got[k].scalar_type(), want[k].scalar_type()) << k;
+        if (want[k].scalar_type() == got[k].scalar_type()) expect_near(got[k], want[k], 4, "output " + std::to_string(k));
+    }
+    Tensors a = gradients(want, {f32, f64}), b = gradients(got, {f32, f64});
+    for (std::size_t k = 0; k < 2; ++k) {
+        EXPECT_EQ(a[k].scalar_type(), b[k].scalar_type());
+        EXPECT_TRUE(at::allclose(a[k], b[k], 1e-6, 1e-6)) << k;
+    }
+}
+TEST(Fuse, RandomDrawsAreEagers) {
+    Tensor x = real({6});
+    Callable f = [](const Tensors& in) { return Tensors{in[0] * at::rand({6}, at::kDouble), at::randn_like(in[0].detach()) + in[0]}; };
+    Fused g = strict(f, {x});
+    auto run = [&](auto call) {
+        at::manual_seed(5);
+        Tensors out = call(Tensors{x});
+        out.push_back(torch::autograd::grad({out[0].sum()}, {x})[0]);
+        out.push_back(at::rand({3}));
+        return out;
+    };
+    Tensors want = run(f), got = run(g), again = run(g);
+    for (std::size_t k = 0; k < want.size(); ++k) {
+        expect_near(got[k], want[k], 1, "drawn " + std::to_string(k));
+        EXPECT_TRUE(at::equal(got[k], again[k])) << k;
+    }
+}
+TEST(Fuse, OpsWithoutALoweringStayCalls) {
+    Tensor x = real({7}, at::kDouble, false);
+    Callable f = [](const Tensors& in) { return Tensors{at::special_i0(in[0] * 2) + 1, std::get<0>(in[0].sort())}; };
+    Fused g = strict(f, {x});
+    Tensors want = f({x}), got = g({x});
+    for (std::size_t k = 0; k < 2; ++k) expect_near(got[k], want[k], 1, "call");
+    EXPECT_THAT(g.report().library_calls, ::testing::Contains(HasSubstr("aten.i0")));
+    // On a differentiable path only PyTorch knows the derivative.
+    Tensor y = real({7});
+    Fused h = fuse(f, {y});
+    EXPECT_THAT(h.report().eager_reason, HasSubstr("derivative"));
+    expect_near(torch::autograd::grad({h({y})[0].sum()}, {y})[0], torch::autograd::grad({f({y})[0].sum()}, {y})[0], 1, "eager gradient");
+}
+TEST(Fuse, UncapturableRunsEagerly) {
+    Tensor x = real({4});
+    Callable f = [](const Tensors& in) { return Tensors{in[0] * in[0].sum().item<double>()}; };
+    Fused g = fuse(f, {x});
+    EXPECT_THAT(g.report().eager_reason, HasSubstr("aten.item"));
+    EXPECT_THAT(g.explain(), HasSubstr("runs eagerly"));
+    expect_near(g({x})[0], f({x})[0], 4, "eager");
+    EXPECT_THAT(error_of([&] { strict(f, {x}); }), HasSubstr("aten.item"));
+}
+TEST(Fuse, ABranchThatCannotBeCapturedLaterRunsEagerly) {
+    Callable f = [](const Tensors& in) { return Tensors{(in[0] > 1).any().item<bool>() ? in[0] * in[0].sum().item<double>() : in[0] * 2}; };
+    Tensor low = at::full({3}, 0.5, at::kDouble).set_requires_grad(true), high = at::full({3}, 2.0, at::kDouble).set_requires_grad(true);
+    Fused g = fuse(f, {low});
+    EXPECT_EQ(g.report().eager_reason, "");
+    expect_near(g({low})[0], low * 2, 1, "captured");
+    expect_near(g({high})[0], high * 6, 1, "eager");
+    EXPECT_THAT(g.report().eager_reason, HasSubstr("aten.item"));
+}
+TEST(Fuse, GuardsChooseTheBranch) {
+    Callable f = [](const Tensors& in) { return Tensors{((in[0] > 1).any().item<bool>() ? in[0].exp() : in[0] * 2) * at::rand({}, at::kDouble)}; };
+    Fused g = strict(f, {real({3})});
+    for (double v : {0.5, 2.0, 0.25, 3.0}) {
+        Tensor x = at::full({3}, v, at::kDouble).set_requires_grad(true);
+        at::manual_seed(1);
+        Tensor got = g({x})[0];
+        at::manual_seed(1);
+        Tensor want = f({x})[0];
+        expect_near(got, want, 1, "value");
+        expect_near(torch::autograd::grad({got.sum()}, {x})[0], torch::autograd::grad({want.sum()}, {x})[0], 1, "gradient");
+    }
+}
+TEST(Fuse, Contradictions) {
+    Fused g = strict([](const Tensors& in) { return Tensors{in[0] * 2}; }, {real({4, 3}, at::kFloat)}, rows());
+    auto line = [&](const Tensors& in) {
+        std::string e = error_of([&] { g(in); });
+        EXPECT_EQ(e.find('\n'), e.npos) << e;
+        return e;
+    };
+    EXPECT_THAT(line({real({4, 3})}), HasSubstr("input in0: got f64, expected f32"));
+    EXPECT_THAT(line({real({4}, at::kFloat)}), HasSubstr("input in0"));
+    EXPECT_THAT(line({real({4, 5}, at::kFloat)}), HasSubstr("input in0"));
+    EXPECT_THAT(line({}), HasSubstr("got 0 inputs, expected 1"));
+}
+TEST(Fuse, ExceptionsAreTheCallables) {
+    EXPECT_THAT(error_of([] { strict([](const Tensors&) -> Tensors { throw std::runtime_error("mine"); }, {real({4})}); }), HasSubstr("mine"));
+    Fused g = fuse([](const Tensors&) -> Tensors { throw std::runtime_error("mine"); }, {real({4})});
+    EXPECT_THAT(error_of([&] { g({real({4})}); }), HasSubstr("mine"));
+}
+TEST(Fuse, FusedInsideFused) {
+    Tensor x = real({4}), w = real({4});
+    auto inner = std::make_shared<Fused>(strict([w](const Tensors& in) { return Tensors{in[0].exp() * w}; }, {x}));
+    Callable f = [inner](const Tensors& in) { return Tensors{(*inner)({in[0] * 2})[0].sum()}; };
+    Fused g = strict(f, {x});
+    for (const Tensor& y : {x, real({4})}) {
+        Tensors want = torch::autograd::grad({f({y})[0]}, {y, w}), got = torch::autograd::grad({g({y})[0]}, {y, w});
+        for (std::size_t k = 0; k < 2; ++k) expect_near(got[k], want[k], 4, "nested");
+    }
+}
+TEST(Fuse, ReplacedTensorsAreAnError) {
+    auto w = std::make_shared<Tensor>(real({3}));
+    Fused g = strict([w](const Tensors& in) { return Tensors{(in[0] > 1).any().item<bool>() ? in[0] * *w : in[0] + *w}; }, {real({3})});
+    g({at::full({3}, 0.5, at::kDouble)});
+    g({at::full({3}, 2.0, at::kDouble)})[0].sum().backward();
+    *w = real({3});
+    EXPECT_THAT(error_of([&] { g({at::full({3}, 0.5, at::kDouble)}); }), HasSubstr("f: a tensor that the callable held at capture (f64[3]) is gone; fuse again after replacing parameters"));
+}
+TEST(Fuse, SeveralThreads) {
+    Tensor w = real({5});
+    Callable f = [w](const Tensors& in) { return Tensors{(in[0] * w).exp().sum(1)}; };
+    Fused g = strict(f, {real({4, 5})}, rows());
+    std::vector<std::thread> threads;
+    std::atomic<int> wrong{0};
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < 20; ++i) {
+                Tensor x = (at::ones({1 + t * 3 + i, 5}, at::kDouble) * (0.1 * i)).set_requires_grad(true);
+                Tensor a = g({x})[0], b = f({x})[0];
+                wrong += !at::allclose(a, b, 1e-12, 1e-12);
+                wrong += !at::allclose(torch::autograd::grad({a.sum()}, {x})[0], torch::autograd::grad({b.sum()}, {x})[0], 1e-12, 1e-12);
+            }
+        });
+    for (auto& t : threads) t.join();
+    EXPECT_EQ(wrong, 0);
+}
+
+}  // namespace
+}  // namespace heddle::testing
