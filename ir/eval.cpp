@@ -162,7 +162,7 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
                         if (mode == 0) o = c = xa * c + xb;
                         else if (mode == 1) o = c, c = xa * c + xb;
                         else o = c + xb, c = xa * o;
-                        out.data[static_cast<std::size_t>(offset(i, out.sizes))] = o;
+                        out.data[static_cast<std::size_t>(offset(i, out.sizes))] = stored(o, out.dtype);
                     }
                 });
                 break;
@@ -188,6 +188,7 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
                         double& cell = out.data[static_cast<std::size_t>(offset(joined(j, i, s), out.sizes))];
                         cell = adds ? cell + Cell{x(q + k)}(i) : Cell{x(q + k)}(i);
                     });
+                for (double& v : out.data) v = stored(v, out.dtype);
                 break;
             }
             case Op::dot: {

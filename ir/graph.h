@@ -1,6 +1,7 @@
 // A program before it is cut into kernels: nodes in topological order, values numbered by node.
 // Law: a node is made by add(), which checks its type by its row's rule and shares equal nodes.
 #pragma once
+#include <deque>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -59,7 +60,7 @@ inline V none() { return {}; }
 class Graph {
 public:
     std::string name = "f";
-    std::vector<Node> nodes;
+    std::deque<Node> nodes;                           // a deque: references to nodes and their types stay good while nodes are added
     std::vector<Id> inputs;                           // the input nodes, in the order of arguments
     std::vector<Id> outputs;
     std::string here;                                 // source line given to nodes that have none

@@ -99,7 +99,7 @@ private:
             for (int k = 0; k < static_cast<int>(n.in.size()); ++k) step = std::max(step, earliest(reads(id, k), {}));
             Place where{launch_from(step, static_cast<int>(n.in.size())), -1};
             for (int k = 0; k < static_cast<int>(n.in.size()); ++k)
-                nests(where.step).push_back({points(n.in[static_cast<std::size_t>(k)], graph()[n.in[static_cast<std::size_t>(k)]]), {id}, k, {}});
+                nests(where.step).push_back({short_tail(graph().type(n.in[static_cast<std::size_t>(k)]).shape), {id}, k, {}});
             place_[static_cast<std::size_t>(id)] = where;
             note(id, where.step, false, "parts of a concat are written in place");
             return;
@@ -164,16 +164,18 @@ private:
     }
     std::vector<Nest>& nests(int step) { return plan_.program.launches[static_cast<std::size_t>(plan_.program.steps[static_cast<std::size_t>(step)].launch)].nests; }
 
+    // Points for every element: a short last axis is written out, [B, N, 3] runs over [B, N].
+    static Shape short_tail(Shape s) {
+        std::int64_t copies = 1;
+        while (s.size() > 1 && s.back().is_const() && s.back().value() > 0 && copies * s.back().value() <= 4) {
+            copies *= s.back().value();
+            s.pop_back();
+        }
+        return s;
+    }
     // The points a root gets when it starts a nest.
     Shape points(Id id, const Node& n) const {
         Shape s = n.type.shape;
-        auto drop_small_tail = [&] {  // a short last axis is written out: [B, N, 3] runs over [B, N]
-            std::int64_t copies = 1;
-            while (s.size() > 1 && s.back().is_const() && s.back().value() > 0 && copies * s.back().value() <= 4) {
-                copies *= s.back().value();
-                s.pop_back();
-            }
-        };
         if (n.is(Op::scatter_add)) {
             auto k = static_cast<std::size_t>(n.integer("k"));
             s = graph().type(n.in[k]).shape;
@@ -184,8 +186,7 @@ private:
         }
         if (n.is(Op::scan)) {
             s.erase(s.begin() + n.integer("axis"));
-            drop_small_tail();
-            return s;
+            return short_tail(s);
         }
         if (n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) {
             auto axes = n.ints("axes");
@@ -197,12 +198,9 @@ private:
                 if (leading && kept.size() == 1) d.pop_back();
                 return d;
             }
-            s = kept;
-            drop_small_tail();
-            return s;
+            return short_tail(kept);
         }
-        drop_small_tail();
-        return s;
+        return short_tail(s);
     }
     void note(Id id, int step, bool joined, std::string reason) {
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});

@@ -192,23 +192,23 @@ private:
             if (p_.is_stored(r.id)) effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(at, n.type.shape), v}, .index = buffer(r.id, true, false)});
         }
     }
-    // A float32 carry is kept in float64, as PyTorch's own scans on the CPU do: an error in it would be an error in all that follow.
+    // The state is kept in float64, as PyTorch's cumsum and cumprod do: its rounding would grow with the length of the axis.
     Val scan(const Root& r, const Index& at) {
         const Node& n = g_[r.id];
-        DType t = computed(n.type.dtype), wide = t == DType::f32 ? DType::f64 : t;
-        Val a = as(emit(n.in[0], at, -1), wide), b = as(emit(n.in[1], at, -1), wide);
+        DType t = is_float(n.type.dtype) ? DType::f64 : n.type.dtype;
+        Val a = as(emit(n.in[0], at, -1), t), b = as(emit(n.in[1], at, -1), t);
         int c = static_cast<int>(out.carries.size());
-        out.carries.push_back({wide, n.number("init")});
+        out.carries.push_back({t, n.number("init")});
         out.phases[static_cast<std::size_t>(phase)].carries.push_back(c);
-        Value carry{.what = What::carry, .dtype = wide, .in = {}, .index = c};
+        Value carry{.what = What::carry, .dtype = t, .in = {}, .index = c};
         carry.varies_outer = carry.varies_last = !out.outer.empty(), carry.varies_inner = true;
         Val state = put(carry, body_scope());
-        auto advance = [&](Val x) { return arith(Op::add, arith(Op::mul, a, x, wide), b, wide); };
+        auto advance = [&](Val x) { return arith(Op::add, arith(Op::mul, a, x, t), b, t); };
         int mode = n.integer("mode");
-        Val result = mode == 0 ? advance(state) : mode == 1 ? state : arith(Op::add, state, b, wide);
-        Val next = mode == 0 ? result : mode == 1 ? advance(state) : arith(Op::mul, a, result, wide);
-        effect({.what = What::carry_step, .dtype = wide, .in = {next}, .index = c}, body_scope());
-        return memo_[{r.id, at, -1}] = as(result, t);
+        Val result = mode == 0 ? advance(state) : mode == 1 ? state : arith(Op::add, state, b, t);
+        Val next = mode == 0 ? result : mode == 1 ? advance(state) : arith(Op::mul, a, result, t);
+        effect({.what = What::carry_step, .dtype = t, .in = {next}, .index = c}, body_scope());
+        return memo_[{r.id, at, -1}] = as(result, computed(n.type.dtype));
     }
 
     // ---- values

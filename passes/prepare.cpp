@@ -68,6 +68,14 @@ Graph lower_folds(const Graph& g) {
             V v = in.back(), hit = into_zeros(constant(*v.graph, {DType::b1, v.type().shape}, 1));
             return select(hit, into_zeros(v), in[0]);
         }
+        // Threads add up copies of their own, in types that add.
+        if (DType t = n.type.dtype; n.is(Op::scatter_add) && !n.flag("unique") && (t == DType::b1 || t == DType::f16 || t == DType::bf16)) {
+            DType wide = t == DType::b1 ? DType::i32 : DType::f32;
+            std::vector<V> operands = in;
+            for (std::size_t k = 0; k < operands.size(); ++k)
+                if (k % (static_cast<std::size_t>(n.integer("k")) + 1) == static_cast<std::size_t>(n.integer("k"))) operands[k] = cast(operands[k], wide);
+            return cast(apply(Op::scatter_add, operands, Attrs(n.attrs), {wide, n.type.shape}), t);
+        }
         if (n.kind() != Kind::fold) return {};
         V x = in[0];
         auto axes = n.ints("axes");

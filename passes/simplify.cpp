@@ -284,7 +284,8 @@ V by_view(V v) {
         }
         double r = n.def().scalar.eval(c[0], c[1], c[2]);
         if (n.type.dtype == DType::f32) r = static_cast<double>(static_cast<float>(r));
-        return is_int(n.type.dtype) && !std::isfinite(r) ? v : constant(*v.graph, n.type, r);
+        if (is_int(n.type.dtype) && !(std::fabs(r) < (n.type.dtype == DType::i32 ? 0x1p31 : 0x1p53))) return v;  // wraps, or isn't exact here
+        return constant(*v.graph, n.type, is_int(n.type.dtype) ? std::trunc(r) : r);
     }
     return v;
 }

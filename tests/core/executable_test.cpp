@@ -5,64 +5,13 @@
 #include <cstring>
 #include <random>
 
-#include "ir/eval.h"
 #include "ir/text.h"
 #include "passes/pipeline.h"
 #include "runtime/executable.h"
+#include "tests/core/arrays.h"
 
 namespace heddle {
 namespace {
-
-Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo, double hi) {
-    Tensor x{t.dtype, {}, {}};
-    for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes));
-    std::uniform_real_distribution<double> u(lo, hi);
-    for (std::int64_t i = 0; i < x.numel(); ++i) {
-        double v = u(rng);
-        x.data.push_back(t.dtype == DType::f32 ? static_cast<double>(static_cast<float>(v)) : t.dtype == DType::f64 ? v : t.dtype == DType::b1 ? v > 0.5 : std::floor(v));
-    }
-    return x;
-}
-template <class T>
-void copy_in(void* to, const std::vector<double>& from) {
-    for (std::size_t i = 0; i < from.size(); ++i) static_cast<T*>(to)[i] = static_cast<T>(from[i]);
-}
-template <class T>
-void copy_out(std::vector<double>& to, const void* from) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] = static_cast<double>(static_cast<const T*>(from)[i]);
-}
-Array to_array(Host& h, const Tensor& t) {
-    Array a = h.allocate(t.dtype, t.sizes);
-    switch (t.dtype) {
-        case DType::f32: copy_in<float>(a.data, t.data); break;
-        case DType::f64: copy_in<double>(a.data, t.data); break;
-        case DType::i64: copy_in<std::int64_t>(a.data, t.data); break;
-        case DType::i32: copy_in<std::int32_t>(a.data, t.data); break;
-        default: copy_in<std::uint8_t>(a.data, t.data); break;
-    }
-    return a;
-}
-Tensor to_tensor(const Array& a) {
-    Tensor t{a.dtype, a.sizes, std::vector<double>(static_cast<std::size_t>(a.numel()))};
-    switch (a.dtype) {
-        case DType::f32: copy_out<float>(t.data, a.data); break;
-        case DType::f64: copy_out<double>(t.data, a.data); break;
-        case DType::i64: copy_out<std::int64_t>(t.data, a.data); break;
-        case DType::i32: copy_out<std::int32_t>(t.data, a.data); break;
-        default: copy_out<std::uint8_t>(t.data, a.data); break;
-    }
-    return t;
-}
-void expect_near(const Tensor& want, const Tensor& got, const std::string& what) {
-    ASSERT_EQ(want.sizes, got.sizes) << what;
-    double scale = 1e-6;
-    for (double v : want.data) scale = std::max(scale, std::fabs(v));
-    double tolerance = want.dtype == DType::f64 ? 1e-12 : 2e-6;
-    for (std::size_t i = 0; i < want.data.size(); ++i) {
-        if (want.dtype < DType::f16) ASSERT_EQ(want.data[i], got.data[i]) << what << " element " << i;
-        else ASSERT_NEAR(want.data[i], got.data[i], tolerance * scale * 4) << what << " element " << i;
-    }
-}
 
 void check(const Graph& g, const std::vector<Sizes>& all_sizes, double lo = 0.1, double hi = 0.9) {
     std::vector<char> wants;
@@ -167,6 +116,34 @@ TEST_P(InDType, LayerNormDotConcat) {
     V out = concat({z, sin(z), slice(y, 1, 2, 5)}, 1);
     g.outputs = {out.id};
     check(g, {{{"K", 6}}, {{"K", 100}}, {{"K", 0}}});
+}
+
+TEST_P(InDType, ConcatOfAScan) {  // its part is read from memory, at all elements
+    DType f = GetParam();
+    Graph g;
+    Dim B = Dim::symbol("B");
+    V x = g.value(g.input({f, {B, B, 5}}, "x"));
+    g.outputs = {concat({x * 2, scan(x, x, 0, 1, false, 1)}, 2).id};
+    check(g, {{{"B", 3}}, {{"B", 17}}});
+}
+TEST(Masks, RowsStoredByAllThreads) {
+    Graph g;
+    Dim N = Dim::symbol("N"), M = Dim::symbol("M");
+    V mask = g.value(g.input({DType::b1, {N}}, "mask")), rows = g.value(g.input({DType::b1, {M}}, "rows"));
+    g.outputs = {scatter(mask, {iota(g, {DType::i64, {M}}, 0)}, rows).id, scatter_add({DType::b1, {3}}, {mod(iota(g, {DType::i64, {M}}, 0), constant(g, {DType::i64, {M}}, 3))}, rows).id};
+    check(g, {{{"N", 900}, {"M", 800}}, {{"N", 5}, {"M", 4}}, {{"N", 5}, {"M", 0}}});
+}
+TEST(Scan, RoundsOnceHoweverLong) {
+    Graph g;
+    V x = g.value(g.input({DType::f32, {Dim::symbol("N")}}, "x"));
+    g.outputs = {scan(like(x, 1), x, 0, 0, false, 0).id};
+    Executable e(plan(g));
+    auto host = plain_host();
+    const std::int64_t n = 100000;
+    Tensor in{DType::f32, {n}, std::vector<double>(static_cast<std::size_t>(n), static_cast<double>(0.1f))};
+    Sizes bound;
+    double last = to_tensor(e.run(*host, {to_array(*host, in)}, bound)[0]).data.back();
+    EXPECT_EQ(last, static_cast<double>(static_cast<float>(static_cast<double>(0.1f) * static_cast<double>(n))));
 }
 
 }  // namespace

@@ -18,9 +18,11 @@ using at::Tensor;
 using models::HexPlane;
 constexpr std::uint64_t kSeed = 5;
 
-std::shared_ptr<HexPlane> make(at::ScalarType type, bool thick, const std::string& scale = "tiny") {
+std::shared_ptr<HexPlane> make(at::ScalarType type, bool thick, const std::string& scale = "tiny", double shift = -10) {
     at::manual_seed(kSeed);
-    auto model = std::make_shared<HexPlane>(models::hexplane_config(scale));
+    auto config = models::hexplane_config(scale);
+    config.density_shift = shift;
+    auto model = std::make_shared<HexPlane>(config);
     if (thick) models::thicken(*model, kSeed);
     model->to(type);
     return model;
@@ -99,31 +101,30 @@ protected:
 };
 INSTANTIATE_TEST_SUITE_P(HexPlane, Threads, ::testing::Values(1, 2));
 
-TEST_P(Threads, LossesInFloat64) {
-    same_losses(at::kDouble, false, 20, 1e-9);
-    same_losses(at::kDouble, true, 20, 1e-9);
-}
-TEST_P(Threads, LossesInFloat32) { same_losses(at::kFloat, true, 50, 1e-3); }
-TEST_P(Threads, Gradients) {
-    as_near_as_eager(false);
-    as_near_as_eager(true);
-}
+TEST_P(Threads, LossesInFloat64) { same_losses(at::kDouble, GetParam() == 2, 20, 1e-9); }
+TEST_P(Threads, Gradients) { as_near_as_eager(true); }
+TEST(HexPlaneFused, LossesInFloat32) { same_losses(at::kFloat, true, 50, 1e-3); }
+TEST(HexPlaneFused, GradientsOfThinPlanes) { as_near_as_eager(false); }
 TEST(HexPlaneFused, GradientsAtScaleDemo) { as_near_as_eager(true, "demo"); }
 
 TEST(HexPlaneFused, NoneUntilTheColourBranchIsTaken) {
-    auto model = make(at::kDouble, false), eager = make(at::kDouble, false);
+    // The few samples of scale tiny are far apart, and weigh more for it: a thinner start, for the branch not to be taken.
+    auto model = make(at::kDouble, false, "tiny", -13), eager = make(at::kDouble, false, "tiny", -13);
     Tensors in = step(*model, 0, at::kDouble);
     in.push_back(jitter(*model).to(at::kDouble));
     Fused f = fused(model, in);
     auto count = [](const Tensors& all) { return std::count_if(all.begin() + 4, all.end(), [](const Tensor& t) { return t.defined(); }); };
     Callable loss = [&](const Tensors& x) { return eager->loss(x); };
     Tensors got = gradients(model, f, in), want = gradients(eager, loss, in);
+    EXPECT_LT(count(want), 22);  // none for the network, which only the colour branch reads
     EXPECT_EQ(count(got), count(want));
     for (std::size_t k = 0; k < got.size(); ++k) EXPECT_EQ(got[k].defined(), want[k].defined()) << k;
     double before = f.report().compile_seconds;
     EXPECT_GT(before, 0);
-    models::thicken(*model, 3);
-    models::thicken(*eager, 3);
+    for (auto& m : {model, eager})
+        for (auto& p : m->density_plane) p.detach().add_(8);
+    for (auto& m : {model, eager})
+        for (auto& p : m->density_line_time) p.detach().add_(1);
     got = gradients(model, f, in), want = gradients(eager, loss, in);
     EXPECT_EQ(count(got), 22);
     EXPECT_GT(f.report().compile_seconds, before);
