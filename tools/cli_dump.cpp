@@ -17,79 +17,88 @@ namespace heddle {
 namespace {
 
 struct DumpCommand {
-  std::string model, scale = "tiny", out = "dump", part;
-  bool thick = true, explain = false, cuda = false;
+    std::string model, scale = "tiny", out = "dump", part;
+    bool thick = true, explain = false, cuda = false;
 };
 
 constexpr const char* kArchs[] = {"sm_75", "sm_80", "sm_90"};
 
 // resources.txt, and a cubin and the PTX per kernel for the newest of the architectures.
-size_t write_resources(Nvrtc& nvrtc, const std::vector<std::pair<std::string, std::string>>& kernels, const std::string& folder) {
-  std::vector<CudaText> texts;
-  for (const auto& [name, text] : kernels) texts.push_back({name, text});
-  std::string table = fmt::format("# Kernels as NVRTC {} compiles them. Bytes, but for registers; ms of one core.\n{:<28} {:<6} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7}\n",
-                                  nvrtc.version(), "kernel", "arch", "registers", "spilled", "loaded", "stack", "shared", "cubin", "ms");
-  size_t files = 1;
-  for (const std::string arch : kArchs) {
-    const auto binaries = nvrtc.compile(texts, arch);
-    double total = 0;
-    for (size_t k = 0; k < texts.size(); ++k) {
-      const Resources r = binaries[k]->resources.value_or(Resources{});
-      total += binaries[k]->milliseconds;
-      table += fmt::format("{:<28} {:<6} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7.0f}\n", texts[k].kernel, arch, r.registers, r.spill_stores, r.spill_loads,
-                           r.stack, r.shared, binaries[k]->image.size(), binaries[k]->milliseconds);
-      if (arch != kArchs[2]) continue;
-      models::replace_file(folder + "/" + texts[k].kernel + "." + arch + ".cubin", binaries[k]->image);
-      models::replace_file(folder + "/" + texts[k].kernel + ".ptx", nvrtc.compile(texts[k], "compute_90")->image);
-      files += 2;
+size_t write_resources(Nvrtc& nvrtc, const std::vector<std::pair<std::string, std::string>>& kernels,
+                       const std::string& folder) {
+    std::vector<CudaText> texts;
+    for (const auto& [name, text] : kernels) texts.push_back({name, text});
+    std::string table = fmt::format(
+        "# Kernels as NVRTC {} compiles them. Bytes, but for registers; ms of one core.\n{:<28} {:<6} {:>9} {:>7} "
+        "{:>7} {:>7} {:>7} {:>8} {:>7}\n",
+        nvrtc.version(), "kernel", "arch", "registers", "spilled", "loaded", "stack", "shared", "cubin", "ms");
+    size_t files = 1;
+    for (const std::string arch : kArchs) {
+        const auto binaries = nvrtc.compile(texts, arch);
+        double total = 0;
+        for (size_t k = 0; k < texts.size(); ++k) {
+            const Resources r = binaries[k]->resources.value_or(Resources{});
+            total += binaries[k]->milliseconds;
+            table += fmt::format("{:<28} {:<6} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7.0f}\n", texts[k].kernel, arch,
+                                 r.registers, r.spill_stores, r.spill_loads, r.stack, r.shared,
+                                 binaries[k]->image.size(), binaries[k]->milliseconds);
+            if (arch != kArchs[2]) continue;
+            models::replace_file(folder + "/" + texts[k].kernel + "." + arch + ".cubin", binaries[k]->image);
+            models::replace_file(folder + "/" + texts[k].kernel + ".ptx", nvrtc.compile(texts[k], "compute_90")->image);
+            files += 2;
+        }
+        table += fmt::format("{:<28} {:<6} {:>63.0f}\n", "all", arch, total);
     }
-    table += fmt::format("{:<28} {:<6} {:>63.0f}\n", "all", arch, total);
-  }
-  models::replace_file(folder + "/resources.txt", table);
-  return files;
+    models::replace_file(folder + "/resources.txt", table);
+    return files;
 }
 
 void run(const DumpCommand& c) {
-  if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
-  torch::manual_seed(0);
-  auto model = std::make_shared<models::HexPlane>(models::hexplane_config(c.scale));
-  if (c.thick) models::thicken(*model, 0);
-  std::unique_ptr<Nvrtc> nvrtc;
-  if (c.cuda) {
-    nvrtc = std::make_unique<Nvrtc>();
-    if (!nvrtc->available()) throw models::Error("--cuda", nvrtc->why_not(), "leave --cuda out to dump without compiling for CUDA");
-  }
-  bool found = false;
-  for (const auto& p : models::hexplane_parts(model, 0)) {
-    if (!c.part.empty() && p.name != c.part) continue;
-    found = true;
-    FuseOptions options;
-    options.name = p.name;
-    options.eager_if_uncapturable = false;
-    for (const auto& s : p.sizes) options.dynamic.push_back({.input = s.input, .tensor = {}, .dim = s.dim, .name = s.name});
-    const Fused fused = fuse(p.run, p.inputs, options);
-    const std::string folder = c.out + "/" + p.name;
-    size_t files = fused.dump(folder).size();
-    if (nvrtc) files += write_resources(*nvrtc, fused.cuda_kernels(), folder);
-    std::printf("%s: %zu files in %s\n", p.name.c_str(), files, folder.c_str());
-    if (c.explain) std::printf("%s", fused.explain().c_str());
-  }
-  if (!found) throw models::Error("unknown part", c.part, "leave --part out to dump all");
+    if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
+    torch::manual_seed(0);
+    auto model = std::make_shared<models::HexPlane>(models::hexplane_config(c.scale));
+    if (c.thick) models::thicken(*model, 0);
+    std::unique_ptr<Nvrtc> nvrtc;
+    if (c.cuda) {
+        nvrtc = std::make_unique<Nvrtc>();
+        if (!nvrtc->available())
+            throw models::Error("--cuda", nvrtc->why_not(), "leave --cuda out to dump without compiling for CUDA");
+    }
+    bool found = false;
+    for (const auto& p : models::hexplane_parts(model, 0)) {
+        if (!c.part.empty() && p.name != c.part) continue;
+        found = true;
+        FuseOptions options;
+        options.name = p.name;
+        options.eager_if_uncapturable = false;
+        for (const auto& s : p.sizes)
+            options.dynamic.push_back({.input = s.input, .tensor = {}, .dim = s.dim, .name = s.name});
+        const Fused fused = fuse(p.run, p.inputs, options);
+        const std::string folder = c.out + "/" + p.name;
+        size_t files = fused.dump(folder).size();
+        if (nvrtc) files += write_resources(*nvrtc, fused.cuda_kernels(), folder);
+        std::printf("%s: %zu files in %s\n", p.name.c_str(), files, folder.c_str());
+        if (c.explain) std::printf("%s", fused.explain().c_str());
+    }
+    if (!found) throw models::Error("unknown part", c.part, "leave --part out to dump all");
 }
 
 }  // namespace
 
 void add_dump(CLI::App& app) {
-  auto c = std::make_shared<DumpCommand>();
-  auto* sub = app.add_subcommand("dump", "Write every stage of a model's parts as readable text");
-  sub->add_option("model", c->model, "hexplane")->required();
-  sub->add_option("--out", c->out, "Folder")->capture_default_str();
-  sub->add_option("--part", c->part, "One part: sample_rays, density_feature, volume_rendering, colour, loss_block, iteration");
-  sub->add_option("--scale", c->scale, "full, demo, tiny or a number up to 1")->capture_default_str();
-  sub->add_flag("--cuda", c->cuda, "Also compile the CUDA text: cubin, PTX, and resources.txt with registers, spills and times per kernel");
-  sub->add_flag("--explain", c->explain, "Also print why each value did or didn't fuse");
-  sub->add_flag("!--thin", c->thick, "Planes as initialised");
-  sub->callback([c] { run(*c); });
+    auto c = std::make_shared<DumpCommand>();
+    auto* sub = app.add_subcommand("dump", "Write every stage of a model's parts as readable text");
+    sub->add_option("model", c->model, "hexplane")->required();
+    sub->add_option("--out", c->out, "Folder")->capture_default_str();
+    sub->add_option("--part", c->part,
+                    "One part: sample_rays, density_feature, volume_rendering, colour, loss_block, iteration");
+    sub->add_option("--scale", c->scale, "full, demo, tiny or a number up to 1")->capture_default_str();
+    sub->add_flag(
+        "--cuda", c->cuda,
+        "Also compile the CUDA text: cubin, PTX, and resources.txt with registers, spills and times per kernel");
+    sub->add_flag("--explain", c->explain, "Also print why each value did or didn't fuse");
+    sub->add_flag("!--thin", c->thick, "Planes as initialised");
+    sub->callback([c] { run(*c); });
 }
 
 }  // namespace heddle

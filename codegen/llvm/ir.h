@@ -1,5 +1,6 @@
 // A builder whose values are scalars or vectors of lanes alike, so that a formula is written once for every width.
-// Law: floats are contracted (a * b + c may become one fma), nothing else of IEEE arithmetic is given up.
+// Law: nothing of IEEE arithmetic is given up. Each element is rounded op by op, as eager rounds it: an index that is the floor of a
+// coordinate is then the same index.
 #pragma once
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
@@ -22,9 +23,6 @@ struct Target {
 class Ir {
 public:
     Ir(llvm::Module& m, Target t) : b(m.getContext()), m(m), target(t) {
-        llvm::FastMathFlags flags;
-        flags.setAllowContract(true);
-        b.setFastMathFlags(flags);
     }
     llvm::IRBuilder<> b;
     llvm::Module& m;

@@ -30,7 +30,8 @@ at::Tensor operand(const Array& a, at::Device where) {
     if (a.transposed) std::swap(sizes[sizes.size() - 1], sizes[sizes.size() - 2]);
     for (std::size_t k = sizes.size(); k-- > 1;) strides[k - 1] = strides[k] * std::max<std::int64_t>(1, sizes[k]);
     if (a.transposed) std::swap(strides[sizes.size() - 1], strides[sizes.size() - 2]);
-    return at::from_blob(a.data, a.sizes, strides, at::TensorOptions().dtype(scalar_type(a.dtype)).device(where));
+    // The device is told, not asked for by address: memory of no element has none.
+    return at::for_blob(a.data, a.sizes).strides(strides).target_device(where).options(at::TensorOptions().dtype(scalar_type(a.dtype)).device(where)).make_tensor();
 }
 
 class TorchHost final : public Host {
@@ -86,7 +87,7 @@ at::Tensor tensor_of(const Array& a) {
     }
     auto keep = a.owner;
     at::Tensor view = operand(a, keep ? static_cast<const at::Tensor*>(keep.get())->device() : at::Device(at::kCPU));
-    return at::from_blob(a.data, view.sizes(), view.strides(), [keep](void*) {}, view.options());
+    return at::for_blob(a.data, view.sizes()).strides(view.strides()).deleter([keep](void*) {}).target_device(view.device()).options(view.options()).make_tensor();
 }
 std::unique_ptr<Host> torch_host(at::Device where) { return std::make_unique<TorchHost>(where); }
 at::Device common_device(const std::vector<at::Tensor>& tensors) {
