@@ -65,25 +65,31 @@ Tensors gradients(const std::shared_ptr<HexPlane>& model, const Callable& call, 
     for (auto& g : torch::autograd::grad({out[0]}, parameters(*model), {}, false, false, true)) all.push_back(g);
     return all;
 }
-Tensor jitter(const HexPlane& model) {
-    at::manual_seed(77);
+Tensor jitter(const HexPlane& model, std::uint64_t seed = 0) {
+    at::manual_seed(77 + seed);
     return at::rand({1, model.samples()}, at::kFloat);
 }
-// Fused float32 is as near to eager float64 as eager float32 is, within a factor of 4. The floor is three roundings of
-// float32, not one: gradients of the network's biases are off by up to 9e-7 of their norm where eager's are by 1.5e-7. Open: why.
-void as_near_as_eager(const std::shared_ptr<HexPlane>& exact, const std::shared_ptr<HexPlane>& eager, const std::shared_ptr<HexPlane>& mine, const Callable& call, std::uint64_t seed) {
-    Tensors in = step(*eager, seed, at::kFloat), wide;
-    in.push_back(jitter(*eager));
-    for (const auto& t : in) wide.push_back(t.to(at::kDouble));
-    Tensors want = gradients(exact, [&](const Tensors& x) { return exact->loss(x); }, wide);
-    Tensors e = gradients(eager, [&](const Tensors& x) { return eager->loss(x); }, in), f = gradients(mine, call, in);
-    ASSERT_EQ(want.size(), f.size());
-    for (std::size_t k = 0; k < want.size(); ++k) {
-        ASSERT_EQ(e[k].defined(), f[k].defined()) << "value " << k;
-        if (!e[k].defined() || !want[k].defined()) continue;
-        double norm = want[k].norm().item<double>(), eager_error = (e[k].to(at::kDouble) - want[k]).norm().item<double>(), error = (f[k].to(at::kDouble) - want[k]).norm().item<double>();
-        EXPECT_LE(error, 4 * std::max(eager_error, 3e-7 * norm)) << "value " << k << ": norm " << norm << ", eager's error " << eager_error;
+// Fused float32 is as near to eager float64 as eager float32 is, within a factor of 4: root mean squares over six batches. One batch's
+// error of a gradient with few elements is one draw; samples share their distances, so their roundings don't average out within it.
+void as_near_as_eager(const std::shared_ptr<HexPlane>& exact, const std::shared_ptr<HexPlane>& eager, const std::shared_ptr<HexPlane>& mine, const Callable& call) {
+    std::vector<double> norm, eager_error, error;
+    for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+        Tensors in = step(*eager, seed, at::kFloat), wide;
+        in.push_back(jitter(*eager, seed));
+        for (const auto& t : in) wide.push_back(t.to(at::kDouble));
+        Tensors want = gradients(exact, [&](const Tensors& x) { return exact->loss(x); }, wide);
+        Tensors e = gradients(eager, [&](const Tensors& x) { return eager->loss(x); }, in), f = gradients(mine, call, in);
+        ASSERT_EQ(want.size(), f.size());
+        for (auto* v : {&norm, &eager_error, &error}) v->resize(want.size());
+        for (std::size_t k = 0; k < want.size(); ++k) {
+            ASSERT_EQ(e[k].defined(), f[k].defined()) << "value " << k;
+            if (!e[k].defined() || !want[k].defined()) continue;
+            auto square = [](const Tensor& t) { return t.square().sum().item<double>(); };
+            norm[k] += square(want[k]), eager_error[k] += square(e[k].to(at::kDouble) - want[k]), error[k] += square(f[k].to(at::kDouble) - want[k]);
+        }
     }
+    for (std::size_t k = 0; k < norm.size(); ++k)
+        EXPECT_LE(std::sqrt(error[k]), 4 * std::max(std::sqrt(eager_error[k]), 1e-7 * std::sqrt(norm[k]))) << "value " << k << ": norm " << std::sqrt(norm[k]) << ", eager's error " << std::sqrt(eager_error[k]);
 }
 void as_near_as_eager(bool thick, const std::string& scale = "tiny") {
     auto exact = make(at::kFloat, thick, scale), eager = make(at::kFloat, thick, scale), mine = make(at::kFloat, thick, scale);
@@ -91,7 +97,7 @@ void as_near_as_eager(bool thick, const std::string& scale = "tiny") {
     Tensors example = step(*mine, 0, at::kFloat);
     example.push_back(jitter(*mine));
     Fused f = fused(mine, example);
-    for (std::uint64_t seed : {1, 2}) as_near_as_eager(exact, eager, mine, f, seed);
+    as_near_as_eager(exact, eager, mine, f);
 }
 
 class Threads : public ::testing::TestWithParam<int> {
@@ -167,14 +173,14 @@ TEST(HexPlaneFused, EmptinessMask) {
     Tensors example = step(*mine, 0, at::kFloat);
     example.push_back(jitter(*mine));
     Fused f = fused(mine, example);
-    as_near_as_eager(exact, eager, mine, f, 1);
+    as_near_as_eager(exact, eager, mine, f);
     // Another mask of the same size is read, not remembered; an empty one takes other branches.
     for (double keep : {0.2, 0.0, 1.0}) {
         for (auto& m : {exact, eager, mine}) {
             at::manual_seed(10);
             m->set_emptiness((at::rand({1, 1, m->grid(), m->grid(), m->grid()}) < keep).to(m->density_plane[0].scalar_type()));
         }
-        as_near_as_eager(exact, eager, mine, f, 2);
+        as_near_as_eager(exact, eager, mine, f);
     }
 }
 TEST(HexPlaneFused, UpsamplingReplacesParameters) {
