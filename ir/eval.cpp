@@ -53,8 +53,8 @@ struct Cell {
 
 std::int64_t Tensor::numel() const { return product(sizes); }
 
-void bind_sizes(const Shape& shape, const Index& actual, Sizes& sizes, std::string_view who) {
-    if (shape.size() != actual.size()) throw Error(fmt::format("{}: got {} dimensions, expected {}", who, actual.size(), print(shape)));
+void bind_sizes(const Shape& shape, const Index& actual, Sizes& sizes, std::string_view who, std::string_view remedy) {
+    if (shape.size() != actual.size()) throw Error(fmt::format("{}: got {} dimensions, expected {}{}", who, actual.size(), print(shape), remedy));
     for (std::size_t k = 0; k < shape.size(); ++k)
         if (shape[k].is_symbol()) sizes.emplace(shape[k].terms()[0].names[0], actual[k]);
     for (std::size_t k = 0; k < shape.size(); ++k) {
@@ -63,7 +63,7 @@ void bind_sizes(const Shape& shape, const Index& actual, Sizes& sizes, std::stri
         for (const auto& n : names)
             if (!sizes.count(n)) return;  // bound by a later input; the caller checks again
         if (auto want = shape[k].eval(sizes); want != actual[k])
-            throw Error(fmt::format("{}: size {} of dimension {} is {}, expected {}", who, print(shape[k]), k, actual[k], want));
+            throw Error(fmt::format("{}: size {} of dimension {} is {}, expected {}{}", who, print(shape[k]), k, actual[k], want, remedy));
     }
 }
 

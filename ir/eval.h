@@ -19,7 +19,8 @@ using CallFn = std::function<std::vector<Tensor>(const Node&, const std::vector<
 // Outputs for inputs in argument order. Named sizes are bound from the inputs' sizes. Throws Error where they disagree.
 std::vector<Tensor> evaluate(const Graph&, const std::vector<Tensor>& inputs, const CallFn& call = {}, Sizes sizes = {});
 
-// Binds the names in `shape` from actual sizes: first plain names, then everything is checked. Throws Error naming `who`.
-void bind_sizes(const Shape& shape, const std::vector<std::int64_t>& actual, Sizes& sizes, std::string_view who);
+// Binds the names in `shape` from actual sizes: first plain names, then everything is checked. Throws Error naming `who`,
+// and then what to do.
+void bind_sizes(const Shape& shape, const std::vector<std::int64_t>& actual, Sizes& sizes, std::string_view who, std::string_view remedy = "");
 
 }  // namespace heddle

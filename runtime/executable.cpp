@@ -49,7 +49,7 @@ std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs,
             const Type& t = g.type(g.inputs[i]);
             const auto who = g[g.inputs[i]].text("name");
             if (inputs[i].dtype != t.dtype) throw Error(fmt::format("input {}: got {}, expected {}: capture again for another dtype", who, name(inputs[i].dtype), name(t.dtype)));
-            bind_sizes(t.shape, inputs[i].sizes, sizes, "input " + who);
+            bind_sizes(t.shape, inputs[i].sizes, sizes, "input " + who, ": fuse again, or name this dimension as one that varies");
             values[static_cast<std::size_t>(g.inputs[i])] = inputs[i];
         }
     stats_ = {};

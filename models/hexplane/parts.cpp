@@ -82,7 +82,7 @@ std::vector<Part> hexplane_parts(std::shared_ptr<HexPlane> model, uint64_t seed,
                    {{0, 0, "B"}, {1, 0, "B"}}});
   parts.push_back({"iteration",
                    [model](const std::vector<at::Tensor>& in) { return model->loss(in); },
-                   step,
+                   {step[0], step[1], step[2], step[3], step[4], jitter},  // given, so that float32 and float64 see the same samples
                    {{0, 0, "B"}, {1, 0, "B"}, {2, 0, "B"}}});
   return parts;
 }
