@@ -294,13 +294,14 @@ def figures(bench, eager, fused):
     if e is None and f is None:
         e, f = eager.ms, fused.ms
     stages = bench.get("stages", [])
-    ops, launches = (sum(number(s.get(k)) or 0 for s in stages) for k in ("ops_eager", "launches_fused"))
+    whole = [s for s in stages if s.get("name") == "iteration"] or stages  # the whole step, where it was measured as one
+    ops, launches = (sum(number(s.get(k)) or 0 for s in whole) for k in ("ops_eager", "launches_fused"))
     worst = max((number(s.get(k)) or 0 for s in stages for k in ("max_rel_err_out", "max_rel_err_grad")), default=None)
     facts = [(times(ratio(e, f)), f"one iteration: {milliseconds(e)} ms eager, {milliseconds(f)} ms fused"),
              (f"{ops:.0f} → {launches:.0f}" if stages else NONE, "operations eager, kernel launches fused"),
              (text(worst, "{:.0e}"), "largest relative error of any output or gradient"),
              (f"{text(number(bench.get('cold_s')), '{:.1f}')} s", "to compile everything, cold"),
-             (text(ratio(number(bench.get("warm_s")), 1e-3), "{:.0f}") + " ms", "to start from the disk cache, warm"),
+             (text(ratio(number(bench.get("warm_s")), 1e-3), "{:.0f}") + " ms", "to start again with kernels in memory"),
              (text(fused.held_out, "{:.2f}") + " dB", f"held-out PSNR fused; {text(eager.held_out, '{:.2f}')} dB eager")]
     return "<div class=figures>" + "".join(f"<div class=figure><b>{a}</b><span>{b}</span></div>" for a, b in facts if NONE not in a) + "</div>"
 
@@ -314,7 +315,7 @@ def page(bench, eager, fused, dump):
 <main><h1>{html.escape(str(bench.get("model", "model")))}, eager and fused</h1>
 <p class=sub>{html.escape(" · ".join(facts + [datetime.date.today().isoformat()]))}</p>
 {figures(bench, eager, fused)}
-<h2>Stage by stage</h2><p class=soft>Forward and backward of each stage, the same inputs for both. Errors are relative, against eager.</p>
+<h2>Stage by stage</h2><p class=soft>Forward and backward of each stage, the same inputs for both. Errors are relative, against eager in float64.</p>
 <p class=key><span><i style="height:7px;background:var(--eager)"></i>eager</span><span><i style="height:7px;background:var(--fused)"></i>fused</span></p>
 {stages}
 <h2>Training</h2>{curves(eager, fused)}
