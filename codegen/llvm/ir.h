@@ -22,8 +22,7 @@ struct Target {
 
 class Ir {
 public:
-    Ir(llvm::Module& m, Target t) : b(m.getContext()), m(m), target(t) {
-    }
+    Ir(llvm::Module& m, Target t) : b(m.getContext()), m(m), target(t) {}
     llvm::IRBuilder<> b;
     llvm::Module& m;
     Target target;
