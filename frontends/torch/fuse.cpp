@@ -100,7 +100,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
 
 void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const std::vector<Array>& in, const std::vector<Array>& out, Sizes sizes, Tensors& results) {
     const Tensors& all = rerun.inputs;
-    auto node = std::shared_ptr<RegionBackward>(new RegionBackward(), torch::autograd::deleteNode);
+    auto node = make_node<RegionBackward>();
     node->variant = v;
     node->sizes = std::move(sizes);
     node->ran = [state = shared_from_this(), v = v.get()] {

@@ -114,7 +114,7 @@ std::vector<Array> RegionBackward::run(const variable_list& grads) {
             in.push_back(array_of(defined(grads, slot[i]) ? grads[static_cast<std::size_t>(slot[i])].to(type.dtype()) : at::zeros(output_sizes[i], type), variant->device, "gradient", i));
             continue;
         }
-        if (kept[k].watched) (void)kept[k].watched->unpack(shared_from_this());  // throws if it was written since
+        if (kept[k].watched) (void)kept[k].watched->unpack(pointer_to(this));  // throws if it was written since
         in.push_back(kept[k].array);
     }
     Sizes bound = sizes;

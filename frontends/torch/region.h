@@ -47,6 +47,19 @@ private:
     bool released_ = false;
 };
 
+// PyTorch counts references to nodes in shared_ptrs up to some release and in intrusive_ptrs after it; its edges say which.
+using NodePtr = decltype(torch::autograd::Edge::function);
+template <class N, class Ptr = NodePtr>
+auto make_node() {
+    if constexpr (std::is_same_v<Ptr, std::shared_ptr<torch::autograd::Node>>) return std::shared_ptr<N>(new N(), [](N* n) { deleteNode(n); });
+    else return c10::make_intrusive<N>();
+}
+template <class N, class Ptr = NodePtr>
+Ptr pointer_to(N* node) {
+    if constexpr (std::is_same_v<Ptr, std::shared_ptr<torch::autograd::Node>>) return node->shared_from_this();
+    else return Ptr::reclaim_copy(node);
+}
+
 std::uint32_t version_of(const at::Tensor&);  // 0 for inference tensors, which have none
 
 }  // namespace heddle
