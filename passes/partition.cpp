@@ -8,6 +8,7 @@
 #include <queue>
 
 #include "ir/program.h"
+#include "passes/loop.h"
 
 namespace heddle {
 
@@ -66,11 +67,6 @@ private:
     std::vector<std::size_t> next_;
 };
 
-bool few(const Graph& g, const Node& n) {
-    Dim count = 1;
-    for (int a : n.ints("axes")) count = count * g.type(n.in[0]).shape[static_cast<std::size_t>(a)];
-    return count.is_const() && count.value() <= 16;
-}
 // What one element costs to compute again, in bytes that could be moved meanwhile (a core computes a vector exponential at about
 // 0.1 ns an element and streams about 30 bytes a ns). Arithmetic is free beside memory.
 double work(const Node& n) {
@@ -82,9 +78,10 @@ double work(const Node& n) {
     }
 }
 // Its value exists in memory after the forward anyway, and computing it again would cost a kernel of its own.
-bool made_once(const Graph& g, const Node& n) {
+bool made_once(const Graph& g, Id id) {
+    const Node& n = g[id];
     switch (n.kind()) {
-        case Kind::fold: return !few(g, n);
+        case Kind::fold: return !loop::is_small_fold(g, id);
         case Kind::scan:
         case Kind::scatter:
         case Kind::dot:
@@ -126,7 +123,7 @@ Split partition(const Joint& j, const Sizes& typical) {
         if (backward[id] || !useful[id]) continue;
         const Node& node = g.nodes[id];
         int in = static_cast<int>(2 * id), out = in + 1;
-        bool once = made_once(g, node);
+        bool once = made_once(g, static_cast<Id>(id));
         bool in_memory = once || operand_of_call[id];
         flow.edge(in, out, node.kind() == Kind::leaf && !once ? kInf : bytes_of(id) * (in_memory ? 1 : 2));
         if (once) {

@@ -184,23 +184,21 @@ at::Tensor HexPlane::render(const at::Tensor& rays, const at::Tensor& times, boo
     return (seen + behind).clamp(0, 1);
 }
 
-at::Tensor HexPlane::tv_density() const {
-    at::Tensor sum;
-    for (size_t i = 0; i < 3; ++i) {
-        const auto term = total_variation(density_plane[i], 1, 1) + total_variation(density_line_time[i], 1, 2);
-        sum = i == 0 ? term : sum + term;
-    }
-    return sum;
-}
+namespace {
+using Planes = std::array<at::Tensor, 3>;
 
-at::Tensor HexPlane::tv_app() const {
+at::Tensor planes_variation(const Planes& space, const Planes& space_time) {
     at::Tensor sum;
     for (size_t i = 0; i < 3; ++i) {
-        const auto term = total_variation(app_plane[i], 1, 1) + total_variation(app_line_time[i], 1, 2);
+        const auto term = total_variation(space[i], 1, 1) + total_variation(space_time[i], 1, 2);
         sum = i == 0 ? term : sum + term;
     }
     return sum;
 }
+}  // namespace
+
+at::Tensor HexPlane::tv_density() const { return planes_variation(density_plane, density_line_time); }
+at::Tensor HexPlane::tv_app() const { return planes_variation(app_plane, app_line_time); }
 
 std::vector<at::Tensor> HexPlane::loss(const std::vector<at::Tensor>& in) {
     TORCH_CHECK(in.size() == 5 || in.size() == 6, "HexPlane::loss: got ", in.size(),
