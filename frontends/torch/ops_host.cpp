@@ -105,6 +105,8 @@ struct PreparedCall::Parts {
         bool optional_list;
     };
     std::vector<Late> late;                           // operands, lists of operands, named sizes
+
+    torch::jit::Stack filled(const std::vector<at::Tensor>& in, const Sizes&) const;
 };
 
 PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
@@ -127,18 +129,15 @@ PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
         }
     }
 }
+PreparedCall::PreparedCall(PreparedCall&&) noexcept = default;
 PreparedCall::~PreparedCall() = default;
 bool PreparedCall::is(const Node& n) const { return parts_->node.op == n.op && parts_->node.attrs == n.attrs && parts_->node.type == n.type; }
 
-std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
-    const Parts& p = *parts_;
-    at::AutoDispatchBelowADInplaceOrView below;
-    if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
-    if (!p.op) return {literal(p.node, sizes)};
-    torch::jit::Stack stack = p.stack;
+torch::jit::Stack PreparedCall::Parts::filled(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    torch::jit::Stack all = this->stack;
     auto operand = [&](Ref r) { return in.at(static_cast<std::size_t>(r.operand)); };
-    for (const auto& late : p.late) {
-        c10::IValue& v = stack[late.at];
+    for (const Late& late : this->late) {
+        c10::IValue& v = all[late.at];
         if (auto* r = std::get_if<Ref>(late.attr)) {
             if (r->operand >= 0) v = operand(*r);
         } else if (auto* refs = std::get_if<std::vector<Ref>>(late.attr)) {
@@ -155,6 +154,22 @@ std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& 
             v = boxed(*late.argument, *late.attr, sizes);
         }
     }
+    return all;
+}
+
+at::Tensor PreparedCall::view(const at::Tensor& t, const Sizes& sizes) const {
+    c10::AutoGradMode grad(c10::GradMode::is_enabled() && !parts_->node.flag("no_grad"));
+    torch::jit::Stack stack = parts_->filled({t}, sizes);
+    parts_->op->callBoxed(stack);
+    return stack.at(0).toTensor();
+}
+
+std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    const Parts& p = *parts_;
+    at::AutoDispatchBelowADInplaceOrView below;
+    if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
+    if (!p.op) return {literal(p.node, sizes)};
+    torch::jit::Stack stack = p.filled(in, sizes);
     p.op->callBoxed(stack);
     std::vector<at::Tensor> results;
     for (const c10::IValue& v : stack) {
