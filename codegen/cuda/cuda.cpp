@@ -13,10 +13,15 @@ std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
     std::int64_t group = n.schedule.lanes_inner ? n.schedule.group : 1;
     return (numel(n.outer).eval(sizes) * group + threads - 1) / threads;
 }
-std::int64_t CudaSource::blocks(const Sizes& s) const {
+std::int64_t CudaSource::blocks(const std::int64_t* point_counts) const {
     std::int64_t sum = 0;
-    for (std::size_t i = 0; i < points.size(); ++i) sum += (points[i].eval(s) * groups[i] + threads - 1) / threads;
+    for (std::size_t i = 0; i < points.size(); ++i) sum += (point_counts[i] * groups[i] + threads - 1) / threads;
     return sum;
+}
+std::int64_t CudaSource::blocks(const Sizes& s) const {
+    std::vector<std::int64_t> counts;
+    for (const Dim& d : points) counts.push_back(d.eval(s));
+    return blocks(counts.data());
 }
 bool CudaSource::fits_narrow(const Sizes& s) const {
     return std::all_of(limits.begin(), limits.end(), [&](const Dim& d) { return d.eval(s) < (std::int64_t{1} << 31); });
