@@ -14,7 +14,7 @@ Dim size_of(V v, int axis) { return v.type().shape[static_cast<std::size_t>(axis
 std::vector<V> columns(V mask, const Dim& rows) {
     Graph& g = *mask.graph;
     int r = mask.type().rank();
-    Node n{.op = Op::call, .in = {mask.id}, .attrs = {{"name", "aten.nonzero.default"}, {"self", Ref{0}}, {"pure", true}}, .type = {DType::i64, {rows, r}}, .more = {}, .loc = {}};
+    Node n{.op = Op::call, .in = {mask.id}, .attrs = {{"name", "aten.nonzero.default"}, {"self", Ref{0}}}, .type = {DType::i64, {rows, r}}, .more = {}, .loc = {}};
     V all = g.value(g.add(std::move(n)));
     std::vector<V> out;
     for (int k = 0; k < r; ++k) out.push_back(reshape(slice(all, 1, k, k + 1), {rows}));
