@@ -40,8 +40,10 @@ const Backward* row(std::string_view forward) {
     static const auto* rows = [] {
         auto* all = new std::vector<Backward>{
 #define BACKWARD(forward, name, text) {forward, name, text},
+#define SELECTS(forward)
 #include "passes/calls.def"
 #undef BACKWARD
+#undef SELECTS
         };
         for (Backward& b : *all)
             for (const std::string& s : separated(trimmed(std::string(b.text)))) b.arguments.push_back(parsed(s));
@@ -50,6 +52,27 @@ const Backward* row(std::string_view forward) {
     for (const Backward& b : *rows)
         if (b.forward == forward) return &b;
     return nullptr;
+}
+bool selects(std::string_view name) {
+    static constexpr std::string_view rows[] = {
+#define BACKWARD(forward, name, text)
+#define SELECTS(forward) forward,
+#include "passes/calls.def"
+#undef BACKWARD
+#undef SELECTS
+    };
+    return std::find(std::begin(rows), std::end(rows), name) != std::end(rows);
+}
+// The gradient of self, where its elements were chosen along dim.
+V scattered(V self, V index, V g, int axis) {
+    const Type t = self.type();
+    if (t.rank() == 0) return reshape(g, {});
+    if (axis < 0) axis += t.rank();
+    Shape s = index.type().shape;
+    if (index.type().rank() < t.rank()) s.insert(s.begin() + axis, Dim(1));
+    std::vector<V> places;
+    for (int a = 0; a < t.rank(); ++a) places.push_back(a == axis ? reshape(index, s) : iota(*self.graph, {DType::i64, s}, a));
+    return scatter_add(t, places, reshape(g, s));
 }
 // "g0" -> 0 if the letter is g; else -1.
 int numbered(const Argument& a, char letter) {
@@ -151,6 +174,13 @@ std::vector<V> call_vjp(Graph& g, Id call, const std::vector<V>& incoming, const
         throw Error(fmt::format("{}{}: a gradient flows through a random op: it has no derivative here", n.loc.empty() ? "" : n.loc + ": ", n.text("name")));
     if (const Backward* b = row(n.text("name")))
         if (auto grads = by_row(g, call, n, *b, incoming, wants); !grads.empty()) return grads;
+    if (int self = operand_of(n, "self"); selects(n.text("name")) && incoming[0] && wants[static_cast<std::size_t>(self)]) {
+        V index = g.value(g.add({.op = Op::result, .in = {call}, .attrs = {{"index", Dim(1)}}, .type = {}, .more = {}, .loc = {}}));
+        std::vector<V> grads(n.in.size());
+        const Attr* dim = n.find("dim");
+        grads[static_cast<std::size_t>(self)] = scattered(g.value(n.in[static_cast<std::size_t>(self)]), index, incoming[0], dim ? n.integer("dim") : -1);
+        return grads;
+    }
     Made made(g, n);
     made.put("name", std::string("heddle.vjp"));
     made.put("of", n.text("name"));

@@ -40,7 +40,7 @@ std::vector<Call> calls() {
         {"avg_pool", {image({2, 3, 6, 6})}, [](X x) { return Tensors{at::avg_pool2d(x[0] * 3, 2), at::adaptive_avg_pool2d(x[0], {2, 3})}; }, 8, "aten.avg_pool2d_backward"},
         {"upsample", {image({2, 3, 4, 4})}, [](X x) { return Tensors{at::upsample_bilinear2d(x[0].exp(), {7, 9}, true), at::upsample_nearest2d(x[0], {8, 8}), at::upsample_bicubic2d(x[0], {6, 6}, false)}; }, 16, "aten.upsample_bilinear2d_backward"},
         {"i0", {image({7})}, [](X x) { return Tensors{at::special_i0(x[0] * 2) + 1}; }},
-        {"cummax", {image({3, 7})}, [](X x) { auto [v, i] = x[0].mul(2).cummax(1); return Tensors{v, i}; }, 8},
+        {"cummax", {image({3, 7})}, [](X x) { auto [v, i] = x[0].mul(2).cummax(1); return Tensors{v, i}; }, 8, "scatter_add"},
         {"second_result_only", {image({4, 3})}, [](X x) { return Tensors{std::get<1>(at::linalg_qr(x[0] * 2))}; }, 16},
         {"both_results", {image({4, 3})}, [](X x) { auto [q, r] = at::linalg_qr(x[0] * 2); return Tensors{q.sin(), r}; }, 16},
         {"one_operand_twice", {image({3, 3})}, [](X x) { Tensor y = x[0].exp(); return Tensors{at::cdist(y, y + x[0])}; }, 16},
