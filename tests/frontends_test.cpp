@@ -191,7 +191,13 @@ TEST(Capture, BuffersThatAreWrittenComeBackAsOutputs) {
 TEST(Capture, InputsAmongResultsAreTold) {
     at::Tensor x = real({4, 3});
     Captured c = capture([](const Tensors& in) { return Tensors{in[0], in[0].t(), in[0] * 2}; }, {x});
-    EXPECT_THAT(c.output_is_input, ::testing::ElementsAre(0, 0, -1));
+    using Of = Captured::Origin::Of;
+    EXPECT_EQ(c.origins[0].of, Of::input);
+    EXPECT_TRUE(c.origins[0].views.empty());
+    ASSERT_EQ(c.origins[1].of, Of::input);
+    ASSERT_EQ(c.origins[1].views.size(), 1u);
+    EXPECT_EQ(c.graph[c.origins[1].views[0]].text("name"), "aten.t.default");
+    EXPECT_EQ(c.origins[2].of, Of::itself);
 }
 TEST(Capture, RandomOpsAreCallsAndTheGeneratorStays) {
     at::manual_seed(3);

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv ca-certificates libfmt-dev nlohmann-json3-dev
   libcli11-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev llvm-19-dev)
-readonly pins=(torch==2.11.0 numpy==2.4.6)
+readonly pins=(torch==2.11.0 numpy==2.4.6 setuptools==80.9.0 wheel==0.45.1 pytest==9.0.1 expecttest==0.3.0)
 readonly logs=out/logs
 readonly started=$SECONDS
 mkdir -p "$logs"
@@ -131,11 +131,23 @@ SHIM
   chmod +x .venv/bin/heddle
 }
 
+# The package, in .venv: a link to this checkout, so that it's there once and stays current.
+install_package() {
+  .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+}
+setup_package() {
+  local stamp=.venv/.package
+  [[ -f $stamp && $(<"$stamp") == "$(cksum pyproject.toml) $PWD" ]] && return
+  step package "Installing the Python package heddle into .venv" install_package || exit 1
+  echo "$(cksum pyproject.toml) $PWD" >"$stamp"
+}
+
 setup() {
   setup_packages
   setup_torch
   step build "Building" configure_and_build || exit 1
   install_command
+  setup_package
 }
 
 [[ ${BASH_SOURCE[0]} != "$0" ]] || setup

@@ -38,6 +38,12 @@ void Recorder::host_read(const std::string& name, torch::jit::Stack& stack) {
     bool equal = name == "aten::equal";
     std::string called = equal ? "aten.equal" : "aten.item";
     at::Tensor t = pop(stack).toTensor();
+    if (Alias* a = aliases_.find(t); a && !a->parent && a->base->input >= 0 && static_cast<std::size_t>(a->base->input) < integers_.size() &&
+                                     integers_[static_cast<std::size_t>(a->base->input)] && !a->base->before.defined()) {
+        Below below;
+        stack.emplace_back(t.item<std::int64_t>());
+        return;
+    }
     if (host_read_ == HostRead::error)
         throw Error(fmt::format("{}: {}: the host reads a value of {}: keep it a tensor (torch::where for a branch), or capture with HostRead::guard", place(), called, print(type_of(t))));
     if (equal) {

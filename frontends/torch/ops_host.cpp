@@ -114,6 +114,7 @@ struct PreparedCall::Parts {
     };
     std::vector<Late> late;                           // operands, lists of operands, named sizes
 
+    torch::jit::Stack filled(const std::vector<at::Tensor>& in, const Sizes&) const;
     std::vector<at::Tensor> call(const std::vector<at::Tensor>& operands, const Sizes&) const;
     std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& operands, const Sizes&) const;
 };
@@ -139,18 +140,19 @@ PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
         }
     }
 }
+PreparedCall::PreparedCall(PreparedCall&&) noexcept = default;
 PreparedCall::~PreparedCall() = default;
 bool PreparedCall::is(const Node& n) const { return parts_->node.op == n.op && parts_->node.attrs == n.attrs && parts_->node.type == n.type; }
 
-std::vector<at::Tensor> PreparedCall::Parts::call(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
-    torch::jit::Stack args = stack;
+torch::jit::Stack PreparedCall::Parts::filled(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    torch::jit::Stack all = this->stack;
     auto operand = [&](Ref r) { return in.at(static_cast<std::size_t>(r.operand)); };
-    for (const auto& l : late) {
-        c10::IValue& v = args[l.at];
-        if (auto* r = std::get_if<Ref>(l.attr)) {
+    for (const Late& late : this->late) {
+        c10::IValue& v = all[late.at];
+        if (auto* r = std::get_if<Ref>(late.attr)) {
             if (r->operand >= 0) v = operand(*r);
-        } else if (auto* refs = std::get_if<std::vector<Ref>>(l.attr)) {
-            if (l.optional_list) {
+        } else if (auto* refs = std::get_if<std::vector<Ref>>(late.attr)) {
+            if (late.optional_list) {
                 c10::List<std::optional<at::Tensor>> list;
                 for (Ref x : *refs) list.push_back(x.operand < 0 ? std::nullopt : std::optional(operand(x)));
                 v = std::move(list);
@@ -160,9 +162,21 @@ std::vector<at::Tensor> PreparedCall::Parts::call(const std::vector<at::Tensor>&
                 v = std::move(list);
             }
         } else {
-            v = boxed(*l.argument, *l.attr, sizes);
+            v = boxed(*late.argument, *late.attr, sizes);
         }
     }
+    return all;
+}
+
+at::Tensor PreparedCall::view(const at::Tensor& t, const Sizes& sizes) const {
+    c10::AutoGradMode grad(c10::GradMode::is_enabled() && !parts_->node.flag("no_grad"));
+    torch::jit::Stack stack = parts_->filled({t}, sizes);
+    parts_->op->callBoxed(stack);
+    return stack.at(0).toTensor();
+}
+
+std::vector<at::Tensor> PreparedCall::Parts::call(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    torch::jit::Stack args = filled(in, sizes);
     op->callBoxed(args);
     std::vector<at::Tensor> results;
     for (const c10::IValue& v : args) {
@@ -176,7 +190,7 @@ std::vector<at::Tensor> PreparedCall::Parts::call(const std::vector<at::Tensor>&
 std::vector<at::Tensor> PreparedCall::Parts::gradients(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
     c10::InferenceMode normal(false);
     auto keys = c10::impl::tls_local_dispatch_key_set();
-    c10::impl::ForceDispatchKeyGuard seen(keys.included_, keys.excluded_ - c10::autograd_dispatch_keyset_with_ADInplaceOrView);
+    c10::impl::ForceDispatchKeyGuard seen(keys.included_, (keys.excluded_ - c10::autograd_dispatch_keyset_with_ADInplaceOrView) | c10::autocast_dispatch_keyset);
     at::AutoGradMode on(true);
     std::vector<at::Tensor> fed, wanted, outs, seeds;
     for (const at::Tensor& t : in) fed.push_back(t.is_inference() ? t.clone() : t.detach());

@@ -46,8 +46,12 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 }
 }  // namespace
 
-std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const std::string& name) {
+std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options) {
+    const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
+    v->guard = Guard(example, dynamic, fuse_options.recapture);
+    for (const Varying& d : dynamic)
+        if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
     CaptureOptions options;
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
@@ -82,18 +86,28 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     v->captured.implicit.clear();
     auto reached = reached_inputs(g, v->wants);
     for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(g.outputs[i])]);
-    const Graph& seen = v->captured.graph;
+    // What is another tensor, or a view of one, is made from that at run time; the plan has no gradient to take through it.
+    using Of = Captured::Origin::Of;
     for (std::size_t i = 0; i < v->outputs; ++i) {
-        int at = v->captured.output_is_input[i];
-        Id out = seen.outputs[i];
-        bool itself = at >= 0 && seen.inputs[static_cast<std::size_t>(at)] == out;
-        for (const auto& w : v->captured.writes)  // or what the callable has written into it
-            itself |= w.input == at && seen.outputs[static_cast<std::size_t>(w.output)] == out && seen.type(out) == seen.type(seen.inputs[static_cast<std::size_t>(at)]);
-        v->is_input.push_back(itself ? at : -1);
+        const Captured::Origin& o = v->captured.origins[i];
+        Variant::Result r;
+        r.of = o.of;
+        r.index = static_cast<std::size_t>(std::max(o.index, 0));
+        for (Id id : o.views) r.views.emplace_back(v->captured.graph[id]);
+        if (!r.own()) g.outputs[i] = stop_grad(g.value(o.of == Of::input ? g.inputs[r.index] : g.outputs[r.index])).id;
+        v->results.push_back(std::move(r));
     }
     v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
     for (const auto& w : v->captured.writes)
         if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
+    // Results lie in memory as eager's do.
+    Graph& forward = v->pair.split.forward;
+    for (std::size_t i = 0; i < v->outputs; ++i) {
+        const std::vector<int>& order = v->captured.order[i];
+        if (order.empty() || !v->results[i].own()) continue;
+        forward.outputs[i] = permute(forward.value(forward.outputs[i]), order).id;
+        for (int axis : inverse(order)) v->results[i].back.push_back(axis);
+    }
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
