@@ -11,6 +11,7 @@
 #include "frontends/aten.h"
 #include "ir/text.h"
 #include "runtime/device.h"
+#include "runtime/nvrtc.h"
 
 namespace heddle {
 
@@ -196,6 +197,7 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
 
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>& variants, const std::string& folder) {
     std::vector<std::string> files;
+    Nvrtc nvrtc;
     auto write = [&](const std::string& file, const std::string& text) {
         std::filesystem::path path = std::filesystem::path(folder) / file;
         std::filesystem::create_directories(path.parent_path());
@@ -219,7 +221,10 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         };
         direction("forward", v.forward());
         if (v.pair.has_backward) direction("backward", v.backward());
-        for (const auto& [name, text] : cuda_texts(v)) write(dir + name + ".cu", text);
+        for (const auto& [name, text] : cuda_texts(v)) {
+            write(dir + name + ".cu", text);
+            if (nvrtc.available()) write(dir + name + ".ptx", nvrtc.compile(CudaText{name, text}, "compute_90")->image);
+        }
     }
     return files;
 }
