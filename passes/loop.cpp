@@ -32,6 +32,7 @@ public:
 
     Nest run() {
         out.outer = n_.outer;
+        out.stage = n_.stage;
         out.schedule = n_.schedule;
         std::vector<Val> point;
         for (std::size_t k = 0; k < n_.outer.size(); ++k) {

@@ -75,6 +75,7 @@ struct Buffer {
 };
 struct Nest {
     Shape outer;
+    int stage = 0;                // of its launch
     std::vector<Val> outer_sizes; // uniform values, one per outer axis
     Schedule schedule;
     std::vector<Buffer> buffers;

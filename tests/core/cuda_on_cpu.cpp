@@ -43,6 +43,8 @@ static Host* host;
 #define blockIdx (host->block)
 static void __syncthreads() { host->barrier(true); }
 static void __syncwarp() { host->barrier(false); }
+static void __threadfence() {}
+static void __nanosleep(unsigned) { host->barrier(true); }  // blocks run one by one: who waits here waits for ever
 template <class T> static T __shfl_xor_sync(unsigned, T v, int d) {
   unsigned me = threadIdx.x;
   memcpy(host->slot[me], &v, sizeof v);
@@ -151,12 +153,18 @@ void run_on_cpu(const CudaSource& s, const std::vector<void*>& buffers, const Si
     std::vector<void*> args;
     for (void*& p : pointers) args.push_back(&p);
     for (std::int64_t& v : values) args.push_back(&v);
+    unsigned done = 0, *counter = &done;
+    if (s.staged()) args.push_back(&counter);
     Machine machine(lib, args.data(), static_cast<unsigned>(s.threads));
     std::mt19937 random(seed);
-    std::vector<unsigned> order(static_cast<std::size_t>(s.blocks(sizes)));
-    for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
-    std::shuffle(order.begin(), order.end(), random);
-    for (unsigned b : order) machine.block(b, random);
+    unsigned first = 0;
+    for (std::size_t i = 0; i < s.points.size();) {  // blocks of a stage, in any order
+        std::vector<unsigned> order;
+        for (int stage = s.stages[i]; i < s.points.size() && s.stages[i] == stage; ++i)
+            for (std::int64_t b = s.blocks(sizes, i); b > 0; --b) order.push_back(first++);
+        std::shuffle(order.begin(), order.end(), random);
+        for (unsigned b : order) machine.block(b, random);
+    }
 }
 
 }  // namespace heddle::test
