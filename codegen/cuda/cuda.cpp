@@ -105,10 +105,12 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
         calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) {2};\n  block -= blocks_{0};\n", i, count, then);
     }
     if (r.staged()) uses.stages = true;
+    // Nests of a staged kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another.
+    std::string bounds = r.staged() ? fmt::format("{}, {}", r.threads, std::max(1, 512 / r.threads)) : std::to_string(r.threads);
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,
-                         options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, r.threads, r.kernel,
+                         options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, bounds, r.kernel,
                          arguments(nullptr, true) + (r.staged() ? ", unsigned* done" : ""), calls);
     return r;
 }

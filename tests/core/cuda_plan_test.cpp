@@ -129,6 +129,23 @@ TEST_P(CudaPlan, DifferencesAndLoss) {
     g.outputs = {sum(d * d, {0, 1, 2}).id};
     check_both_ways(g, {{{"N", 9}, {"B", 33}}, {{"N", 1}, {"B", 1}}});
 }
+TEST_P(CudaPlan, SumsThatEndInOneNumber) {
+    V x = in({N, 3}, "x"), y = in({B}, "y"), z = in({B, N}, "z");
+    V loss = sum(x * x, {0, 1}) / size(g, {GetParam(), {}}, N * 3) + sum(abs(y - 0.5), {0}) / sum(sin(z), {0, 1});
+    g.outputs = {loss.id, exp(loss).id};
+    EXPECT_EQ(heddle::plan(g).program.launches.size(), 1u);
+    check_both_ways(g, {{{"N", 100}, {"B", 33}}, {{"N", 1}, {"B", 1}}, {{"N", 300}, {"B", 300}}});
+}
+TEST_P(CudaPlan, StagesOverAllRows) {  // each stage reads all that the one before wrote
+    V x = in({N, B}, "x");
+    V a = realize(x * 2), rows = sum(permute(a, {1, 0}), {1}), most = amax(rows, {0});
+    V y = x - expand(rows, {0}, {N, B}) / expand(most, {0, 1}, {N, B});
+    g.outputs = {y.id};
+    Plan p = heddle::plan(g);
+    EXPECT_EQ(p.program.launches.size(), 1u);
+    EXPECT_GE(p.program.launches[0].nests.back().stage, 2);
+    check_both_ways(g, {{{"N", 40}, {"B", 70}}, {{"N", 1}, {"B", 1}}});
+}
 TEST_P(CudaPlan, RowsLookedUp) {
     V table = in({N, 6}, "table"), x = in({B}, "x");
     V row = cast(floor(x * size(g, Type(x.type()), N)), DType::i64);
