@@ -62,6 +62,8 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
     std::vector<Tensor> values = evaluate(all, inputs, {}, sizes);
     std::map<Id, Tensor> of;
     for (std::size_t k = 0; k < stored.size(); ++k) of[stored[k]] = values[k];
+    // A float64 that adds up float32s has their rounding, which the interpreter doesn't do.
+    bool rounds = std::any_of(all.nodes.begin(), all.nodes.end(), [](const Node& n) { return n.type.dtype == DType::f32; });
     Nvrtc nvrtc;
     for (std::size_t l = 0; l < plan.loops.size(); ++l) {
         CudaSource s = cuda_text(plan.program.launches[l].name, plan.loops[l]);
@@ -88,7 +90,7 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
             const Tensor& want = of.at(id);
             double scale = 1e-6;
             for (double v : want.data) scale = std::max(scale, std::abs(v));
-            double slack = is_float(want.dtype) ? scale * (want.dtype == DType::f64 ? 1e-12 : 1e-5) : 0;
+            double slack = is_float(want.dtype) ? scale * (want.dtype != DType::f64 ? 1e-5 : rounds ? 1.2e-7 : 1e-12) : 0;
             for (std::size_t i = 0; i < want.data.size(); ++i) {
                 double got = element(want.dtype, memory[id], i);
                 ASSERT_LE(std::abs(got - want.data[i]), slack)
