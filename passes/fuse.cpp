@@ -218,6 +218,14 @@ private:
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});
     }
 
+    // Points for every element after all, where no point shares anything with its neighbours: then lanes run over memory.
+    void write_out(Nest& n) const {
+        auto b = loop::bind_root(graph(), n.roots[0], n.outer, n.piece);
+        if (!b || b->extent || b->domain.size() == n.outer.size()) return;
+        Nest all = n;
+        all.outer = b->domain;
+        if (loop::lower_flat(plan_.program, all)) n = std::move(all);
+    }
     void finish() {
         Program& p = plan_.program;
         std::vector<char> needed(graph().nodes.size());
@@ -235,6 +243,7 @@ private:
                 continue;
             }
             for (Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
+                write_out(n);
                 loop::Nest l = loop::lower(p, n);
                 n.schedule = schedule(l);
                 for (const loop::Value& v : l.values)
