@@ -43,11 +43,11 @@ private:
         const loop::Nest* nest;
         CpuFn function;
         std::vector<int> buffers, sizes;  // arguments: numbers and slots of the frame
-        std::vector<int> copied;          // per argument: which of Compiled::copied, or -1
+        std::vector<int> copied;          // per argument: which of Stage::copied, or -1
         ShapeExpr outer;
         void run(void* const* memory, const std::int64_t* values, std::int64_t begin, std::int64_t end, const std::vector<Array>& copies) const;
     };
-    struct Compiled {
+    struct Stage {
         std::vector<Loop> loops;
         std::vector<int> cleared;         // accumulated buffers
         std::vector<int> copied;          // those where additions of two units may collide: threads need copies of their own
@@ -56,12 +56,13 @@ private:
     void clear(int buffer, void* to, const std::int64_t* sizes) const {
         if (auto n = frame_.bytes(buffer, sizes); n > 0) std::memset(to, 0, static_cast<std::size_t>(n));
     }
-    void run_on(int threads, Host&, const Compiled&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
+    void run(Host&, const Stage&, const std::int64_t* sizes, void* const* memory) const;
+    void run_on(int threads, Host&, const Stage&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
 
     const Plan& plan_;
     const Frame& frame_;
     CpuBackend* backend_ = nullptr;
-    std::vector<Compiled> launches_;
+    std::vector<std::vector<Stage>> launches_;
 };
 
 // What one nest computes, counted in values.
@@ -74,13 +75,14 @@ Dim operations(const loop::Nest& n) {
 
 std::pair<std::string, std::string> CpuLauncher::compile(std::size_t k) {
     const std::string& name = plan_.program.launches[k].name;
+    const auto& nests = plan_.loops[k];
     std::string text;
-    auto functions = backend_->compile(name, plan_.loops[k], &text);
-    Compiled& c = launches_[k];
-    Dim all = 0;
+    auto functions = backend_->compile(name, nests, &text);
     for (std::size_t i = 0; i < functions.size(); ++i) {
-        const loop::Nest& n = plan_.loops[k][i];
-        Loop& l = c.loops.emplace_back(Loop{&n, functions[i], {}, {}, {}, shape_expr(n.outer, frame_.names)});
+        const loop::Nest& n = nests[i];
+        if (i == 0 || n.stage != nests[i - 1].stage) launches_[k].emplace_back();
+        Stage& stage = launches_[k].back();
+        Loop& l = stage.loops.emplace_back(Loop{&n, functions[i], {}, {}, {}, shape_expr(n.outer, frame_.names)});
         for (const auto& s : n.sizes) l.sizes.push_back(frame_.names.slot(s));
         for (const loop::Buffer& b : n.buffers) {
             int number = frame_.of(b.id);
@@ -88,17 +90,21 @@ std::pair<std::string, std::string> CpuLauncher::compile(std::size_t k) {
             auto once = [&](std::vector<int>& list) {
                 if (std::find(list.begin(), list.end(), number) == list.end()) list.push_back(number);
             };
-            if (b.accumulated) once(c.cleared);
-            if (b.accumulated && !b.written) once(c.copied);
+            if (b.accumulated) once(stage.cleared);
+            if (b.accumulated && !b.written) once(stage.copied);
         }
-        all = all + operations(n);
     }
-    for (Loop& l : c.loops)
-        for (int b : l.buffers) {
-            auto it = std::find(c.copied.begin(), c.copied.end(), b);
-            l.copied.push_back(it == c.copied.end() ? -1 : static_cast<int>(it - c.copied.begin()));
+    for (Stage& stage : launches_[k]) {
+        Dim all = 0;
+        for (Loop& l : stage.loops) {
+            all = all + operations(*l.nest);
+            for (int b : l.buffers) {
+                auto it = std::find(stage.copied.begin(), stage.copied.end(), b);
+                l.copied.push_back(it == stage.copied.end() ? -1 : static_cast<int>(it - stage.copied.begin()));
+            }
         }
-    c.operations = SizeExpr(all, frame_.names);
+        stage.operations = SizeExpr(all, frame_.names);
+    }
     return {name + ".ll", std::move(text)};
 }
 
@@ -113,7 +119,9 @@ void CpuLauncher::Loop::run(void* const* memory, const std::int64_t* values, std
 }
 
 void CpuLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes, void* const* memory) {
-    const Compiled& c = launches_[index];
+    for (const Stage& stage : launches_[index]) run(host, stage, sizes, memory);
+}
+void CpuLauncher::run(Host& host, const Stage& c, const std::int64_t* sizes, void* const* memory) const {
     for (int b : c.cleared) clear(b, memory[b], sizes);
     Small<std::int64_t, kFew> count(c.loops.size());
     std::int64_t most = 0;
@@ -129,7 +137,7 @@ void CpuLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes, 
     for (std::size_t k = 0; k < c.loops.size(); ++k) c.loops[k].run(memory, sizes, 0, count[k], {});
 }
 
-void CpuLauncher::run_on(int threads, Host& host, const Compiled& c, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const {
+void CpuLauncher::run_on(int threads, Host& host, const Stage& c, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const {
     std::vector<std::vector<Array>> copies(static_cast<std::size_t>(threads));  // [thread][copied], none for thread 0
     for (int t = 1; t < threads; ++t)
         for (int b : c.copied) copies[static_cast<std::size_t>(t)].push_back(host.allocate(frame_.dtypes[static_cast<std::size_t>(b)], {frame_.elements[static_cast<std::size_t>(b)](sizes)}));

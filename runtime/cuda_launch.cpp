@@ -82,12 +82,18 @@ void CudaLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes,
     Stream stream = host.stream();
     for (int b : c.cleared) clear_async(memory[b], static_cast<std::size_t>(frame_.bytes(b, sizes)), stream);
     Small<void*, 48> arguments;
-    Small<std::int64_t, 8> points;
     // The driver copies arguments from these addresses and writes to none.
     for (int b : c.buffers) arguments.push_back(const_cast<void**>(&memory[b]));
     for (int s : c.sizes) arguments.push_back(const_cast<std::int64_t*>(&sizes[s]));
-    for (const SizeExpr& e : c.points) points.push_back(e(sizes));
-    code.kernel.launch(code.source.blocks(points.data()), code.source.threads, 0, stream, arguments.data());
+    Array done;
+    if (code.source.staged()) {
+        done = host.allocate(DType::i32, {1});
+        clear_async(done.data, static_cast<std::size_t>(done.bytes()), stream);
+        arguments.push_back(&done.data);
+    }
+    std::int64_t blocks = 0;
+    for (std::size_t k = 0; k < c.points.size(); ++k) blocks += code.source.blocks_for(c.points[k](sizes), k);
+    code.kernel.launch(blocks, code.source.threads, 0, stream, arguments.data());
 }
 }  // namespace
 
