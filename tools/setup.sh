@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv ca-certificates libfmt-dev nlohmann-json3-dev
   libcli11-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev llvm-19-dev)
-readonly pins=(torch==2.11.0 numpy==2.4.6)
+readonly pins=(torch==2.11.0 numpy==2.4.6 setuptools==80.9.0 wheel==0.45.1 pytest==9.0.1 expecttest==0.3.0)
 readonly logs=out/logs
 readonly started=$SECONDS
 mkdir -p "$logs"
@@ -119,16 +119,30 @@ configure_and_build() {
   cmake --build --preset full -j "$(jobs_for_memory)"
 }
 
-# .venv/bin/heddle starts the program in the build folder of the checkout that .venv lies in.
+# .venv/bin/heddle starts the program in the build folder of the checkout that .venv lies in, or what the package has of it.
 install_command() {
   [[ -x build/full/heddle ]] || return 0
   cat >.venv/bin/heddle <<'SHIM'
 #!/usr/bin/env bash
 # Starts the heddle command of this checkout; cd is logical, so .venv may be a link to a shared one.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-exec "$root/build/full/heddle" "$@"
+case ${1:-} in
+  compare | explain) exec "$root/.venv/bin/python" -m heddle "$@" ;;
+  *) exec "$root/build/full/heddle" "$@" ;;
+esac
 SHIM
   chmod +x .venv/bin/heddle
+}
+
+# The package, in .venv: a link to this checkout, so that it's there once and stays current.
+install_package() {
+  .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+}
+setup_package() {
+  local stamp=.venv/.package
+  [[ -f $stamp && $(<"$stamp") == "$(cksum pyproject.toml) $PWD" ]] && return
+  step package "Installing the Python package heddle into .venv" install_package || exit 1
+  echo "$(cksum pyproject.toml) $PWD" >"$stamp"
 }
 
 setup() {
@@ -136,6 +150,7 @@ setup() {
   setup_torch
   step build "Building" configure_and_build || exit 1
   install_command
+  setup_package
 }
 
 [[ ${BASH_SOURCE[0]} != "$0" ]] || setup

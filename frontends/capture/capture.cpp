@@ -5,6 +5,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -50,6 +51,7 @@ at::Tensor resized(const at::Tensor& t, const std::vector<std::pair<int, std::in
     std::vector<std::int64_t> target = t.sizes().vec(), order(static_cast<std::size_t>(t.dim()));
     at::Tensor x = t.detach();
     for (auto [dim, n] : sizes) {
+        if (dim == Varying::kValue) return at::full_like(t, n);
         target[static_cast<std::size_t>(dim)] = n;
         if (t.stride(dim) == 0) x = x.narrow(dim, 0, 1);
         else x = x.index_select(dim, at::arange(n, x.options().dtype(at::kLong)).remainder(x.size(dim)));
@@ -74,19 +76,24 @@ Captured capture(const Callable& f, const std::vector<at::Tensor>& example, cons
     std::vector<at::Tensor> all = example;
     Sizes sizes;
     std::vector<std::string> names;
+    std::vector<char> integers(example.size());
     for (const auto& v : options.dynamic) {
         const at::Tensor& t = v.tensor.defined() ? v.tensor : (v.input >= 0 && static_cast<std::size_t>(v.input) < example.size() ? example[static_cast<std::size_t>(v.input)] : v.tensor);
-        if (!t.defined() || v.dim < 0 || v.dim >= t.dim())
+        const bool value = v.dim == Varying::kValue && t.defined() && t.dim() == 0 && t.scalar_type() == at::kLong;
+        if (!t.defined() || (!value && (v.dim < 0 || v.dim >= t.dim())))
             throw Error(fmt::format("capture: size {}: there is no dimension {} of input {}", v.name, v.dim, v.input));
         if (v.tensor.defined()) all.push_back(v.tensor);
-        auto [it, fresh] = sizes.emplace(v.name, t.size(v.dim));
+        if (value) integers[static_cast<std::size_t>(v.input)] = 1;
+        if (!parse_dim(v.name).is_symbol()) continue;
+        std::int64_t size = value ? t.item<std::int64_t>() : t.size(v.dim);
+        auto [it, fresh] = sizes.emplace(v.name, size);
         if (fresh) names.push_back(v.name);
-        if (it->second != t.size(v.dim)) throw Error(fmt::format("capture: size {} is {} and {}: a name has one size", v.name, it->second, t.size(v.dim)));
+        if (it->second != size) throw Error(fmt::format("capture: size {} is {} and {}: a name has one size", v.name, it->second, size));
     }
     Random random(all);
     std::vector<Sizes> at{sizes};
     std::vector<Recording> runs;
-    runs.push_back(record(f, example, options.host_read, nullptr, 0));
+    runs.push_back(record(f, example, integers, options.host_read, nullptr, 0));
     const bool varies = !names.empty() || !runs[0].counted.empty();
     for (std::size_t r = 1; r < (varies ? kRuns : 2); ++r) {
         Sizes other;
@@ -94,7 +101,7 @@ Captured capture(const Callable& f, const std::vector<at::Tensor>& example, cons
         auto changes = [&](auto matches) {
             std::vector<std::pair<int, std::int64_t>> c;
             for (const auto& v : options.dynamic)
-                if (matches(v)) c.emplace_back(v.dim, other[v.name]);
+                if (matches(v)) c.emplace_back(v.dim, parse_dim(v.name).eval(other));
             return c;
         };
         std::vector<at::Tensor> arguments;
@@ -110,7 +117,7 @@ Captured capture(const Callable& f, const std::vector<at::Tensor>& example, cons
         random.restore();
         constexpr int kExtra[] = {0, 3, 11, 5};
         try {
-            runs.push_back(record(f, arguments, options.host_read, &runs[0], kExtra[r]));
+            runs.push_back(record(f, arguments, integers, options.host_read, &runs[0], kExtra[r]));
         } catch (const Error&) {
             throw;
         } catch (const std::exception& e) {

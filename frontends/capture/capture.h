@@ -27,8 +27,9 @@ enum class HostRead {
 struct Varying {
     int input = -1;          // position among the arguments, or
     at::Tensor tensor = {};  // a tensor that the callable holds (a parameter, a buffer)
-    int dim = 0;
-    std::string name;
+    int dim = 0;             // kValue: not a size, but the value of this int64 argument of no dimensions, which the host may read
+    std::string name;        // or a polynomial in names that other dimensions give: "2*N"
+    static constexpr int kValue = -1;
 };
 
 struct CaptureOptions {
@@ -42,8 +43,14 @@ struct Captured {
     std::vector<at::Tensor> implicit;  // tensors that the callable holds, in order of first use
     std::vector<bool> implicit_requires_grad;
     std::size_t results = 0;           // how many of the outputs are the callable's
-    std::vector<int> output_is_input;  // per result: the input (position in graph.inputs) that it is or shares memory with, or -1;
-                                       // the graph computes it as a value of its own
+    // What a result shares memory with. The graph computes its value all the same.
+    struct Origin {
+        enum class Of { itself, input, result } of = Of::itself;
+        int index = -1;                // position in graph.inputs, or among the results before this one
+        std::vector<Id> views;         // calls of the graph that lead from there to the result, outermost first; none: it is the same tensor
+    };
+    std::vector<Origin> origins;       // per result
+    std::vector<std::vector<int>> order;  // per result: its axes as they lie in memory, outermost first, if dense but not row-major
     struct Write {
         int input, output;             // after a run, input (position in graph.inputs) holds this output
     };

@@ -167,7 +167,13 @@ Captured Merge::run(std::size_t arguments, const std::string& name) {
     auto out = [&](Id id) { g.outputs.push_back(at[static_cast<std::size_t>(id)]); };
     for (Id id : first.outputs) out(id);
     c.results = first.outputs.size();
-    for (int k : first.output_is_input) c.output_is_input.push_back(k < 0 ? -1 : position[static_cast<std::size_t>(k)]);
+    for (Captured::Origin o : first.origins) {
+        if (o.of == Captured::Origin::Of::input) o.index = position[static_cast<std::size_t>(o.index)];
+        if (o.index < 0) o = {};  // of a constant
+        for (Id& id : o.views) id = at[static_cast<std::size_t>(id)];
+        c.origins.push_back(std::move(o));
+    }
+    c.order = first.order;
     for (const auto& w : first.writes) {
         if (position[static_cast<std::size_t>(w.input)] < 0) continue;
         c.writes.push_back({position[static_cast<std::size_t>(w.input)], static_cast<int>(g.outputs.size())});

@@ -2,6 +2,7 @@
 // Law: an op runs once, below autograd, on real tensors; what is recorded is what ran.
 #include "frontends/capture/recorder.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/enum_tag.h>
 #include <c10/core/GradMode.h>
@@ -10,6 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "frontends/capture/describe.h"
 #include "frontends/capture/recorder_class.h"
@@ -44,6 +46,14 @@ struct Below {
     c10::impl::ExcludeDispatchKeyGuard mode{kMode};
     at::AutoDispatchBelowADInplaceOrView autograd;
 };
+// Axes of a dense tensor as they lie in memory; {} for row-major ones and for those with gaps or overlaps.
+std::vector<int> memory_order(const at::Tensor& t) {
+    if (t.dim() < 2 || t.is_contiguous() || !t.is_non_overlapping_and_dense()) return {};
+    std::vector<int> order(static_cast<std::size_t>(t.dim()));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return t.stride(a) > t.stride(b); });
+    return order;
+}
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
     if (v.isTensor()) return {v.toTensor()};
@@ -54,10 +64,11 @@ std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
 
 bool capturing() { return current != nullptr; }
 std::string place() { return scope.empty() ? "capture" : scope; }
+void set_place(std::string where) { scope = std::move(where); }
 Scope::Scope(std::string name) : outer_(scope) { scope = scope.empty() ? std::move(name) : scope + "." + name; }
 Scope::~Scope() { scope = outer_; }
 
-Recorder::Recorder(HostRead host_read, const Recording* first, int extra) : host_read_(host_read), first_(first), extra_(extra) {}
+Recorder::Recorder(HostRead host_read, const std::vector<char>& integers, const Recording* first, int extra) : host_read_(host_read), integers_(integers), first_(first), extra_(extra) {}
 
 Id Recorder::emit(std::string name, Attrs attrs, std::vector<Id> in, Type type, std::vector<Type> more, bool pure) {
     bool on = c10::GradMode::is_enabled(), any = false, marked = false;
@@ -126,6 +137,7 @@ void Recorder::look_for_host_writes(const at::Tensor& t, Base& base) {
 }
 Alias* Recorder::alias_of(const at::Tensor& t) {
     Alias* a = aliases_.find(t);
+    if (!a && t.unsafeGetTensorImpl()->is_wrapped_number()) return number(t);
     if (!a) {
         if (Alias* twin = aliases_.same_place(t); twin && twin->base->input < 0)  // .data(): the same memory, no gradient
             a = aliases_.add(t, twin->base, twin, {.op = Op::call, .in = {}, .attrs = {{"name", "aten.detach.default"}, {"self", Ref{0}}, {"no_grad", true}}}, twin->type,
@@ -137,6 +149,14 @@ Alias* Recorder::alias_of(const at::Tensor& t) {
     }
     if (a->base->blank) look_for_host_writes(t, *a->base);
     return a;
+}
+// A number of the host that PyTorch made a tensor of on the way to an op that takes tensors.
+Alias* Recorder::number(const at::Tensor& t) {
+    Below below;
+    Attr value = is_float(type_of(t).dtype) ? Attr(t.item<double>()) : t.scalar_type() == at::kBool ? Attr(t.item<bool>()) : Attr(Dim(t.item<std::int64_t>()));
+    auto base = std::make_shared<Base>();
+    base->value = emit("aten.scalar_tensor.default", {{"s", value}, {"dtype", std::string(name(type_of(t).dtype))}}, {}, type_of(t));
+    return aliases_.add(t, base, nullptr, {}, type_of(t), base->value);
 }
 Id Recorder::id_of(const at::Tensor& t) { return aliases_.value(*alias_of(t), emitter()); }
 Emit Recorder::emitter() {
@@ -156,6 +176,8 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     const auto& schema = op.schema();
     std::string name = schema.name() + (schema.overload_name().empty() ? "" : "." + schema.overload_name());
     const std::size_t count = schema.arguments().size(), from = stack.size() - count;
+    for (auto cast : {c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})  // its casts and the op in the narrow type come back here
+        if (keys.has(cast) && op.hasKernelForDispatchKey(cast)) return op.redispatchBoxed(keys.remove(kMode), &stack);
     if (name == "aten::batch_norm") return batch_norm(stack);
     if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) && !among(kWhole, name)) {
         if (name == "aten::_backward") throw Error(place() + ": backward inside the captured function: call it on the captured result");
@@ -189,9 +211,11 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     if (results.empty()) return;
 
     drop_own_device(n, args, results[0]);
+    bool random = op.hasTag(at::Tag::nondeterministic_seeded), blank = among(kBlankMakers, name) && results[0].is_cpu();
+    if (random) n.attrs.emplace_back("random", true);
+    if (std::any_of(n.in.begin(), n.in.end(), [this](Id i) { return grad_[static_cast<std::size_t>(i)] != 0; }) && c10::GradMode::is_enabled() && ends_gradients(op, args)) n.attrs.emplace_back("no_grad", true);
     std::vector<Type> types;
     for (auto& t : results) types.push_back(t.defined() ? type_of(t) : Type{DType::f32, {0}});
-    bool random = op.hasTag(at::Tag::nondeterministic_seeded), blank = among(kBlankMakers, name) && results[0].is_cpu();
     if (blank && results[0].storage().nbytes() > 0) std::memset(results[0].storage().mutable_data(), kBlank, results[0].storage().nbytes());
     Type first = types[0];
     types.erase(types.begin());
@@ -266,6 +290,7 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
             if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
     Type first = types[0];
     bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+    if (random) call.attrs.emplace_back("random", true);
     Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
     for (std::size_t i = 0; i < targets.size(); ++i) {
         Alias* a = aliases_.find(targets[i]);
@@ -294,8 +319,24 @@ void Recorder::finish(const std::vector<at::Tensor>& outputs) {
     for (const auto& t : outputs) {
         if (!t.defined()) throw Error("capture: a result is an undefined tensor");
         rec_.outputs.push_back(id_of(t));
-        Alias* a = aliases_.find(t);
-        rec_.output_is_input.push_back(a->base->input);
+        rec_.order.push_back(memory_order(t));
+    }
+    std::vector<Alias*> roots;  // of results that are the whole of their memory
+    for (const auto& t : outputs) {
+        std::vector<Alias*> way;
+        Alias* root = aliases_.find(t);
+        for (; root->parent; root = root->parent) way.push_back(root);
+        Captured::Origin o;
+        auto earlier = std::find(roots.begin(), roots.end(), root);
+        if (root->base->input >= 0) o = {Captured::Origin::Of::input, root->base->input, {}};
+        else if (earlier != roots.end()) o = {Captured::Origin::Of::result, static_cast<int>(earlier - roots.begin()), {}};
+        roots.push_back(way.empty() ? root : nullptr);
+        Id from = root->base->value;
+        for (std::size_t k = way.size(); k-- > 0 && o.of != Captured::Origin::Of::itself;) {
+            const Node& v = way[k]->view;
+            o.views.push_back(from = emit(v.text("name"), Attrs(v.attrs.begin() + 1, v.attrs.end()), {from}, way[k]->type));
+        }
+        rec_.origins.push_back(std::move(o));
     }
     aliases_.each_base([&](Base& b) {
         if (b.input < 0 || !b.before.defined()) return;
@@ -313,10 +354,19 @@ void Recorder::restore() {
     });
 }
 
-Recording record(const Callable& f, const std::vector<at::Tensor>& arguments, HostRead host_read, const Recording* first, int extra) {
+Recording record(const Callable& f, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead host_read, const Recording* first, int extra) {
     install();
     if (current) throw Error("capture: inside another capture");
-    Recorder r(host_read, first, extra);
+    Recorder r(host_read, integers, first, extra);
+    struct Autocast {  // casts are ops of the graph, each time
+        bool cached = at::autocast::is_autocast_cache_enabled();
+        std::string outer = scope;
+        Autocast() { at::autocast::set_autocast_cache_enabled(false); }
+        ~Autocast() {
+            at::autocast::set_autocast_cache_enabled(cached);
+            scope = outer;
+        }
+    } autocast;
     for (std::size_t i = 0; i < arguments.size(); ++i) r.argument(arguments[i], static_cast<int>(i));
     struct Current {
         explicit Current(Recorder* r) { current = r; }

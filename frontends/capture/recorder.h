@@ -12,7 +12,8 @@ struct Recording {
     std::vector<Id> inputs;           // the arguments, then tensors the callable holds
     std::vector<at::Tensor> tensors;  // of inputs
     std::vector<Id> outputs;
-    std::vector<int> output_is_input;
+    std::vector<Captured::Origin> origins;
+    std::vector<std::vector<int>> order;
     std::vector<Captured::Write> writes;  // output: position in `written`
     std::vector<Id> written;
     std::vector<Id> guards;
@@ -21,8 +22,10 @@ struct Recording {
 
 // `first`: the run to follow, whose guards' values are returned again; nullptr for the first. `extra_rows` are appended to what
 // each nonzero finds, so that sizes that depend on values differ between runs.
-Recording record(const Callable&, const std::vector<at::Tensor>& arguments, HostRead, const Recording* first, int extra_rows);
+// `integers`: per argument, is its value a size that the host may read.
+Recording record(const Callable&, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead, const Recording* first, int extra_rows);
 
-bool capturing();  // in this thread
+bool capturing();                  // in this thread
+void set_place(std::string where); // Node::loc of the ops recorded from here on, in place of all scopes
 
 }  // namespace heddle

@@ -9,7 +9,7 @@ namespace heddle {
 
 class Recorder {
 public:
-    Recorder(HostRead, const Recording* first, int extra_rows);
+    Recorder(HostRead, const std::vector<char>& integers, const Recording* first, int extra_rows);
     void argument(const at::Tensor&, int position);
     void call(const c10::OperatorHandle&, c10::DispatchKeySet, torch::jit::Stack&);
     void finish(const std::vector<at::Tensor>& outputs);
@@ -22,6 +22,7 @@ private:
     Id new_input(const at::Tensor&, const Type&, std::string name);
     Alias* adopt(const at::Tensor&, const std::string& name);
     Alias* alias_of(const at::Tensor&);
+    Alias* number(const at::Tensor&);
     Id id_of(const at::Tensor&);
     Id keep_gradient(Id value, Id old, const Type&);
     void look_for_host_writes(const at::Tensor&, Base&);
@@ -36,6 +37,7 @@ private:
     void batch_norm(torch::jit::Stack&);
 
     HostRead host_read_;
+    const std::vector<char>& integers_;
     const Recording* first_;
     int extra_;
     Recording rec_;
@@ -44,6 +46,10 @@ private:
     std::vector<std::size_t> key_;                         // per node: equal for nodes that compute the same
     std::unordered_map<std::size_t, at::Tensor> nonzero_;  // by the mask's key: one count, one name
 };
+
+// Has no result of the op a gradient, though an argument has? Such an op (rand_like, bucketize) ends gradients. PyTorch is asked, once for
+// each op and kind of arguments, by running it under autograd; the random generators stay as they are.
+bool ends_gradients(const c10::OperatorHandle&, const std::vector<c10::IValue>& args);
 
 // Where an error is: the scope, or "capture".
 std::string place();

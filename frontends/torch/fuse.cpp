@@ -16,23 +16,45 @@
 
 namespace heddle {
 
+// One way to answer a call: a compiled variant, or eager with the reason.
+struct Way {
+    Guard guard;
+    std::shared_ptr<Variant> variant;  // null: eager
+    std::string reason;
+};
+
+// Element types and sizes of a call's arguments.
+using Shapes = std::vector<std::pair<at::ScalarType, std::vector<std::int64_t>>>;
+
 struct Fused::State : std::enable_shared_from_this<Fused::State> {
     Callable callable;
     FuseOptions options;
-    std::mutex mutex;                                  // variants and the report
-    std::vector<std::shared_ptr<Variant>> variants;    // by the values of guards, most recent first
+    std::mutex mutex;                                  // ways, sizes seen, and the report
+    std::vector<std::shared_ptr<const Way>> ways;      // most recent first
+    std::vector<Shapes> seen;                          // arguments of earlier captures
     Report report;
 
-    std::shared_ptr<Variant> capture_for(const Tensors& in);  // nullptr: it can't be captured, and runs eagerly from now on
+    std::shared_ptr<const Way> capture_for(const Tensors& in);
+    std::vector<Varying> changed(const Tensors& in) const;
+    std::vector<std::shared_ptr<Variant>> variants();
     void count_compile_seconds() {
         report.compile_seconds = 0;
-        for (const auto& v : variants) report.compile_seconds += v->compile_seconds();
+        for (const auto& w : ways)
+            if (w->variant) report.compile_seconds += w->variant->compile_seconds();
+    }
+    Tensors eagerly(const Tensors& in, const std::string& reason) {
+        {
+            std::lock_guard guard(mutex);
+            report.eager_reason = reason;
+        }
+        return callable(in);
     }
     Tensors run(const std::shared_ptr<Variant>&, const Tensors& user, const Tensors& all);
-    void attach(const std::shared_ptr<Variant>&, Rerun, const std::vector<Array>& in, const std::vector<Array>& out, Sizes, Tensors& results);
+    void attach(const std::shared_ptr<Variant>&, Rerun, const std::vector<Array>& in, const std::vector<Array>& out, const Sizes&, Tensors& results);
 };
 
 namespace {
+constexpr std::size_t kWays = 16;
 at::Generator generator(at::Device d) { return at::globalContext().defaultGenerator(d); }
 // The CPU is no device that can be current.
 std::optional<at::Device> current(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
@@ -45,19 +67,81 @@ bool entangled(const Variant& v, const Tensors& all) {
             if (static_cast<int>(k) != w.input && all[k].is_alias_of(all[static_cast<std::size_t>(w.input)])) return true;
     return false;
 }
+Shapes shapes_of(const Tensors& in) {
+    Shapes s;
+    for (const at::Tensor& t : in) s.emplace_back(t.scalar_type(), t.sizes().vec());
+    return s;
+}
+bool same_kind(const Shapes& a, const Shapes& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) { return x.first == y.first && x.second.size() == y.second.size(); });
+}
 }  // namespace
 
-std::shared_ptr<Variant> Fused::State::capture_for(const Tensors& in) {
+// Sizes that differ between this call and earlier captures, by name; those that always were equal to each other share one.
+std::vector<Varying> Fused::State::changed(const Tensors& in) const {
+    std::vector<Shapes> calls{shapes_of(in)};
+    for (const Shapes& s : seen)
+        if (same_kind(s, calls[0])) calls.push_back(s);
+    std::vector<Varying> names;
+    std::vector<std::vector<std::int64_t>> known;
+    for (std::size_t k = 0; k < in.size(); ++k)
+        for (int d = 0; d < in[k].dim(); ++d) {
+            bool declared = std::any_of(options.dynamic.begin(), options.dynamic.end(), [&](const Varying& v) { return !v.tensor.defined() && v.input == static_cast<int>(k) && v.dim == d; });
+            std::vector<std::int64_t> sizes;
+            for (const Shapes& c : calls) sizes.push_back(c[k].second[static_cast<std::size_t>(d)]);
+            if (declared || std::equal(sizes.begin() + 1, sizes.end(), sizes.begin())) continue;
+            auto at = std::find(known.begin(), known.end(), sizes);
+            if (at == known.end()) at = known.insert(at, sizes);
+            names.push_back({static_cast<int>(k), {}, d, fmt::format("n{}", at - known.begin())});
+        }
+    return names;
+}
+
+std::shared_ptr<const Way> Fused::State::capture_for(const Tensors& in) {
+    auto way = std::make_shared<Way>();
+    ++report.captures;
+    if (report.captures == 9) TORCH_WARN(options.name, ": captured 9 times; each time a call's sizes, types or branches were new. Look at explain()");
+    auto with = [&](const std::vector<Varying>& more) {
+        std::vector<Varying> dynamic = options.dynamic;
+        dynamic.insert(dynamic.end(), more.begin(), more.end());
+        way->variant = make_variant(callable, in, dynamic, options);
+        way->guard = way->variant->guard;
+    };
+    std::vector<Varying> names = options.recapture ? changed(in) : std::vector<Varying>{};
     try {
-        auto v = make_variant(callable, in, options.dynamic, options.name);
-        variants.insert(variants.begin(), v);
-        if (variants.size() > 16) variants.pop_back();
-        return v;
+        try {
+            with(names);
+        } catch (const std::exception&) {
+            if (names.empty()) throw;
+            // Not all of them can be names: those that can, one after the other.
+            std::vector<Varying> kept;
+            std::vector<std::string> tried;
+            for (const Varying& v : names) {
+                if (std::find(tried.begin(), tried.end(), v.name) != tried.end()) continue;
+                tried.push_back(v.name);
+                auto more = kept;
+                for (const Varying& w : names)
+                    if (w.name == v.name) more.push_back(w);
+                try {
+                    with(more);
+                    kept = std::move(more);
+                } catch (const std::exception&) {
+                }
+            }
+            if (kept.empty()) with({});
+        }
     } catch (const std::exception& e) {
         if (!options.eager_if_uncapturable) throw;
-        report.eager_reason = e.what();
-        return nullptr;
+        way->variant = nullptr;
+        way->reason = std::string(e.what()).substr(0, std::string(e.what()).find('\n'));
+        names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
+        way->guard = Guard(in, names, options.recapture);
     }
+    if (options.recapture) seen.push_back(shapes_of(in));
+    if (seen.size() > kWays) seen.erase(seen.begin());
+    ways.insert(ways.begin(), way);
+    if (ways.size() > kWays) ways.pop_back();
+    return way;
 }
 
 Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user, const Tensors& all) {
@@ -67,6 +151,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
     Rerun rerun;
     std::vector<Array> in, out;
     Sizes sizes;
+    for (const auto& [name, k] : v->integers) sizes[name] = all[k].item<std::int64_t>();
     Tensors results;
     c10::OptionalDeviceGuard on_device(current(v->device));
     {
@@ -82,27 +167,41 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user
         }
         // A result has memory of its own, unless it is an input itself.
         for (std::size_t k = 0; k < n; ++k) {
-            bool common = std::any_of(in.begin(), in.end(), [&](const Array& a) { return shares(a, out[k]); }) ||
-                          std::any_of(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(k), [&](const Array& a) { return shares(a, out[k]); });
-            if (v->is_input[k] >= 0) results.push_back(all[static_cast<std::size_t>(v->is_input[k])]);
-            else results.push_back(common ? tensor_of(out[k]).clone() : tensor_of(out[k]));
+            const Variant::Result& r = v->results[k];
+            if (!r.own()) {
+                results.emplace_back();
+                continue;
+            }
+            bool common = std::any_of(in.begin(), in.end(), [&](const Array& a) { return shares(a, out[k]); });
+            for (std::size_t j = 0; j < k; ++j) common |= v->results[j].own() && shares(out[j], out[k]);
+            at::Tensor t = tensor_of(out[k]);
+            if (common) t = t.clone();
+            at::AutoDispatchBelowADInplaceOrView below;
+            results.push_back(r.back.empty() ? t : t.permute(r.back));
         }
         for (const auto& w : v->captured.writes) all[static_cast<std::size_t>(w.input)].copy_(tensor_of(out[static_cast<std::size_t>(w.output)]));
     }
     {
         std::lock_guard guard(mutex);
+        report.eager_reason.clear();
         note_forward(report, *v, out);
         count_compile_seconds();
     }
-    if (differentiate) attach(v, std::move(rerun), in, out, std::move(sizes), results);
+    if (differentiate) attach(v, std::move(rerun), in, out, sizes, results);
+    for (std::size_t k = 0; k < n; ++k) {
+        const Variant::Result& r = v->results[k];
+        if (r.own()) continue;
+        results[k] = r.of == Captured::Origin::Of::input ? all[r.index] : results[r.index];
+        for (const PreparedCall& view : r.views) results[k] = view.view(results[k], sizes);
+    }
     return results;
 }
 
-void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const std::vector<Array>& in, const std::vector<Array>& out, Sizes sizes, Tensors& results) {
+void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const std::vector<Array>& in, const std::vector<Array>& out, const Sizes& sizes, Tensors& results) {
     const Tensors& all = rerun.inputs;
     auto node = make_node<RegionBackward>();
     node->variant = v;
-    node->sizes = std::move(sizes);
+    node->sizes = sizes;
     node->ran = [state = shared_from_this(), v = v.get()] {
         std::lock_guard guard(state->mutex);
         note_backward(state->report, *v);
@@ -111,10 +210,10 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
     node->set_next_edges(torch::autograd::collect_next_edges(all));
     int slots = 0;
     for (std::size_t k = 0; k < results.size(); ++k) {
-        bool reached = false;
+        bool reached = false, own = v->results[k].own();
         for (std::size_t i = 0; i < all.size(); ++i) reached |= v->reaches[k][i] && all[i].requires_grad();
-        node->output_sizes.push_back(results[k].sizes().vec());
-        node->slot.push_back(reached && v->is_input[k] < 0 ? slots++ : -1);
+        node->output_sizes.push_back(own ? results[k].sizes().vec() : std::vector<std::int64_t>{});
+        node->slot.push_back(reached && own ? slots++ : -1);
         if (node->slot[k] >= 0) torch::autograd::set_history(results[k], node);
     }
     if (slots == 0) return;
@@ -131,7 +230,7 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
         } else if (s.from == Split::Source::From::saved) {
             kept.array = out[v->forward_outputs + i];
             for (std::size_t k = 0; k < results.size() && !kept.watched; ++k)
-                if (v->is_input[k] < 0 && shares(out[k], kept.array) && results[k].data_ptr() == kept.array.data) kept.watched.emplace(results[k], node->slot[k] >= 0);
+                if (v->results[k].own() && shares(out[k], kept.array) && results[k].data_ptr() == kept.array.data) kept.watched.emplace(results[k], node->slot[k] >= 0);
             for (std::size_t k = 0; k < in.size() && !kept.watched; ++k)
                 if (shares(in[k], kept.array) && !rerun.before[k].defined()) kept.watched.emplace(all[k], false);
         }
@@ -146,18 +245,18 @@ Fused::Fused(std::shared_ptr<State> s) : state_(std::move(s)) {}
 Tensors Fused::operator()(const Tensors& inputs) const {
     State& s = *state_;
     if (capturing()) return s.callable(inputs);  // part of a larger callable that is being fused
-    std::vector<std::shared_ptr<Variant>> known;
-    bool eager = false;
+    if (const char* why = must_be_eager(inputs)) return s.eagerly(inputs, why);
+    std::vector<std::shared_ptr<const Way>> known;
     {
         std::lock_guard guard(s.mutex);
-        known = s.variants;
-        eager = !s.report.eager_reason.empty();
+        known = s.ways;
     }
-    if (eager) return s.callable(inputs);
-    auto attempt = [&](const std::shared_ptr<Variant>& v) -> std::optional<Tensors> {
+    auto attempt = [&](const Way& way) -> std::optional<Tensors> {
+        if (!way.variant) return s.eagerly(inputs, way.reason);
+        const auto& v = way.variant;
         Tensors all = v->with_held(inputs);
         if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
-        if (entangled(*v, all)) return s.callable(inputs);
+        if (entangled(*v, all)) return s.eagerly(inputs, "an input that is written shares its memory with another");
         at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
         try {
             return s.run(v, inputs, all);
@@ -166,43 +265,58 @@ Tensors Fused::operator()(const Tensors& inputs) const {
             return {};
         }
     };
-    for (const auto& v : known)
-        if (auto out = attempt(v)) {
-            if (v != known.front()) {
-                std::lock_guard guard(s.mutex);
-                if (std::erase(s.variants, v)) s.variants.insert(s.variants.begin(), v);
-            }
-            return *out;
+    for (const auto& way : known) {
+        if (s.options.recapture ? !way->guard.holds(inputs) : false) continue;
+        auto out = attempt(*way);
+        if (!out) continue;
+        if (way != known.front()) {
+            std::lock_guard guard(s.mutex);
+            if (std::erase(s.ways, way)) s.ways.insert(s.ways.begin(), way);
         }
-    std::shared_ptr<Variant> v;
+        return *out;
+    }
+    std::shared_ptr<const Way> way;
     {
         std::lock_guard guard(s.mutex);
-        v = s.capture_for(inputs);
+        way = s.capture_for(inputs);
     }
-    if (v)
-        if (auto out = attempt(v)) return *out;
-    return s.callable(inputs);
+    if (auto out = attempt(*way)) return *out;
+    return s.eagerly(inputs, "what it reads on the host changes between two runs of the same call");
 }
 
 const Report& Fused::report() const { return state_->report; }
-std::vector<std::string> Fused::dump(const std::string& folder) const { return dump_variants(state_->variants, folder); }
+std::vector<std::shared_ptr<Variant>> Fused::State::variants() {
+    std::lock_guard guard(mutex);
+    std::vector<std::shared_ptr<Variant>> all;
+    for (const auto& w : ways)
+        if (w->variant) all.push_back(w->variant);
+    return all;
+}
+std::vector<std::string> Fused::dump(const std::string& folder) const { return dump_variants(state_->variants(), folder); }
 std::string Fused::explain() const {
-    std::string text = state_->report.eager_reason.empty() ? "" : "runs eagerly: " + state_->report.eager_reason + "\n";
-    for (const auto& v : state_->variants) text += explain_variant(*v);
+    std::string text;
+    for (const auto& w : state_->ways) text += w->variant ? explain_variant(*w->variant) : "runs eagerly: " + w->reason + "\n";
     return text;
 }
 std::vector<std::pair<std::string, std::string>> Fused::cuda_kernels() const {
     std::vector<std::pair<std::string, std::string>> all;
-    for (const auto& v : state_->variants)
+    for (const auto& v : state_->variants())
         for (auto& k : cuda_texts(*v)) all.push_back(std::move(k));
     return all;
 }
 
+Fused fuse(Callable callable, FuseOptions options) {
+    auto s = std::make_shared<Fused::State>();
+    s->callable = std::move(callable);
+    s->options = std::move(options);
+    return Fused(s);
+}
 Fused fuse(Callable callable, const Tensors& example, FuseOptions options) {
     auto s = std::make_shared<Fused::State>();
     s->callable = std::move(callable);
     s->options = std::move(options);
-    s->capture_for(example);
+    auto way = s->capture_for(example);
+    s->report.eager_reason = way->reason;
     return Fused(s);
 }
 

@@ -17,6 +17,9 @@ struct FuseOptions {
     std::vector<Varying> dynamic;
     std::string name = "f";
     bool eager_if_uncapturable = true;   // else errors of the capture are thrown
+    bool recapture = false;              // calls that no capture holds for are captured too; sizes that were seen to change get names.
+                                         // Else they throw Error
+    bool deterministic = false;          // what would add floats in an order that changes from run to run (CUDA atomics) runs eagerly
 };
 
 struct Report {                          // of the last call
@@ -24,7 +27,8 @@ struct Report {                          // of the last call
     std::int64_t bytes_forward = 0, bytes_backward = 0, saved_bytes = 0;
     double compile_seconds = 0;          // of all variants so far
     std::vector<std::string> library_calls;  // ops without a lowering, and matrix products, in order
-    std::string eager_reason;            // not empty: the callable runs eagerly, because ...
+    std::string eager_reason;            // not empty: the last call ran eagerly, because ...
+    int captures = 0;                    // so far, those that failed included
 };
 
 class Fused {
@@ -32,7 +36,7 @@ public:
     // Same outputs as the callable, attached to autograd by one node. Throws Error where sizes or dtypes contradict the capture.
     Tensors operator()(const Tensors& inputs) const;
     const Report& report() const;
-    // Writes graphs after each pass, programs and kernels (CUDA text, LLVM IR) into a folder. Returns the files.
+    // Writes graphs after each pass, programs and kernels (CUDA text, PTX where NVRTC is found, LLVM IR) into a folder. Returns the files.
     std::vector<std::string> dump(const std::string& folder) const;
     std::string explain() const;         // kernels, and for each value why it did or didn't join another's kernel
     // Texts of all CUDA kernels, forward and backward, of all variants: (name, text).
@@ -47,5 +51,7 @@ private:
 
 // `example`: inputs of the kind that calls will have; the callable runs on them (and on copies of other sizes) during capture.
 Fused fuse(Callable, const Tensors& example, FuseOptions = {});
+// Captured at the first call, with its inputs.
+Fused fuse(Callable, FuseOptions = {});
 
 }  // namespace heddle

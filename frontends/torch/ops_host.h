@@ -16,8 +16,10 @@ namespace heddle {
 class PreparedCall {
 public:
     explicit PreparedCall(const Node&);  // throws Error naming the op and the argument
+    PreparedCall(PreparedCall&&) noexcept;
     ~PreparedCall();
     std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& operands, const Sizes&) const;
+    at::Tensor view(const at::Tensor&, const Sizes&) const;  // of a view op of one operand, seen by autograd
     bool is(const Node&) const;          // made from an equal node
 
 private:

@@ -11,26 +11,28 @@
 #include "frontends/aten.h"
 #include "ir/text.h"
 #include "runtime/device.h"
+#include "runtime/nvrtc.h"
 
 namespace heddle {
 
 namespace {
 bool draws(const Graph& g) {
     for (const Node& n : g.nodes)
-        if (n.is(Op::call) && !n.flag("pure")) return true;
+        if (n.flag("random")) return true;
     return false;
 }
 std::string listed(const Graph& g, Id id) {
     return print_line(g, id);
 }
-// Which inputs each node depends on in a way that gradients follow: float to float, and nothing beyond stop_grad.
+// Per node and input: does a gradient flow from the one to the other?
 std::vector<std::vector<char>> reached_inputs(const Graph& g, const std::vector<char>& wants) {
     std::vector<std::vector<char>> r(g.nodes.size(), std::vector<char>(g.inputs.size()));
-    for (std::size_t k = 0; k < g.inputs.size(); ++k) r[static_cast<std::size_t>(g.inputs[k])][k] = wants[k] && is_float(g.type(g.inputs[k]).dtype);
-    for (Id id = 0; id < g.size(); ++id) {
-        if (!is_float(g.type(id).dtype) || g[id].is(Op::stop_grad)) continue;
-        for (Id i : g[id].in)
-            for (std::size_t k = 0; k < g.inputs.size(); ++k) r[static_cast<std::size_t>(id)][k] |= r[static_cast<std::size_t>(i)][k];
+    for (std::size_t k = 0; k < g.inputs.size(); ++k) {
+        if (!wants[k]) continue;
+        std::vector<char> one(g.inputs.size());
+        one[k] = 1;
+        auto from = reached(g, one);
+        for (std::size_t id = 0; id < from.size(); ++id) r[id][k] = from[id];
     }
     return r;
 }
@@ -45,8 +47,12 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 }
 }  // namespace
 
-std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const std::string& name) {
+std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options) {
+    const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
+    v->guard = Guard(example, dynamic, fuse_options.recapture);
+    for (const Varying& d : dynamic)
+        if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
     CaptureOptions options;
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
@@ -81,18 +87,28 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     v->captured.implicit.clear();
     auto reached = reached_inputs(g, v->wants);
     for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(g.outputs[i])]);
-    const Graph& seen = v->captured.graph;
+    // What is another tensor, or a view of one, is made from that at run time; the plan has no gradient to take through it.
+    using Of = Captured::Origin::Of;
     for (std::size_t i = 0; i < v->outputs; ++i) {
-        int at = v->captured.output_is_input[i];
-        Id out = seen.outputs[i];
-        bool itself = at >= 0 && seen.inputs[static_cast<std::size_t>(at)] == out;
-        for (const auto& w : v->captured.writes)  // or what the callable has written into it
-            itself |= w.input == at && seen.outputs[static_cast<std::size_t>(w.output)] == out && seen.type(out) == seen.type(seen.inputs[static_cast<std::size_t>(at)]);
-        v->is_input.push_back(itself ? at : -1);
+        const Captured::Origin& o = v->captured.origins[i];
+        Variant::Result r;
+        r.of = o.of;
+        r.index = static_cast<std::size_t>(std::max(o.index, 0));
+        for (Id id : o.views) r.views.emplace_back(v->captured.graph[id]);
+        if (!r.own()) g.outputs[i] = stop_grad(g.value(o.of == Of::input ? g.inputs[r.index] : g.outputs[r.index])).id;
+        v->results.push_back(std::move(r));
     }
     v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
     for (const auto& w : v->captured.writes)
         if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
+    // Results lie in memory as eager's do.
+    Graph& forward = v->pair.split.forward;
+    for (std::size_t i = 0; i < v->outputs; ++i) {
+        const std::vector<int>& order = v->captured.order[i];
+        if (order.empty() || !v->results[i].own()) continue;
+        forward.outputs[i] = permute(forward.value(forward.outputs[i]), order).id;
+        for (int axis : inverse(order)) v->results[i].back.push_back(axis);
+    }
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
@@ -181,6 +197,7 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
 
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>& variants, const std::string& folder) {
     std::vector<std::string> files;
+    Nvrtc nvrtc;
     auto write = [&](const std::string& file, const std::string& text) {
         std::filesystem::path path = std::filesystem::path(folder) / file;
         std::filesystem::create_directories(path.parent_path());
@@ -204,7 +221,10 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         };
         direction("forward", v.forward());
         if (v.pair.has_backward) direction("backward", v.backward());
-        for (const auto& [name, text] : cuda_texts(v)) write(dir + name + ".cu", text);
+        for (const auto& [name, text] : cuda_texts(v)) {
+            write(dir + name + ".cu", text);
+            if (nvrtc.available()) write(dir + name + ".ptx", nvrtc.compile(CudaText{name, text}, "compute_90")->image);
+        }
     }
     return files;
 }

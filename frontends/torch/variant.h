@@ -4,7 +4,9 @@
 #include <c10/core/UndefinedTensorImpl.h>
 
 #include "frontends/torch/fuse.h"
+#include "frontends/torch/guard.h"
 #include "frontends/torch/host.h"
+#include "frontends/torch/ops_host.h"
 #include "passes/pipeline.h"
 
 namespace heddle {
@@ -19,7 +21,16 @@ struct Variant {
     std::size_t forward_outputs = 0;   // with guards, before the saved values
     // Per user output and input: does a differentiable path lead there? Asked before any rewriting, as eager's None is.
     std::vector<std::vector<char>> reaches;
-    std::vector<int> is_input;         // per user output: the input that it is, itself and not a view of it, or -1
+    struct Result {                    // how a user output comes from what the plan computes, or from another tensor
+        Captured::Origin::Of of = Captured::Origin::Of::itself;
+        std::size_t index = 0;
+        std::vector<PreparedCall> views;   // of input or result `index`
+        std::vector<std::int64_t> back;    // not empty: the plan's value lies in memory order; this permutation of it is the result
+        bool own() const { return of == Captured::Origin::Of::itself; }
+    };
+    std::vector<Result> results;
+    Guard guard;
+    std::vector<std::pair<std::string, std::size_t>> integers;  // sizes that are the value of an input
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
 
@@ -33,14 +44,14 @@ struct Variant {
     bool knows_gradients(const Tensors& all) const;
 
 private:
-    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const std::string&);
+    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&);
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
     Executable& ready(std::unique_ptr<Executable>&, const Graph&);
     std::unique_ptr<Executable> forward_, backward_;
     mutable std::mutex mutex_;
 };
 
-std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>&, const std::string& name);
+std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&);
 void note_forward(Report&, Variant&, const std::vector<Array>& outputs);
 void note_backward(Report&, Variant&);
 std::string explain_variant(Variant&);

@@ -1,0 +1,133 @@
+"""heddle.fuse: one line around a function or a module.
+
+Law: what is returned is called, copied, saved and trained like what was given; only its arithmetic is fused.
+"""
+
+import functools
+from typing import Any, TypeVar
+
+import torch
+
+from ._dynamo import Backend
+from ._region import Region
+from ._static import Static
+
+F = TypeVar("F")
+
+# Boolean masks stay in the graph: their number of rows is a size that Dynamo doesn't know.
+_CAPTURE = {"capture_dynamic_output_shape_ops": True}
+
+
+def _name(function: Any) -> str:
+    name = getattr(function, "__name__", type(function).__name__)
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "f"
+
+
+def _with_masks(context: Any) -> Any:
+    """Dynamo's context with _CAPTURE set while a frame is compiled; calls that are compiled already don't come there."""
+    convert = context.callback._torchdynamo_orig_backend
+
+    @functools.wraps(convert)
+    def compile_frame(*args: Any, **kwargs: Any) -> Any:
+        with torch._dynamo.config.patch(_CAPTURE):
+            return convert(*args, **kwargs)
+
+    compile_frame._torchdynamo_orig_backend = convert._torchdynamo_orig_backend
+    compile_frame._clone_with_backend = convert._clone_with_backend
+    context.callback._torchdynamo_orig_backend = compile_frame
+    return context
+
+
+class Door:
+    """How calls of one function reach heddle: `call`, and the regions that came of it."""
+
+    def __init__(self, function: Any, dynamic: bool | None, deterministic: bool, static: bool) -> None:
+        self.function, self.options = function, {"dynamic": dynamic, "deterministic": deterministic, "static": static}
+        name = _name(function)
+        if static:
+            self.call = self.static = Static(function, name, deterministic)
+            return
+        self.backend = Backend(name, deterministic)
+        self.call = _with_masks(torch._dynamo.optimize(self.backend, dynamic=dynamic))(function)
+
+    def regions(self) -> list[Region]:
+        """All regions so far, in the order of their capture."""
+        if self.options["static"]:
+            return self.static.regions()
+        return [g.region for g in self.backend.graphs if g.region is not None]
+
+    def reasons(self) -> list[str]:
+        """Why graphs didn't become regions."""
+        return [] if self.options["static"] else [g.reason for g in self.backend.graphs if g.region is None]
+
+
+class FusedFunction:
+    """A function whose arithmetic heddle fuses. Called like the function."""
+
+    def __init__(self, function: Any, **options: Any) -> None:
+        self._door = Door(function, **options)
+        self._call = self._door.call
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else functools.partial(self, owner)
+
+    def __reduce__(self) -> Any:
+        return _again, (self._door.function, self._door.options)
+
+
+def _again(function: Any, options: dict[str, Any]) -> Any:
+    return fuse(function, **options)
+
+
+@functools.cache
+def _fused_class(cls: type) -> type:
+    """A subclass of a module's class whose call is fused. Its instances share the `__dict__` of the module they were made of."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._heddle.call(*args, **kwargs)
+
+    def reduce(self: Any, protocol: Any = None) -> Any:
+        return _again, (self._heddle.function, self._heddle.options)
+
+    return type(cls.__name__, (cls,), {"__slots__": ("_heddle",), "__call__": call, "__reduce_ex__": reduce,
+                                       "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__})
+
+
+def door_of(function: Any) -> Door | None:
+    """The door of something that heddle.fuse returned, else None."""
+    if isinstance(function, FusedFunction):
+        return function._door
+    return getattr(function, "_heddle", None) if isinstance(function, torch.nn.Module) else None
+
+
+def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = False, static: bool = False) -> F:
+    """Fuses the arithmetic of a function or an `nn.Module`, forward and backward.
+
+    Works as a decorator. Outputs and gradients are eager's within the rounding of the element type. What can't be fused runs as it is;
+    `heddle.explain` says why. A module stays one of its class: parameters, hooks and `state_dict` are those of the module given.
+
+    Args:
+        function: any callable over tensors (and whatever else it takes), or a module.
+        dynamic: as for torch.compile: None lets a size that changed vary from then on, True from the first call, False never.
+        deterministic: run eagerly what would add floats in an order that changes from run to run (atomics on CUDA; none on the CPU).
+        static: capture by running, without Dynamo: calls cost less, but what the function reads besides its arguments (globals, attributes,
+            closures) and which way its Python branches go is bound at the first call with arguments of a kind.
+
+    Returns:
+        a callable like `function`.
+    """
+    if door_of(function) is not None:
+        return function
+    if not callable(function):
+        raise TypeError(f"heddle.fuse: got a {type(function).__name__}, expected a function or an nn.Module")
+    options = {"dynamic": dynamic, "deterministic": deterministic, "static": static}
+    if not isinstance(function, torch.nn.Module):
+        return FusedFunction(function, **options)
+    fused = object.__new__(_fused_class(type(function)))
+    object.__setattr__(fused, "__dict__", function.__dict__)
+    object.__setattr__(fused, "_heddle", Door(function, **options))
+    return fused

@@ -1,0 +1,74 @@
+"""A Python function over a flat list of tensors, captured and compiled by heddle when it's called.
+
+Law: the function has no other inputs than the list; what it holds besides (a closure's tensors) is bound when it's captured.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from . import _library  # noqa: F401  loads the ops
+
+_functions: dict[int, Callable[[list[Tensor]], list[Tensor]]] = {}
+_numbers = itertools.count()
+_implementation = torch.library.Library("heddle", "IMPL")
+
+
+def _python(function: int, inputs: list[Tensor]) -> list[Tensor]:
+    return _functions[function](inputs)
+
+
+_implementation.impl("python", _python, "CompositeImplicitAutograd")
+
+# The ops as plain functions: what torch.ops.heddle.run(...) ends in, less three lookups.
+run = torch.ops.heddle.run.default._op
+run_with_numbers = torch.ops.heddle.run_with_numbers.default._op
+place = torch.ops.heddle.place.default
+scalar_tensor = torch.ops.aten.scalar_tensor.default
+
+
+def number(x: Tensor) -> Tensor:
+    """A tensor without dimensions that counts like a Python number in type promotion."""
+    x = torch.ops.aten.alias(x)
+    torch.ops.heddle.mark_number(x)
+    return x
+
+
+class Region:
+    """One compiled function. `Region.id` is what `run` takes."""
+
+    def __init__(self, function: Callable[[list[Tensor]], list[Tensor]], *, name: str = "f", dynamic: Sequence[tuple[int, int, str]] = (),
+                 recapture: bool = True, deterministic: bool = False, strict: bool = False) -> None:
+        self.name = name
+        self._function = next(_numbers)
+        _functions[self._function] = function
+        options = {"name": name, "recapture": recapture, "deterministic": deterministic, "strict": strict,
+                   "dynamic": [{"input": i, "dim": d, "name": n} for i, d, n in dynamic]}
+        self._handle = torch.classes.heddle.Region(self._function, json.dumps(options))
+        self.id: int = self._handle.id()
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return run(self.id, inputs)
+
+    def __del__(self) -> None:
+        if _functions is not None:  # at the interpreter's end
+            _functions.pop(getattr(self, "_function", -1), None)
+
+    def report(self) -> dict:
+        """Of the last call: launches, library calls, bytes, seconds of compilation, why it ran eagerly if it did."""
+        return json.loads(self._handle.report())
+
+    def explain(self) -> str:
+        return self._handle.explain()
+
+    def dump(self, folder: str) -> list[str]:
+        """Writes graphs after each pass, programs and kernels; returns the files."""
+        return self._handle.dump(folder)
+
+    def kernels(self) -> dict[str, str]:
+        """CUDA text of all kernels, by name."""
+        flat = self._handle.kernels()
+        return dict(zip(flat[::2], flat[1::2]))

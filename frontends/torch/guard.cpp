@@ -1,0 +1,79 @@
+// Tensors against what was captured, field by field.
+#include "frontends/torch/guard.h"
+
+#include <ATen/autocast_mode.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <c10/util/SmallVector.h>
+
+#include <algorithm>
+
+namespace heddle {
+
+namespace {
+constexpr c10::DispatchKeySet kForeign({c10::DispatchKey::Python, c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched,
+                                        c10::DispatchKey::Functionalize, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative, c10::DispatchKey::ZeroTensor});
+
+// Autocast of the two devices as one number: on or off, and to which type.
+std::int64_t ambient() {
+    std::int64_t a = 0;
+    for (auto d : {at::kCPU, at::kCUDA})
+        a = a * 256 + (at::autocast::is_autocast_enabled(d) ? 1 + static_cast<std::int64_t>(at::autocast::get_autocast_dtype(d)) : 0);
+    return a;
+}
+}  // namespace
+
+const char* must_be_eager(const at::Tensor* t, std::size_t n) {
+    if (c10::impl::TorchDispatchModeTLS::any_modes_set()) return "a dispatch mode is on that wants to see every op";
+    for (std::size_t k = 0; k < n; ++k) {
+        if (!t[k].defined()) return "an input is undefined";
+        auto keys = t[k].key_set();
+        if (keys.has_any(kForeign)) return "an input is wrapped (torch.func, a tensor subclass, a or a lazy conjugate)";
+        if (t[k].is_meta()) return "an input is on meta";
+        if (t[k].layout() != at::kStrided) return "an input is sparse";
+        if (t[k].is_quantized()) return "an input is quantised";
+        if (t[k]._fw_grad(0).defined()) return "an input carries a forward-mode gradient";
+    }
+    return nullptr;
+}
+
+Guard::Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying>& dynamic, bool layouts) : layouts_(layouts), ambient_(ambient()) {
+    std::vector<std::string> names;
+    for (std::size_t k = 0; k < arguments.size(); ++k) {
+        const at::Tensor& t = arguments[k];
+        Input in{t.scalar_type(), t.device(), t.dim() == 0, t.requires_grad(), t.is_contiguous(), t.sizes().vec()};
+        for (const Varying& v : dynamic) {
+            if (v.input != static_cast<int>(k) || v.tensor.defined() || v.dim < 0) continue;
+            auto it = std::find(names.begin(), names.end(), v.name);
+            if (it == names.end()) it = names.insert(it, v.name);
+            in.sizes[static_cast<std::size_t>(v.dim)] = -1 - (it - names.begin());
+        }
+        inputs_.push_back(std::move(in));
+    }
+    slots_ = static_cast<int>(names.size());
+}
+
+bool Guard::holds(const std::vector<at::Tensor>& arguments) const {
+    if (arguments.size() != inputs_.size() || ambient_ != ambient()) return false;
+    c10::SmallVector<std::int64_t, 16> slots(static_cast<std::size_t>(slots_), -1);
+    for (std::size_t k = 0; k < inputs_.size(); ++k) {
+        const Input& in = inputs_[k];
+        const at::Tensor& t = arguments[k];
+        auto sizes = t.sizes();
+        if (t.scalar_type() != in.dtype || sizes.size() != in.sizes.size() || (!in.number && t.device() != in.device)) return false;
+        if (in.number && t.is_cuda() && t.device() != in.device) return false;
+        if (!in.wants && t.requires_grad()) return false;
+        for (std::size_t d = 0; d < sizes.size(); ++d) {
+            std::int64_t want = in.sizes[d];
+            if (want < 0) {
+                std::int64_t& slot = slots[static_cast<std::size_t>(-1 - want)];
+                if (slot < 0) slot = sizes[d];
+                want = slot;
+            }
+            if (sizes[d] != want) return false;
+        }
+        if (layouts_ && t.is_contiguous() != in.contiguous) return false;
+    }
+    return true;
+}
+
+}  // namespace heddle
