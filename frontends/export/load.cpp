@@ -37,7 +37,6 @@ struct Exported::State {
     std::string path;
     FuseOptions options;
     std::shared_ptr<const Core> core;
-    std::optional<ExportSignature> signature;
     NamedTensors parameters, buffers;
     std::vector<Argument> arguments;
     std::vector<Output> outputs;
@@ -52,6 +51,7 @@ struct Exported::State::Core {
     std::vector<c10::IValue> bound;              // per input of the graph: a weight, or what was passed at export
     std::vector<int> given;                      // per input of the graph: which input of a call it is, or -1
     std::vector<c10::IValue> targets;            // per output: the tensor that takes it; none for results and given inputs
+    std::optional<ExportSignature> signature;
     std::unique_ptr<Interpreter> run;
 
     Tensors operator()(const Tensors& in) const {
@@ -137,34 +137,40 @@ Exported::State::State(ExportArchive a, const std::string& where, LoadOptions o)
     } catch (const std::exception& e) {
         throw Error(fmt::format("{}: {}", path, one_line(e)));
     }
-    signature.emplace(p, path);
+    made->signature.emplace(p, path);
     core = std::move(made);
 }
 
-// Captured with the inputs of the first call.
+// Captured with the inputs of the first call, which are split.
 const Fused& Exported::State::fused(const Tensors& in) {
     std::lock_guard lock(mutex);
     if (captured) return *captured;
-    Callable callable = [core = core](const Tensors& x) { return (*core)(x); };
+    Callable callable = [core = core](const Tensors& x) { return (*core)(core->signature->joined(x)); };
+    const auto& varying = core->signature->varying();
     FuseOptions named = options;
-    named.dynamic.insert(named.dynamic.end(), signature->varying().begin(), signature->varying().end());
+    named.dynamic.insert(named.dynamic.end(), varying.begin(), varying.end());
     named.eager_if_uncapturable = false;
     try {
         return captured.emplace(fuse(callable, in, named));
     } catch (const std::exception& e) {
-        if (signature->varying().empty() && !options.eager_if_uncapturable) throw;
+        if (varying.empty() && !options.eager_if_uncapturable) throw;
         unnamed = one_line(e);
     }
-    return captured.emplace(fuse(callable, in, options));
+    FuseOptions each = options;
+    each.recapture = true;
+    captured.emplace(fuse(callable, in, each));
+    if (!captured->report().eager_reason.empty()) unnamed.clear();
+    return *captured;
 }
 
 Exported::Exported(std::shared_ptr<State> s) : state_(std::move(s)) {}
 Tensors Exported::operator()(const Tensors& inputs) const {
-    state_->signature->check(inputs);
-    return state_->fused(inputs)(inputs);
+    state_->core->signature->check(inputs);
+    const Tensors split = state_->core->signature->split(inputs);
+    return state_->fused(split)(split);
 }
 Tensors Exported::eagerly(const Tensors& inputs) const {
-    state_->signature->check(inputs);
+    state_->core->signature->check(inputs);
     return (*state_->core)(inputs);
 }
 const NamedTensors& Exported::named_parameters() const { return state_->parameters; }
@@ -204,7 +210,7 @@ const Fused& Exported::fused() const {
 }
 std::string Exported::explain() const {
     const Fused& f = fused();
-    return (state_->unnamed.empty() ? "" : fmt::format("each size is captured anew: {}\n", state_->unnamed)) + f.explain();
+    return (state_->unnamed.empty() ? "" : fmt::format("captured anew for sizes that capturing with names failed for: {}\n", state_->unnamed)) + f.explain();
 }
 
 Exported load(const std::string& path, LoadOptions options) {

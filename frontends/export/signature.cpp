@@ -34,14 +34,22 @@ int ExportSignature::symbol(const std::string& name) {
     return static_cast<int>(symbols_.size()) - 1;
 }
 
+ExportSignature::Size ExportSignature::size(const ExportSize& s) {
+    Size out{.text = s.text};
+    if (!s.dim) return out;
+    if (s.dim->is_const()) {
+        out.constant = s.dim->value();
+    } else if (const auto& terms = s.dim->terms(); terms.size() == 1 && terms[0].names.size() == 1 && terms[0].coef > 0) {
+        out.symbol = symbol(terms[0].names[0]);
+        out.factor = terms[0].coef;
+        symbols_[static_cast<std::size_t>(out.symbol)].plain |= out.factor == 1;
+    } else {
+        out.dim = s.dim;
+    }
+    return out;
+}
+
 ExportSignature::ExportSignature(const ExportProgram& p, std::string who) : who_(std::move(who)) {
-    auto size = [&](const ExportSize& s) {
-        Size out{.text = s.text};
-        if (s.dim && s.dim->is_const()) out.constant = s.dim->value();
-        else if (s.dim && s.dim->is_symbol()) out.symbol = symbol(print(*s.dim));
-        else out.dim = s.dim;
-        return out;
-    };
     for (const ExportInput& in : p.inputs) {
         if (in.of == ExportInput::Of::integer) inputs_.push_back({in.name, at::kLong, {size(in.integer)}, true});
         if (in.of != ExportInput::Of::tensor) continue;
@@ -55,16 +63,36 @@ ExportSignature::ExportSignature(const ExportProgram& p, std::string who) : who_
         if (auto least = range->second.first.value_or(0); least > 2) s.least = least;
         s.most = range->second.second.value_or(s.most);
     }
-    auto known = [&](const Dim& d) {
+    auto plain = [&](const Dim& d) {
         std::vector<std::string> names;
         d.names(names);
-        return std::all_of(names.begin(), names.end(), [&](const auto& n) { return std::any_of(symbols_.begin(), symbols_.end(), [&](const Symbol& s) { return s.name == n; }); });
+        return std::all_of(names.begin(), names.end(), [&](const auto& n) { return std::any_of(symbols_.begin(), symbols_.end(), [&](const Symbol& s) { return s.plain && s.name == n; }); });
     };
-    for (std::size_t k = 0; k < inputs_.size(); ++k)
-        for (std::size_t d = 0; d < inputs_[k].sizes.size() && !inputs_[k].integer; ++d) {
+    for (std::size_t k = 0; k < inputs_.size(); ++k) {
+        int at = inputs_[k].integer ? Varying::kValue : 0;
+        for (std::size_t d = 0; d < inputs_[k].sizes.size(); ++d, ++at) {
             const Size& s = inputs_[k].sizes[d];
-            if (s.symbol >= 0 || (s.dim && known(*s.dim))) varying_.push_back({.input = static_cast<int>(k), .dim = static_cast<int>(d), .name = s.symbol >= 0 ? symbols_[static_cast<std::size_t>(s.symbol)].name : print(*s.dim)});
+            auto vary = [&](std::string name) { varying_.push_back({.input = static_cast<int>(k), .dim = at, .name = std::move(name)}); };
+            if (s.symbol < 0) {
+                if (s.dim && plain(*s.dim)) vary(print(*s.dim));
+                continue;
+            }
+            const Symbol& symbol = symbols_[static_cast<std::size_t>(s.symbol)];
+            vary(symbol.plain ? s.text : symbol.name);
+            if (symbol.plain || inputs_[k].integer) continue;
+            splits_.push_back({k, at, s.factor});
+            ++at;
         }
+    }
+}
+
+std::vector<at::Tensor> ExportSignature::split(std::vector<at::Tensor> inputs) const {
+    for (const Split& s : splits_) inputs[s.input] = inputs[s.input].unflatten(s.dim, {inputs[s.input].size(s.dim) / s.factor, s.factor});
+    return inputs;
+}
+std::vector<at::Tensor> ExportSignature::joined(std::vector<at::Tensor> inputs) const {
+    for (auto s = splits_.rbegin(); s != splits_.rend(); ++s) inputs[s->input] = inputs[s->input].flatten(s->dim, s->dim + 1);
+    return inputs;
 }
 
 void ExportSignature::check(const std::vector<at::Tensor>& given) const {
@@ -95,10 +123,10 @@ void ExportSignature::check(const std::vector<at::Tensor>& given) const {
                 if (s.symbol >= 0) {
                     const Symbol& symbol = symbols_[static_cast<std::size_t>(s.symbol)];
                     std::int64_t& value = bound[static_cast<std::size_t>(s.symbol)];
-                    if (value >= 0 && got != value) wrong(d, got, fmt::format("{}, as {} is elsewhere", value, s.text));
-                    if (got < symbol.least || got > symbol.most)
-                        wrong(d, got, symbol.most == INT64_MAX ? fmt::format("{} of at least {}", s.text, symbol.least) : fmt::format("{} of {} to {}", s.text, symbol.least, symbol.most));
-                    value = got;
+                    if (got % s.factor != 0 || (value >= 0 && got != s.factor * value)) wrong(d, got, value < 0 ? s.text : fmt::format("{} = {}", s.text, s.factor * value));
+                    value = got / s.factor;
+                    if (value < symbol.least || value > symbol.most)
+                        wrong(d, got, fmt::format("{} with {} {}", s.text, symbol.name, symbol.most == INT64_MAX ? fmt::format("at least {}", symbol.least) : fmt::format("from {} to {}", symbol.least, symbol.most)));
                 }
                 if (again) {
                     Sizes sizes;

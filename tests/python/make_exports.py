@@ -37,7 +37,7 @@ class Mlp(nn.Module):
 class BatchNorm(nn.Module):
     def __init__(self):
         super().__init__()
-        self.linear, self.norm = nn.Linear(4, 6), nn.BatchNorm1d(6)
+        self.linear, self.norm = nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)
         self.register_buffer("weights", torch.arange(6.0), persistent=False)
 
     def forward(self, x):
@@ -223,7 +223,7 @@ CASES = {
     "attention": (Attention, lambda n: [words(n), words(n)], ({0: B}, {0: B})),
 }
 FIXED = {"arguments": ((1.5, 2, True), {"other": None, "mode": "sin"})}  # arguments after the inputs
-PLAIN = {"regions"}  # no_grad is lost in the decomposed form
+PLAIN = {"regions", "writes"}  # no_grad and detach are lost in the decomposed form
 BATCHES = (6, 3, 17)
 
 
