@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -173,6 +174,30 @@ TEST(Export, ElsewhereThanItWasExported) {
     Exported f = load((exports() / "sizes.pt2").string(), {.device = at::kMeta});  // makes tensors itself
     EXPECT_TRUE(f.parameters()[0].is_meta());
     EXPECT_TRUE(f.eagerly({at::empty({5, 3}, at::kMeta), at::empty({10, 3}, at::kMeta)})[0].is_meta());
+}
+
+TEST(Export, OnADevice) {
+    if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+    for (const std::string name : {"mlp", "masks", "planes", "sizes", "convolutions"}) {
+        SCOPED_TRACE(name);
+        Exported f = loaded(name + ".pt2", {.device = at::kCUDA});
+        for (const Call& call : calls(name)) {
+            auto run = [&](auto g) {
+                Tensors in;
+                for (const Tensor& t : leaves(call.inputs, at::kFloat)) in.push_back(leaf(t.cuda(), at::kFloat));
+                Tensors out = g(in), wanted = f.parameters();
+                wanted.erase(std::remove_if(wanted.begin(), wanted.end(), [](const Tensor& t) { return !t.requires_grad(); }), wanted.end());
+                for (const Tensor& d : torch::autograd::grad({out[0]}, wanted)) out.push_back(d);
+                return out;
+            };
+            Tensors got = run(f), want = run([&](const Tensors& in) { return f.eagerly(in); });
+            for (std::size_t k = 0; k < want.size(); ++k) {
+                EXPECT_TRUE(got[k].is_cuda());
+                EXPECT_TRUE(at::allclose(got[k], want[k], 1e-3, 1e-4)) << "value " << k;
+            }
+        }
+        EXPECT_GT(f.fused().report().launches_forward, 0);
+    }
 }
 
 std::string one_line_error(const std::function<void()>& f) {
