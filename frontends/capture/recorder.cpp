@@ -54,6 +54,11 @@ std::vector<int> memory_order(const at::Tensor& t) {
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return t.stride(a) > t.stride(b); });
     return order;
 }
+// Random by its tag, unless all that is random about it is switched off.
+bool draws(const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
+    auto p = op.schema().argumentIndexWithName("dropout_p");
+    return op.hasTag(at::Tag::nondeterministic_seeded) && !(p && args[static_cast<std::size_t>(*p)].isDouble() && args[static_cast<std::size_t>(*p)].toDouble() == 0);
+}
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
     if (v.isTensor()) return {v.toTensor()};
@@ -211,7 +216,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     if (results.empty()) return;
 
     drop_own_device(n, args, results[0]);
-    bool random = op.hasTag(at::Tag::nondeterministic_seeded), blank = among(kBlankMakers, name) && results[0].is_cpu();
+    bool random = draws(op, args), blank = among(kBlankMakers, name) && results[0].is_cpu();
     if (random) n.attrs.emplace_back("random", true);
     if (std::any_of(n.in.begin(), n.in.end(), [this](Id i) { return grad_[static_cast<std::size_t>(i)] != 0; }) && c10::GradMode::is_enabled() && ends_gradients(op, args)) n.attrs.emplace_back("no_grad", true);
     std::vector<Type> types;
@@ -289,7 +294,7 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
         for (const auto& [k, v] : n.attrs)
             if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
     Type first = types[0];
-    bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+    bool random = draws(op, args);
     if (random) call.attrs.emplace_back("random", true);
     Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
     for (std::size_t i = 0; i < targets.size(); ++i) {
