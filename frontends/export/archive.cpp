@@ -11,9 +11,11 @@
 #include <fmt/ranges.h>
 #include <torch/csrc/export/pt2_archive_constants.h>
 #include <torch/csrc/jit/serialization/import_read.h>
+#include <torch/version.h>
 
 #include <cstring>
 #include <filesystem>
+#include <variant>
 
 namespace heddle {
 
@@ -65,6 +67,8 @@ auto ExportArchive::guarded(const std::string& what, F f) {
         return f();
     } catch (const Error& e) {
         throw Error(fmt::format("{}: {}", path_, e.what()));
+    } catch (const std::bad_variant_access&) {
+        throw Error(fmt::format("{}: {}: has a part of a kind that PyTorch {} doesn't know", path_, what, TORCH_VERSION));
     } catch (const std::exception& e) {
         throw Error(fmt::format("{}: {}: {}", path_, what, one_line(e)));
     }
@@ -110,10 +114,10 @@ NamedTensors ExportArchive::tensors(const std::string& folder, const std::string
     c10::InferenceMode off(false);
     at::AutoDispatchBelowADInplaceOrView not_views;
     NamedTensors out;
-    if (std::string pickled = folder + model_ + ".pt"; reader_->hasRecord(pickled)) {  // as PyTorch 2.8 writes it
+    if (std::string pickled = folder + model_ + ".pt"; reader_->hasRecord(pickled)) {  // as PyTorch 2.8 writes it; C++ reads each with memory of its own
         for (const auto& entry : unpickled(pickled).toGenericDict()) {
-            at::Tensor t = entry.value().toTensor();
-            out.emplace_back(entry.key().toStringRef(), elsewhere ? t.detach().to(*elsewhere).set_requires_grad(t.requires_grad()) : t);
+            at::Tensor t = entry.value().toTensor().detach();
+            out.emplace_back(entry.key().toStringRef(), elsewhere ? t.to(*elsewhere) : t);
         }
         return out;
     }
@@ -135,8 +139,7 @@ NamedTensors ExportArchive::tensors(const std::string& folder, const std::string
             at::Tensor all = storage->second;
             const auto item = static_cast<std::int64_t>(c10::elementSize(p.tensor->dtype));
             if (all.numel() % item != 0) throw Error(fmt::format("{}: has {} bytes, no multiple of {}", p.name, all.numel(), item));
-            at::Tensor t = at::as_strided(all.view(p.tensor->dtype), sizes, strides, offset[0]);
-            same->second = p.parameter ? t.set_requires_grad(p.tensor->requires_grad) : t;
+            same->second = at::as_strided(all.view(p.tensor->dtype), sizes, strides, offset[0]);
         }
         out.emplace_back(p.name, same->second);
     }

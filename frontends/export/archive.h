@@ -22,7 +22,7 @@ public:
     ~ExportArchive();
     ExportArchive(ExportArchive&&) noexcept;
     ExportProgram program();
-    // Those that share memory in the file share it here; those that are the same tensor are the same tensor.
+    // Those that share memory in the file share it here; what is all the same in memory is the same tensor. None requires grad.
     NamedTensors weights(std::optional<at::Device> elsewhere);
     NamedTensors constants(std::optional<at::Device> elsewhere);
     c10::IValue example();               // (arguments, keyword arguments); None if there is none

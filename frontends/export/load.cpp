@@ -112,7 +112,7 @@ Exported::State::State(ExportArchive a, const std::string& where, LoadOptions o)
         if (!t.defined()) t = find(in.of == Of::constant_tensor ? weights : constants, in.name);
         if (!t.defined()) throw Error(fmt::format("{}: has no tensor {}, which its program reads", path, in.name));
         made->bound.back() = t;
-        if (in.of == Of::parameter) list(parameters, in.name, t);
+        if (in.of == Of::parameter) list(parameters, in.name, t.set_requires_grad(in.tensor.requires_grad));
         if (in.of == Of::buffer) list(buffers, in.name, t);
     }
     for (std::size_t k = 0; k < p.outputs.size(); ++k) {

@@ -60,7 +60,7 @@ struct ExportTensor {
 struct ExportInput {
     enum class Of { parameter, buffer, constant_tensor, tensor, integer, fixed } of = Of::tensor;
     std::string name;                    // the argument's, or the parameter's, buffer's or constant's in the module
-    ExportTensor tensor;                 // of tensors
+    ExportTensor tensor;                 // of tensors that are given, and of parameters
     ExportSize integer;                  // of integers
     c10::IValue fixed;                   // what was passed at export
 };

@@ -195,7 +195,7 @@ ExportGraph Reader::run() {
     return std::move(out_);
 }
 
-const ExportTensor described(const schema::Graph& g, const std::string& name) {
+ExportTensor described(const schema::Graph& g, const std::string& name) {
     auto it = g.get_tensor_values().find(name);
     if (it == g.get_tensor_values().end()) throw Error(fmt::format("input {} has no type", name));
     return tensor(it->second);
@@ -204,7 +204,7 @@ ExportInput input(const schema::Graph& g, const schema::InputSpec& s) {
     using Tag = schema::InputSpec::Tag;
     using Of = ExportInput::Of;
     switch (s.tag()) {
-        case Tag::PARAMETER: return {Of::parameter, s.get_parameter().get_parameter_name(), {}, {}, {}};
+        case Tag::PARAMETER: return {Of::parameter, s.get_parameter().get_parameter_name(), described(g, s.get_parameter().get_arg().get_name()), {}, {}};
         case Tag::BUFFER: return {Of::buffer, s.get_buffer().get_buffer_name(), {}, {}, {}};
         case Tag::TENSOR_CONSTANT: return {Of::constant_tensor, s.get_tensor_constant().get_tensor_constant_name(), {}, {}, {}};
         case Tag::CONSTANT_INPUT: {

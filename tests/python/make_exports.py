@@ -354,13 +354,13 @@ def several(folder):
     from torch.export.pt2_archive._package import PT2ArchiveWriter, package_pt2
     programs = {name: torch.export.load(folder / f"{name}.pt2") for name in ("ties", "mlp")}
     package_pt2(folder / "several.pt2", exported_programs=programs)
-    with zipfile.ZipFile(folder / "ties.pt2") as old, PT2ArchiveWriter(str(folder / "pickled.pt2")) as new:
+    with zipfile.ZipFile(folder / "mlp.pt2") as old, PT2ArchiveWriter(str(folder / "pickled.pt2")) as new:
         import io
         for name in old.namelist():
             record = name.split("/", 1)[1]
             if record.startswith(("models/", "data/sample_inputs/")):
                 new.write_bytes(record, old.read(name))
-        for record, state in (("data/weights/model.pt", programs["ties"].state_dict), ("data/constants/model.pt", programs["ties"].constants)):
+        for record, state in (("data/weights/model.pt", programs["mlp"].state_dict), ("data/constants/model.pt", programs["mlp"].constants)):
             buffer = io.BytesIO()
             torch.save(dict(state), buffer)
             new.write_bytes(record, buffer.getvalue())
