@@ -276,4 +276,12 @@ private:
 
 Plan fuse(const Graph& g) { return Fuser(g).run(); }
 
+std::string adds_in_any_order(const Plan& p) {
+    for (std::size_t k = 0; k < p.loops.size(); ++k)
+        for (const loop::Nest& n : p.loops[k])
+            for (const loop::Buffer& b : n.buffers)
+                if (b.accumulated && !b.written && is_float(b.dtype)) return p.program.launches[k].name;
+    return "";
+}
+
 }  // namespace heddle

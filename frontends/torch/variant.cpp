@@ -109,6 +109,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         forward.outputs[i] = permute(forward.value(forward.outputs[i]), order).id;
         for (int axis : inverse(order)) v->results[i].back.push_back(axis);
     }
+    if (fuse_options.deterministic && v->device.is_cuda())
+        for (const Graph* h : {&v->pair.split.forward, &v->pair.split.backward})
+            if (std::string at = adds_in_any_order(plan(*h)); !at.empty())
+                throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", name, at));
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
