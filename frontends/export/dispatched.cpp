@@ -17,6 +17,19 @@ using Number = ExportArg::Number;
 constexpr std::string_view kSkipped[] = {"aten::_assert_tensor_metadata"};
 // Hold for the export's sizes and values, not for the ones a capture tries; they have no result.
 constexpr std::string_view kAssertions[] = {"aten::_assert_async", "aten::_assert_scalar", "aten::sym_constrain_range", "aten::sym_constrain_range_for_size"};
+// Ops that are done another way, to the same effect. False: not these arguments.
+constexpr struct {
+    std::string_view name;
+    bool (*call)(torch::jit::Stack&);
+} kInstead[] = {
+    {"aten::copy", [](torch::jit::Stack& s) {  // PyTorch knows no derivative of it
+        s = {s[0].toTensor().clone().copy_(s[1].toTensor())};
+        return true;
+    }},
+    {"aten::detach_", [](torch::jit::Stack& s) {  // of a tensor that is detached: a constant, as the exporter writes it
+        return !s[0].toTensor().requires_grad();
+    }},
+};
 template <std::size_t N>
 bool among(const std::string_view (&names)[N], const std::string& name) {
     return std::find(std::begin(names), std::end(names), name) != std::end(names);
@@ -134,17 +147,15 @@ ExportStep dispatched(const ExportNode& n, std::optional<at::Device> elsewhere) 
     }
     for (const ExportArg& a : n.args)
         if (!op.schema().argumentIndexWithName(a.name)) throw Error(fmt::format("{}: has no argument {} in this PyTorch", n.target, a.name));
-    const bool assertion = among(kAssertions, name.name), copy = name.name == "aten::copy";
+    const bool assertion = among(kAssertions, name.name);
+    auto instead = std::find_if(std::begin(kInstead), std::end(kInstead), [&](const auto& row) { return row.name == name.name; });
+    auto other = instead == std::end(kInstead) ? nullptr : instead->call;
     return [=](const ExportValues& v) {
         std::vector<c10::IValue> results;
         if (assertion && capturing()) return results;
         torch::jit::Stack stack = arguments;
         for (const Late& l : late) stack[l.at] = boxed(*l.arg, *l.argument, l.argument->type(), v);
-        if (copy) {  // PyTorch knows no derivative of the form that writes into nothing
-            results.emplace_back(stack[0].toTensor().clone().copy_(stack[1].toTensor()));
-            return results;
-        }
-        op.callBoxed(stack);
+        if (!other || !other(stack)) op.callBoxed(stack);
         for (c10::IValue& x : stack) {
             if (!x.isTensorList()) results.push_back(std::move(x));
             else

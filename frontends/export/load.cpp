@@ -42,7 +42,7 @@ struct Exported::State {
     std::vector<Output> outputs;
     std::mutex mutex;
     std::optional<Fused> captured;
-    std::string unnamed;                         // why sizes have no names
+    std::string without_names;                   // why sizes have none
 };
 
 // What a call needs. The callable holds it, and by it the weights.
@@ -147,19 +147,18 @@ const Fused& Exported::State::fused(const Tensors& in) {
     if (captured) return *captured;
     Callable callable = [core = core](const Tensors& x) { return (*core)(core->signature->joined(x)); };
     const auto& varying = core->signature->varying();
-    FuseOptions named = options;
+    FuseOptions named = options, unnamed = options;
     named.dynamic.insert(named.dynamic.end(), varying.begin(), varying.end());
-    named.eager_if_uncapturable = false;
+    named.eager_if_uncapturable &= varying.empty();
+    named.recapture |= !core->signature->all_named();
+    unnamed.recapture = true;
     try {
         return captured.emplace(fuse(callable, in, named));
     } catch (const std::exception& e) {
-        if (varying.empty() && !options.eager_if_uncapturable) throw;
-        unnamed = one_line(e);
+        if (varying.empty()) throw;
+        captured.emplace(fuse(callable, in, unnamed));
+        if (captured->report().eager_reason.empty()) without_names = one_line(e);
     }
-    FuseOptions each = options;
-    each.recapture = true;
-    captured.emplace(fuse(callable, in, each));
-    if (!captured->report().eager_reason.empty()) unnamed.clear();
     return *captured;
 }
 
@@ -210,7 +209,7 @@ const Fused& Exported::fused() const {
 }
 std::string Exported::explain() const {
     const Fused& f = fused();
-    return (state_->unnamed.empty() ? "" : fmt::format("captured anew for sizes that capturing with names failed for: {}\n", state_->unnamed)) + f.explain();
+    return (state_->without_names.empty() ? "" : fmt::format("sizes are captured as they come, as not all can vary in one capture: {}\n", state_->without_names)) + f.explain();
 }
 
 Exported load(const std::string& path, LoadOptions options) {

@@ -75,6 +75,7 @@ ExportSignature::ExportSignature(const ExportProgram& p, std::string who) : who_
             auto vary = [&](std::string name) { varying_.push_back({.input = static_cast<int>(k), .dim = at, .name = std::move(name)}); };
             if (s.symbol < 0) {
                 if (s.dim && plain(*s.dim)) vary(print(*s.dim));
+                else if (s.constant < 0) all_named_ = false;
                 continue;
             }
             const Symbol& symbol = symbols_[static_cast<std::size_t>(s.symbol)];

@@ -18,6 +18,7 @@ public:
     std::vector<at::Tensor> joined(std::vector<at::Tensor> inputs) const;
     // Names of the sizes that vary, of split inputs.
     const std::vector<Varying>& varying() const { return varying_; }
+    bool all_named() const { return all_named_; }  // else some vary for which there is no name: "s0+1" with no s0 by itself
     static std::string type(const ExportInput&);  // "f32[s0, 4]"
 
 private:
@@ -50,6 +51,7 @@ private:
     std::vector<Symbol> symbols_;
     std::vector<Split> splits_;
     std::vector<Varying> varying_;
+    bool all_named_ = true;
 };
 
 }  // namespace heddle
