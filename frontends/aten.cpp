@@ -116,7 +116,6 @@ private:
         Node copy = n;
         for (std::size_t i = 0; i < operands.size(); ++i) copy.in[i] = operands[i].id;
         std::erase_if(copy.attrs, [](const auto& a) { return a.first == "no_grad"; });
-        if (name == "aten.nonzero.default" && !copy.has("pure")) copy.attrs.emplace_back("pure", true);
         Id c = out_.add(std::move(copy));
         r.push_back(out_.value(c));
         for (std::size_t i = 0; i < n.more.size(); ++i)

@@ -14,7 +14,7 @@ Dim size_of(V v, int axis) { return v.type().shape[static_cast<std::size_t>(axis
 std::vector<V> columns(V mask, const Dim& rows) {
     Graph& g = *mask.graph;
     int r = mask.type().rank();
-    Node n{.op = Op::call, .in = {mask.id}, .attrs = {{"name", "aten.nonzero.default"}, {"self", Ref{0}}, {"pure", true}}, .type = {DType::i64, {rows, r}}, .more = {}, .loc = {}};
+    Node n{.op = Op::call, .in = {mask.id}, .attrs = {{"name", "aten.nonzero.default"}, {"self", Ref{0}}}, .type = {DType::i64, {rows, r}}, .more = {}, .loc = {}};
     V all = g.value(g.add(std::move(n)));
     std::vector<V> out;
     for (int k = 0; k < r; ++k) out.push_back(reshape(slice(all, 1, k, k + 1), {rows}));
@@ -185,6 +185,11 @@ Results scatter_add_(const Call& c) {
     int axis = c.axis("dim", x.type().rank());
     return {x + scatter_add(x.type(), along(c, i, axis, size_of(x, axis)), cut(src, i.type().shape))};
 }
+// Sums alone: what else a scatter may do with several values for one place is a library call.
+Results scatter_reduce_(const Call& c) {
+    if (c.text("reduce") != "sum" || !c.flag("include_self", true)) return {};
+    return scatter_add_(c);
+}
 Results scatter_value(const Call& c) {
     V x = self(c), i = c.tensor("index");
     if (x.type().rank() == 0 || c.given("reduce")) return {};
@@ -293,7 +298,7 @@ std::optional<std::vector<std::int64_t>> literal_ints(V v) { return known(v, 0);
 std::vector<Row> index_rows() {
     return {
         {"aten.index.Tensor", index_}, {"aten.index_put.default", index_put_}, {"aten._unsafe_index.Tensor", index_}, {"aten.gather.default", gather_},
-        {"aten.scatter_add.default", scatter_add_}, {"aten.scatter.value", scatter_value}, {"aten.index_select.default", index_select_},
+        {"aten.scatter_add.default", scatter_add_}, {"aten.scatter_reduce.two", scatter_reduce_}, {"aten.scatter.value", scatter_value}, {"aten.index_select.default", index_select_},
         {"aten.index_add.default", index_add_}, {"aten.index_fill.int_Scalar", index_fill_}, {"aten.embedding.default", embedding_},
         {"aten.take.default", take_}, {"aten.one_hot.default", one_hot_}, {"aten.nll_loss_forward.default", nll_loss_},
     };

@@ -70,6 +70,17 @@ Results literal(const Call& c) {
     }
     return {reshape(all, c.shape())};
 }
+// What is drawn is a call's; what is done with it is seen.
+Results native_dropout_(const Call& c) {
+    V x = c.tensor("input");
+    if (c.given("train") && !c.flag("train")) return {x, lift(c.g, c.type(1), 1)};
+    Node draw = c.n;
+    draw.in = {stop_grad(x).id};
+    V call = c.g.value(c.g.add(std::move(draw)));
+    V kept = c.g.value(c.g.add({.op = Op::result, .in = {call.id}, .attrs = {{"index", Dim(1)}}, .type = {}, .more = {}, .loc = {}}));
+    double p = c.number("p");
+    return {x * cast(kept, x.type().dtype) * (p == 1 ? 0 : 1 / (1 - p)), kept};
+}
 }  // namespace
 
 std::vector<Row> make_rows() {
@@ -81,7 +92,7 @@ std::vector<Row> make_rows() {
         {"aten.full.default", full_}, {"aten.full_like.default", full_}, {"aten.new_full.default", full_}, {"aten.scalar_tensor.default", scalar_tensor_},
         {"aten.arange.default", arange_}, {"aten.arange.start", arange_}, {"aten.arange.start_step", arange_}, {"aten.linspace.default", linspace_},
         {"aten.eye.default", eye_}, {"aten.eye.m", eye_}, {"aten.tril.default", triangle<true>}, {"aten.triu.default", triangle<false>},
-        {"heddle.tensor", literal},
+        {"aten.native_dropout.default", native_dropout_}, {"heddle.tensor", literal},
     };
 }
 

@@ -37,6 +37,35 @@ Results extremum_(const Call& c) {
     if (c.type().dtype == DType::b1) return {};
     return {reshape(fold(o.x, o.axes), c.shape())};
 }
+// The first place along an axis where the extremum stands; NaN counts as one.
+V place_of(V x, V top, int axis) {
+    V hit = eq(x, back(top, {axis}, x.type().shape));
+    if (is_float(x.type().dtype)) hit = or_(hit, ne(x, x));
+    V at = iota(*x.graph, DType::i64, x.type().shape, axis), none_here = number(*x.graph, at.type(), x.type().shape[static_cast<std::size_t>(axis)]);
+    return amin(select(hit, at, none_here), {axis});
+}
+template <V (*fold)(V, std::vector<int>)>
+Results place_(const Call& c) {
+    V x = stop_grad(c.tensor("self"));
+    if (x.type().rank() == 0) return {lift(c.g, c.type(), 0)};
+    if (x.type().dtype == DType::b1) x = cast(x, DType::i32);
+    int axis = c.given("dim") ? c.axis("dim", x.type().rank()) : 0;
+    if (!c.given("dim")) x = reshape(x, {numel(x.type().shape)});
+    return {reshape(place_of(x, fold(x, {axis}), axis), c.shape())};
+}
+// Values and places. The gradient goes to the place alone.
+template <V (*fold)(V, std::vector<int>)>
+Results extremum_dim(const Call& c) {
+    V x = c.tensor("self");
+    if (x.type().rank() == 0) return {x, lift(c.g, c.type(1), 0)};
+    int axis = c.axis("dim", x.type().rank());
+    V y = stop_grad(x.type().dtype == DType::b1 ? cast(x, DType::i32) : x), at = place_of(y, fold(y, {axis}), axis);
+    Shape one = x.type().shape;
+    one[static_cast<std::size_t>(axis)] = 1;
+    std::vector<V> places;
+    for (int a = 0; a < x.type().rank(); ++a) places.push_back(a == axis ? reshape(at, one) : iota(c.g, DType::i64, one, a));
+    return {reshape(gather(x, places), c.shape()), reshape(at, c.shape())};
+}
 template <bool every>
 Results any_(const Call& c) {
     V x = to(c.tensor("self"), DType::b1);
@@ -78,6 +107,10 @@ Results var_(const Call& c) {
 Results std_(const Call& c) {
     Over o(c);
     return {reshape(root(var_of(o.x, o.axes, correction(c))), c.shape())};
+}
+Results std_mean_(const Call& c) {
+    Over o(c);
+    return {reshape(root(var_of(o.x, o.axes, correction(c))), c.shape()), reshape(mean_of(o.x, o.axes), c.shape())};
 }
 Results var_mean_(const Call& c) {
     Over o(c);
@@ -157,6 +190,16 @@ Results group_norm_(const Call& c) {
     split.insert(split.end(), s.begin() + 2, s.end());
     V y = reshape(Normalised(reshape(x, split), axes_from_to(2, static_cast<int>(split.size())), c.number("eps", 1e-5)).y, s);
     return {cast(channel_affine(y, c.tensor("weight"), c.tensor("bias")), c.type().dtype)};
+}
+// The same over [N, C, HxW] whatever the shape, with the statistics [N, groups].
+Results native_group_norm_(const Call& c) {
+    V x = cast(c.tensor("input"), wide(c.type().dtype));
+    Shape s = x.type().shape;
+    Dim groups = c.dim("group");
+    auto per = c.dim("C").divided_by(groups);
+    if (!per || s.size() < 2 || s[0] != c.dim("N") || s[1] != c.dim("C")) return {};
+    Normalised n(reshape(x, {s[0], groups, *per * c.dim("HxW")}), {2}, c.number("eps", 1e-5));
+    return {cast(channel_affine(reshape(n.y, s), c.tensor("weight"), c.tensor("bias")), c.type().dtype), n.mean, n.rstd};
 }
 std::vector<int> all_but_channel(V x) {
     auto axes = axes_from_to(0, x.type().rank());
@@ -258,15 +301,17 @@ std::vector<Row> reduce_rows() {
     return {
         {"aten.sum.default", sum_}, {"aten.sum.dim_IntList", sum_}, {"aten.mean.default", mean_}, {"aten.mean.dim", mean_},
         {"aten.prod.default", prod_}, {"aten.prod.dim_int", prod_}, {"aten.amax.default", extremum_<amax>}, {"aten.amin.default", extremum_<amin>},
+        {"aten.argmax.default", place_<amax>}, {"aten.argmin.default", place_<amin>}, {"aten.max.dim", extremum_dim<amax>}, {"aten.min.dim", extremum_dim<amin>},
         {"aten.max.default", extremum_<amax>}, {"aten.min.default", extremum_<amin>}, {"aten.any.default", any_<false>}, {"aten.any.dim", any_<false>},
         {"aten.any.dims", any_<false>}, {"aten.all.default", any_<true>}, {"aten.all.dim", any_<true>}, {"aten.all.dims", any_<true>},
         {"aten.count_nonzero.default", count_nonzero_}, {"aten.count_nonzero.dim_IntList", count_nonzero_},
         {"aten.norm.Scalar", norm_}, {"aten.norm.ScalarOpt_dim", norm_}, {"aten.norm.ScalarOpt_dtype", norm_}, {"aten.norm.ScalarOpt_dim_dtype", norm_},
         {"aten.linalg_vector_norm.default", norm_}, {"aten.var.correction", var_}, {"aten.var.dim", var_}, {"aten.var.default", var_},
-        {"aten.std.correction", std_}, {"aten.std.dim", std_}, {"aten.std.default", std_}, {"aten.var_mean.correction", var_mean_},
+        {"aten.std.correction", std_}, {"aten.std.dim", std_}, {"aten.std.default", std_}, {"aten.var_mean.correction", var_mean_}, {"aten.std_mean.correction", std_mean_},
         {"aten.logsumexp.default", logsumexp_}, {"aten.cumsum.default", cumulative<false>}, {"aten.cumprod.default", cumulative<true>},
         {"aten.softmax.int", softmax_<false>}, {"aten._softmax.default", softmax_<false>}, {"aten.log_softmax.int", softmax_<true>}, {"aten._log_softmax.default", softmax_<true>},
         {"aten.layer_norm.default", layer_norm_}, {"aten.native_layer_norm.default", native_layer_norm_}, {"aten.group_norm.default", group_norm_},
+        {"aten.native_group_norm.default", native_group_norm_},
         {"aten._native_batch_norm_legit_no_training.default", batch_norm_eval}, {"aten._native_batch_norm_legit.no_stats", batch_norm_train},
         {"aten._native_batch_norm_legit_functional.default", batch_norm_train},
         {"aten.mse_loss.default", mse_loss_}, {"aten.l1_loss.default", l1_loss_}, {"aten.smooth_l1_loss.default", smooth_l1_loss_}, {"aten.huber_loss.default", huber_loss_},

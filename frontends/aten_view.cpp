@@ -134,6 +134,34 @@ Results pad_(const Call& c) {
     }
     return {inside ? select(inside, x, lift(c.g, x.type(), value)) : x};
 }
+// Reflection and replication: pieces of x, turned around or repeated, at both ends of each axis. The last axis comes first in `padding`.
+template <bool reflect>
+Results pad_by_itself(const Call& c) {
+    V x = self(c);
+    auto pads = c.dims("padding");
+    for (std::size_t k = 0; k < pads.size() / 2; ++k) {
+        int axis = x.type().rank() - 1 - static_cast<int>(k);
+        const Dim n = size_of(x, axis);
+        Dim sides[] = {pads[2 * k], pads[2 * k + 1]};
+        if (!sides[0].is_const() || !sides[1].is_const()) return {};
+        std::vector<V> parts;
+        for (int side = 0; side < 2; ++side) {
+            Dim by = sides[side], edge = side == 0 ? Dim(0) : n - 1;
+            if (side == 1) parts.push_back(slice(x, axis, std::max<std::int64_t>(0, -sides[0].value()), n - Dim(std::max<std::int64_t>(0, -by.value()))));
+            if (by.value() <= 0) continue;
+            if (reflect) {
+                parts.push_back(flip(side == 0 ? slice(x, axis, 1, by + 1) : slice(x, axis, n - 1 - by, n - 1), axis));
+            } else {
+                V one = slice(x, axis, edge, edge + 1);
+                Shape s = x.type().shape;
+                s[static_cast<std::size_t>(axis)] = by;
+                parts.push_back(broadcast(one, s));
+            }
+        }
+        x = concat(parts, axis);
+    }
+    return {x};
+}
 Results repeat_(const Call& c) {
     V x = self(c);
     auto times = c.dims("repeats");
@@ -260,7 +288,10 @@ std::vector<Row> view_rows() {
         {"aten.slice.Tensor", slice_}, {"aten.narrow.default", narrow_}, {"aten.flip.default", flip_}, {"aten.cat.default", cat_},
         {"aten.concat.default", cat_}, {"aten.stack.default", stack_}, {"aten.split.Tensor", split_}, {"aten.split_with_sizes.default", split_},
         {"aten.chunk.default", split_}, {"aten.unsafe_chunk.default", split_}, {"aten.unsafe_split.Tensor", split_}, {"aten.unbind.int", unbind_},
-        {"aten.constant_pad_nd.default", pad_}, {"aten.repeat.default", repeat_}, {"aten.tile.default", repeat_}, {"aten.repeat_interleave.self_int", repeat_interleave_},
+        {"aten.constant_pad_nd.default", pad_},
+        {"aten.reflection_pad1d.default", pad_by_itself<true>}, {"aten.reflection_pad2d.default", pad_by_itself<true>}, {"aten.reflection_pad3d.default", pad_by_itself<true>},
+        {"aten.replication_pad1d.default", pad_by_itself<false>}, {"aten.replication_pad2d.default", pad_by_itself<false>}, {"aten.replication_pad3d.default", pad_by_itself<false>},
+        {"aten.repeat.default", repeat_}, {"aten.tile.default", repeat_}, {"aten.repeat_interleave.self_int", repeat_interleave_},
         {"aten.roll.default", roll_}, {"aten.diagonal.default", diagonal_}, {"aten.diag_embed.default", diag_embed_}, {"aten.select_scatter.default", select_scatter_},
         {"aten.slice_scatter.default", slice_scatter_}, {"aten.diagonal_scatter.default", diagonal_scatter_}, {"aten.unfold.default", unfold_},
         {"aten.pixel_shuffle.default", pixel_shuffle_},

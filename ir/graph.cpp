@@ -111,7 +111,7 @@ const Type& V::type() const { return graph->type(id); }
 const Node& V::node() const { return (*graph)[id]; }
 
 namespace {
-bool shareable(const Node& n) { return !n.is(Op::input) && !(n.is(Op::call) && !n.flag("pure")) && !n.is(Op::realize); }
+bool shareable(const Node& n) { return !n.is(Op::input) && !n.flag("random") && !n.is(Op::realize); }
 bool same_but_place(const Node& a, const Node& b) {
     return a.op == b.op && a.in == b.in && a.type == b.type && a.more == b.more && a.attrs == b.attrs;
 }

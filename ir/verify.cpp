@@ -37,6 +37,9 @@ void verify(const Program& p, std::string_view after) {
     auto write = [&](Id id) {
         if (std::exchange(written[static_cast<std::size_t>(id)], 1)) broken(after, fmt::format("%{} is written twice", id));
     };
+    std::vector<std::vector<Id>> results(p.graph.nodes.size());
+    for (Id id = 0; id < p.graph.size(); ++id)
+        if (p.graph[id].is(Op::result)) results[static_cast<std::size_t>(p.graph[id].in[0])].push_back(id);
     for (const Step& s : p.steps) {
         if (s.launch >= 0) {
             for (const Nest& n : p.launches.at(static_cast<std::size_t>(s.launch)).nests)
@@ -46,6 +49,7 @@ void verify(const Program& p, std::string_view after) {
             for (Id i : p.graph[s.call].in)
                 if (!written[static_cast<std::size_t>(library_operand(p.graph, i).base)]) broken(after, fmt::format("call %{} reads %{} before it is written", s.call, i));
             write(s.call);
+            for (Id r : results[static_cast<std::size_t>(s.call)]) write(r);
         }
     }
     for (Id i : p.graph.outputs)

@@ -3,6 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
+
+#include "passes/calls.h"
+
 namespace heddle {
 
 namespace {
@@ -34,17 +39,24 @@ V total(const std::vector<V>& parts) {
 }
 }  // namespace
 
+std::vector<char> reached(const Graph& g, const std::vector<char>& from) {
+    std::vector<char> through(g.nodes.size()), value(g.nodes.size());
+    for (std::size_t k = 0; k < g.inputs.size(); ++k) value[static_cast<std::size_t>(g.inputs[k])] = from[k] && is_float(g.type(g.inputs[k]).dtype);
+    for (Id id = 0; id < g.size(); ++id) {
+        const Node& n = g[id];
+        if (n.is(Op::stop_grad) || n.is(Op::input)) continue;
+        auto at = static_cast<std::size_t>(id);
+        for (Id i : n.in) through[at] |= n.is(Op::result) ? through[static_cast<std::size_t>(i)] : value[static_cast<std::size_t>(i)];
+        value[at] = through[at] && is_float(n.type.dtype);
+    }
+    return value;
+}
+
 Joint differentiate(const Graph& forward, const std::vector<char>& wants) {
     Joint j{forward, forward.outputs.size(), {}, {}};
     Graph& g = j.graph;
     const int n = forward.size();
-    std::vector<char> active(static_cast<std::size_t>(n));
-    for (std::size_t i = 0; i < forward.inputs.size(); ++i)
-        active[static_cast<std::size_t>(forward.inputs[i])] = wants[i] && is_float(forward.type(forward.inputs[i]).dtype);
-    for (Id id = 0; id < n; ++id) {
-        if (!is_float(forward.type(id).dtype) || forward[id].is(Op::stop_grad)) continue;
-        for (Id i : forward[id].in) active[static_cast<std::size_t>(id)] |= active[static_cast<std::size_t>(i)];
-    }
+    const std::vector<char> active = reached(forward, wants);
     std::vector<std::vector<V>> parts(static_cast<std::size_t>(n));
     for (Id out : forward.outputs) {
         if (!active[static_cast<std::size_t>(out)]) {
@@ -56,18 +68,35 @@ Joint differentiate(const Graph& forward, const std::vector<char>& wants) {
         parts[static_cast<std::size_t>(out)].push_back(g.value(seed));
     }
     std::vector<V> grad(static_cast<std::size_t>(n));
+    std::map<Id, std::vector<V>> of_results;  // of calls with several: the gradients of results 1..
     for (Id id = n - 1; id >= 0; --id) {
         auto& mine = parts[static_cast<std::size_t>(id)];
-        if (mine.empty() || !active[static_cast<std::size_t>(id)]) continue;
+        auto others = of_results.find(id);
+        if ((mine.empty() || !active[static_cast<std::size_t>(id)]) && others == of_results.end()) continue;
         g.here = forward[id].loc;
-        V out = grad[static_cast<std::size_t>(id)] = total(mine);
+        V out = mine.empty() ? none() : grad[static_cast<std::size_t>(id)] = total(mine);
         const Node node = forward[id];
         if (node.is(Op::input)) continue;
-        if (!node.def().vjp)
-            throw Error(fmt::format("{}{}: its derivative is not known here", node.loc.empty() ? "" : node.loc + ": ", node.is(Op::call) ? node.text("name") : std::string(node.def().name)));
-        std::vector<V> in;
-        for (Id i : node.in) in.push_back(g.value(i));
-        auto grads = node.def().vjp(in, g.value(id), out, node);
+        if (node.is(Op::result)) {
+            auto& all = of_results[node.in[0]];
+            all.resize(forward[node.in[0]].more.size());
+            all[static_cast<std::size_t>(node.integer("index")) - 1] = out;
+            continue;
+        }
+        std::vector<V> grads;
+        if (node.is(Op::call)) {
+            std::vector<V> incoming{out};
+            incoming.resize(1 + node.more.size());
+            if (others != of_results.end()) std::copy(others->second.begin(), others->second.end(), incoming.begin() + 1);
+            std::vector<char> wanted;
+            for (Id i : node.in) wanted.push_back(active[static_cast<std::size_t>(i)]);
+            grads = call_vjp(g, id, incoming, wanted);
+        } else {
+            HEDDLE_CHECK(node.def().vjp, std::string(node.def().name) + " has no derivative");
+            std::vector<V> in;
+            for (Id i : node.in) in.push_back(g.value(i));
+            grads = node.def().vjp(in, g.value(id), out, node);
+        }
         for (std::size_t k = 0; k < node.in.size(); ++k)
             if (grads[k] && active[static_cast<std::size_t>(node.in[k])]) parts[static_cast<std::size_t>(node.in[k])].push_back(grads[k]);
     }

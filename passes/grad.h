@@ -13,7 +13,11 @@ struct Joint {
     std::vector<int> gradients;     // per forward input: position of its gradient among the outputs, or -1
 };
 
-// `wants[i]`: input i requires grad. Throws Error naming a call on a differentiable path, whose derivative only PyTorch knows.
+// `wants[i]`: input i requires grad. Throws Error naming a random call that a gradient would flow through.
 Joint differentiate(const Graph&, const std::vector<char>& wants);
+
+// Per node: does a gradient of `from` reach it, that is, is it computed from these inputs by float values and calls, and nothing that
+// ends gradients? A call whose first result is an integer is not reached itself, though its other results may be.
+std::vector<char> reached(const Graph&, const std::vector<char>& from);
 
 }  // namespace heddle

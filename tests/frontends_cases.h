@@ -10,7 +10,7 @@ struct Case {
     std::function<Tensors(std::int64_t)> inputs;  // float64; of a size B
     Callable f;
     std::vector<std::pair<int, int>> varying;     // (input, dim) that are B; {0, 0} unless said otherwise
-    int calls = 0;                                // calls that stay after lowering; their gradients aren't compared
+    int calls = 0;                                // calls that stay after lowering
 };
 std::vector<Case> pointwise_cases();
 std::vector<Case> view_cases();

@@ -49,6 +49,7 @@ std::vector<Case> index_cases() {
         {"index_select", rows(), zip([](T x, T i) { return x.index_select(0, i.abs()) + x.index_select(1, i.remainder(3)).sum(); }), kOne},
         {"gather", [](std::int64_t n) { return Tensors{real({n, 3}), whole({n, 2}, 0, 3)}; }, zip([](T x, T i) { return x.gather(1, i) + at::take_along_dim(x, i, 1); }), kTwo},
         {"scatter_add", [](std::int64_t n) { return Tensors{real({n, 3}), whole({n, 3}, 0, 3), real({n, 3})}; }, [](X x) { return Tensors{x[0].scatter_add(1, x[1], x[2]), x[0].scatter(1, x[1], 0.5)}; }, {{0, 0}, {1, 0}, {2, 0}}},
+        {"scatter_reduce", [](std::int64_t n) { return Tensors{real({n, 3}), whole({n, 3}, 0, 3), real({n, 3})}; }, [](X x) { return Tensors{x[0].scatter_reduce(1, x[1], x[2], "sum"), x[0].scatter_reduce(1, x[1], x[2], "amax"), x[0].scatter(1, std::get<1>(x[1].sort(1)), x[2])}; }, {{0, 0}, {1, 0}, {2, 0}}, 3},
         {"index_add", rows(), zip([](T x, T i) { return x.index_add(0, i.abs(), at::ones({6, 3}, at::kDouble), 2) + x.index_fill(1, at::tensor(std::vector<std::int64_t>{1}), 3); }), kOne},
         {"embedding", [](std::int64_t n) { return Tensors{real({5, 3}), whole({n}, 0, 5)}; }, zip([](T w, T i) { return at::embedding(w, i) + at::embedding(w, i, 2); }), {{1, 0}}},
         {"take_one_hot", rows(), zip([](T x, T i) { return x.take(i) * at::one_hot(i.abs(), 5).sum(1); }), kOne},

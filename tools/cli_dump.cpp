@@ -23,7 +23,7 @@ struct DumpCommand {
 
 constexpr const char* kArchs[] = {"sm_75", "sm_80", "sm_90"};
 
-// resources.txt, and a cubin and the PTX per kernel for the newest of the architectures.
+// resources.txt, and a cubin per kernel for the newest of the architectures.
 size_t write_resources(Nvrtc& nvrtc, const std::vector<std::pair<std::string, std::string>>& kernels,
                        const std::string& folder) {
     std::vector<CudaText> texts;
@@ -44,8 +44,7 @@ size_t write_resources(Nvrtc& nvrtc, const std::vector<std::pair<std::string, st
                                  binaries[k]->image.size(), binaries[k]->milliseconds);
             if (arch != kArchs[2]) continue;
             models::replace_file(folder + "/" + texts[k].kernel + "." + arch + ".cubin", binaries[k]->image);
-            models::replace_file(folder + "/" + texts[k].kernel + ".ptx", nvrtc.compile(texts[k], "compute_90")->image);
-            files += 2;
+            ++files;
         }
         table += fmt::format("{:<28} {:<6} {:>63.0f}\n", "all", arch, total);
     }

@@ -33,6 +33,11 @@ L operator*(L a, L b) {
 L operator/(L a, L b) { return {a.ir, Ir::is_float(a.v) ? a.ir->b.CreateFDiv(a.v, b.v) : math::floordiv(*a.ir, a.v, b.v)}; }
 L operator+(double a, L b) { return lift(b, a) + b; }
 L operator/(double a, L b) { return lift(b, a) / b; }
+L operator*(double a, L b) { return lift(b, a) * b; }
+L operator+(L a, double b) { return a + lift(a, b); }
+L operator-(double a, L b) { return lift(b, a) - b; }
+L operator-(L a, double b) { return a - lift(a, b); }
+L operator/(L a, double b) { return a / lift(a, b); }
 L operator&&(L a, L b) { return {a.ir, a.ir->b.CreateAnd(a.v, b.v)}; }
 L operator||(L a, L b) { return {a.ir, a.ir->b.CreateOr(a.v, b.v)}; }
 
@@ -42,6 +47,7 @@ L compare(L a, L b, Pred on_float, Pred on_int, Pred on_bool) {
 L operator<(L a, L b) { return compare(a, b, Pred::FCMP_OLT, Pred::ICMP_SLT, Pred::ICMP_ULT); }
 L operator<=(L a, L b) { return compare(a, b, Pred::FCMP_OLE, Pred::ICMP_SLE, Pred::ICMP_ULE); }
 L operator>(L a, L b) { return compare(a, b, Pred::FCMP_OGT, Pred::ICMP_SGT, Pred::ICMP_UGT); }
+L operator>(L a, double b) { return a > lift(a, b); }
 L operator>=(L a, L b) { return compare(a, b, Pred::FCMP_OGE, Pred::ICMP_SGE, Pred::ICMP_UGE); }
 L operator==(L a, L b) { return compare(a, b, Pred::FCMP_OEQ, Pred::ICMP_EQ, Pred::ICMP_EQ); }
 L operator!=(L a, L b) { return compare(a, b, Pred::FCMP_UNE, Pred::ICMP_NE, Pred::ICMP_NE); }

@@ -211,9 +211,11 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     if (results.empty()) return;
 
     drop_own_device(n, args, results[0]);
+    bool random = op.hasTag(at::Tag::nondeterministic_seeded), blank = among(kBlankMakers, name) && results[0].is_cpu();
+    if (random) n.attrs.emplace_back("random", true);
+    if (std::any_of(n.in.begin(), n.in.end(), [this](Id i) { return grad_[static_cast<std::size_t>(i)] != 0; }) && c10::GradMode::is_enabled() && ends_gradients(op, args)) n.attrs.emplace_back("no_grad", true);
     std::vector<Type> types;
     for (auto& t : results) types.push_back(t.defined() ? type_of(t) : Type{DType::f32, {0}});
-    bool random = op.hasTag(at::Tag::nondeterministic_seeded), blank = among(kBlankMakers, name) && results[0].is_cpu();
     if (blank && results[0].storage().nbytes() > 0) std::memset(results[0].storage().mutable_data(), kBlank, results[0].storage().nbytes());
     Type first = types[0];
     types.erase(types.begin());
@@ -288,6 +290,7 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
             if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
     Type first = types[0];
     bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+    if (random) call.attrs.emplace_back("random", true);
     Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
     for (std::size_t i = 0; i < targets.size(); ++i) {
         Alias* a = aliases_.find(targets[i]);

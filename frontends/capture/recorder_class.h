@@ -47,6 +47,10 @@ private:
     std::unordered_map<std::size_t, at::Tensor> nonzero_;  // by the mask's key: one count, one name
 };
 
+// Has no result of the op a gradient, though an argument has? Such an op (rand_like, bucketize) ends gradients. PyTorch is asked, once for
+// each op and kind of arguments, by running it under autograd; the random generators stay as they are.
+bool ends_gradients(const c10::OperatorHandle&, const std::vector<c10::IValue>& args);
+
 // Where an error is: the scope, or "capture".
 std::string place();
 

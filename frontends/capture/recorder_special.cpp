@@ -1,4 +1,5 @@
 // Ops the recorder treats in a way of its own: reads by the host, masks, and batch_norm, whose writes its schema doesn't show.
+#include <ATen/Context.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/_native_batch_norm_legit.h>
 #include <ATen/ops/_native_batch_norm_legit_no_training.h>
@@ -10,6 +11,9 @@
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
+
+#include <map>
+#include <mutex>
 
 #include "frontends/capture/describe.h"
 #include "frontends/capture/recorder_class.h"
@@ -114,6 +118,40 @@ void Recorder::masked_select(torch::jit::Stack& stack) {
     c10::List<std::optional<at::Tensor>> indices;
     indices.push_back(both[1]);
     stack.emplace_back(at::index(both[0], indices));
+}
+
+bool ends_gradients(const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
+    static std::mutex mutex;
+    static std::map<std::string, bool> known;
+    std::string key = dotted(op);
+    at::Device device = at::kCPU;
+    auto note = [&](const at::Tensor& t) {
+        if (!t.defined()) return;
+        key += t.requires_grad() ? " g" : " -";
+        device = t.device();
+    };
+    for (const c10::IValue& v : args) {
+        if (v.isTensor()) note(v.toTensor());
+        else if (v.isTensorList())
+            for (const at::Tensor& t : v.toTensorVector()) note(t);
+    }
+    std::lock_guard lock(mutex);
+    if (auto it = known.find(key); it != known.end()) return it->second;
+    at::Generator generator = at::globalContext().defaultGenerator(device);
+    at::Tensor state = op.hasTag(at::Tag::nondeterministic_seeded) ? generator.get_state() : at::Tensor();
+    torch::jit::Stack stack(args.begin(), args.end());
+    {
+        c10::impl::ExcludeDispatchKeyGuard mode{c10::DispatchKey::TESTING_ONLY_GenericMode};
+        op.callBoxed(&stack);
+    }
+    if (state.defined()) generator.set_state(state);
+    bool ends = true;
+    for (const c10::IValue& v : stack) {
+        if (v.isTensor()) ends &= !v.toTensor().defined() || !v.toTensor().requires_grad();
+        else if (v.isTensorList())
+            for (const at::Tensor& t : v.toTensorVector()) ends &= !t.defined() || !t.requires_grad();
+    }
+    return known[key] = ends;
 }
 
 void Recorder::batch_norm(torch::jit::Stack& stack) {

@@ -7,7 +7,10 @@
 #include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <optional>
@@ -72,13 +75,17 @@ bool has_names(const Attr& a) {
     if (auto* v = std::get_if<std::vector<Dim>>(&a)) return std::any_of(v->begin(), v->end(), [](const Dim& d) { return !d.is_const(); });
     return false;
 }
-// An op whose results are of this node's dtypes and lie in memory of their own.
-void settle(std::vector<at::Tensor>& results, const Node& n, const std::vector<at::Tensor>& operands) {
-    for (std::size_t k = 0; k < results.size(); ++k) {
+// An op's results, of this node's dtypes and in memory of their own. One that the op leaves undefined is zeros.
+void settle(std::vector<at::Tensor>& results, const Node& n, const std::vector<at::Tensor>& operands, const Sizes& sizes) {
+    for (std::size_t k = 0; k < results.size() && k <= n.more.size(); ++k) {
         at::Tensor& t = results[k];
-        if (!t.defined() || k > n.more.size()) continue;
-        DType want = k == 0 ? n.type.dtype : n.more[k - 1].dtype;
-        if (t.scalar_type() != scalar_type(want)) t = t.to(scalar_type(want));
+        const Type& want = k == 0 ? n.type : n.more[k - 1];
+        if (!t.defined()) {
+            std::vector<std::int64_t> shape;
+            for (const Dim& d : want.shape) shape.push_back(d.eval(sizes));
+            t = at::zeros(shape, scalar_type(want.dtype));
+        }
+        if (t.scalar_type() != scalar_type(want.dtype)) t = t.to(scalar_type(want.dtype));
         if (std::any_of(operands.begin(), operands.end(), [&](const at::Tensor& o) { return o.defined() && t.is_alias_of(o); })) t = t.clone();
     }
 }
@@ -96,7 +103,8 @@ at::Tensor literal(const Node& n, const Sizes& sizes) {
 
 struct PreparedCall::Parts {
     Node node;
-    std::optional<c10::OperatorHandle> op;            // none: dot and heddle.tensor
+    std::optional<c10::OperatorHandle> op;            // none: dot and heddle.tensor; of heddle.vjp, the op it differentiates
+    bool vjp = false;
     torch::jit::Stack stack;                          // arguments that stay
     struct Late {
         std::size_t at;
@@ -107,13 +115,16 @@ struct PreparedCall::Parts {
     std::vector<Late> late;                           // operands, lists of operands, named sizes
 
     torch::jit::Stack filled(const std::vector<at::Tensor>& in, const Sizes&) const;
+    std::vector<at::Tensor> call(const std::vector<at::Tensor>& operands, const Sizes&) const;
+    std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& operands, const Sizes&) const;
 };
 
 PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
     Parts& p = *parts_;
     p.node = n;
     if (n.is(Op::dot) || n.text("name") == "heddle.tensor") return;
-    p.op = handle_of(n.text("name"));
+    p.vjp = n.text("name") == "heddle.vjp";
+    p.op = handle_of(n.text(p.vjp ? "of" : "name"));
     for (const c10::Argument& arg : p.op->schema().arguments()) {
         const Attr* a = p.node.find(arg.name());
         if (!a) {
@@ -164,20 +175,42 @@ at::Tensor PreparedCall::view(const at::Tensor& t, const Sizes& sizes) const {
     return stack.at(0).toTensor();
 }
 
+std::vector<at::Tensor> PreparedCall::Parts::call(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    torch::jit::Stack args = filled(in, sizes);
+    op->callBoxed(args);
+    std::vector<at::Tensor> results;
+    for (const c10::IValue& v : args) {
+        if (v.isTensor()) results.push_back(v.toTensor());
+        else if (v.isTensorList())
+            for (const at::Tensor& t : v.toTensorVector()) results.push_back(t);
+    }
+    return results;
+}
+// The op once more, now seen by autograd whatever the caller's modes are, and its derivative: undefined where none flows.
+std::vector<at::Tensor> PreparedCall::Parts::gradients(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
+    c10::InferenceMode normal(false);
+    auto keys = c10::impl::tls_local_dispatch_key_set();
+    c10::impl::ForceDispatchKeyGuard seen(keys.included_, (keys.excluded_ - c10::autograd_dispatch_keyset_with_ADInplaceOrView) | c10::autocast_dispatch_keyset);
+    at::AutoGradMode on(true);
+    std::vector<at::Tensor> fed, wanted, outs, seeds;
+    for (const at::Tensor& t : in) fed.push_back(t.is_inference() ? t.clone() : t.detach());
+    for (Ref r : std::get<std::vector<Ref>>(*node.find("wanted"))) wanted.push_back(fed[static_cast<std::size_t>(r.operand)].requires_grad_());
+    auto results = call(fed, sizes);
+    const auto& incoming = std::get<std::vector<Ref>>(*node.find("incoming"));
+    for (std::size_t k = 0; k < incoming.size(); ++k)
+        if (incoming[k].operand >= 0 && results.at(k).requires_grad())
+            outs.push_back(results[k]), seeds.push_back(in[static_cast<std::size_t>(incoming[k].operand)].to(results[k].scalar_type()));
+    if (outs.empty()) return std::vector<at::Tensor>(wanted.size());
+    return torch::autograd::grad(outs, wanted, seeds, false, false, true);
+}
+
 std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
     const Parts& p = *parts_;
     at::AutoDispatchBelowADInplaceOrView below;
     if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
     if (!p.op) return {literal(p.node, sizes)};
-    torch::jit::Stack stack = p.filled(in, sizes);
-    p.op->callBoxed(stack);
-    std::vector<at::Tensor> results;
-    for (const c10::IValue& v : stack) {
-        if (v.isTensor()) results.push_back(v.toTensor());
-        else if (v.isTensorList())
-            for (const at::Tensor& t : v.toTensorVector()) results.push_back(t);
-    }
-    settle(results, p.node, in);
+    auto results = p.vjp ? p.gradients(in, sizes) : p.call(in, sizes);
+    settle(results, p.node, in, sizes);
     return results;
 }
 

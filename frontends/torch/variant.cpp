@@ -11,26 +11,28 @@
 #include "frontends/aten.h"
 #include "ir/text.h"
 #include "runtime/device.h"
+#include "runtime/nvrtc.h"
 
 namespace heddle {
 
 namespace {
 bool draws(const Graph& g) {
     for (const Node& n : g.nodes)
-        if (n.is(Op::call) && !n.flag("pure")) return true;
+        if (n.flag("random")) return true;
     return false;
 }
 std::string listed(const Graph& g, Id id) {
     return print_line(g, id);
 }
-// Which inputs each node depends on in a way that gradients follow: float to float, and nothing beyond stop_grad.
+// Per node and input: does a gradient flow from the one to the other?
 std::vector<std::vector<char>> reached_inputs(const Graph& g, const std::vector<char>& wants) {
     std::vector<std::vector<char>> r(g.nodes.size(), std::vector<char>(g.inputs.size()));
-    for (std::size_t k = 0; k < g.inputs.size(); ++k) r[static_cast<std::size_t>(g.inputs[k])][k] = wants[k] && is_float(g.type(g.inputs[k]).dtype);
-    for (Id id = 0; id < g.size(); ++id) {
-        if (!is_float(g.type(id).dtype) || g[id].is(Op::stop_grad)) continue;
-        for (Id i : g[id].in)
-            for (std::size_t k = 0; k < g.inputs.size(); ++k) r[static_cast<std::size_t>(id)][k] |= r[static_cast<std::size_t>(i)][k];
+    for (std::size_t k = 0; k < g.inputs.size(); ++k) {
+        if (!wants[k]) continue;
+        std::vector<char> one(g.inputs.size());
+        one[k] = 1;
+        auto from = reached(g, one);
+        for (std::size_t id = 0; id < from.size(); ++id) r[id][k] = from[id];
     }
     return r;
 }
@@ -195,6 +197,7 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
 
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>& variants, const std::string& folder) {
     std::vector<std::string> files;
+    Nvrtc nvrtc;
     auto write = [&](const std::string& file, const std::string& text) {
         std::filesystem::path path = std::filesystem::path(folder) / file;
         std::filesystem::create_directories(path.parent_path());
@@ -218,7 +221,10 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         };
         direction("forward", v.forward());
         if (v.pair.has_backward) direction("backward", v.backward());
-        for (const auto& [name, text] : cuda_texts(v)) write(dir + name + ".cu", text);
+        for (const auto& [name, text] : cuda_texts(v)) {
+            write(dir + name + ".cu", text);
+            if (nvrtc.available()) write(dir + name + ".ptx", nvrtc.compile(CudaText{name, text}, "compute_90")->image);
+        }
     }
     return files;
 }

@@ -2,8 +2,13 @@
 
     loss_fn = heddle.fuse(loss_fn)                      # any function or nn.Module
     model   = torch.compile(model, backend="heddle")    # the same through PyTorch's own door
+    print(heddle.explain(loss_fn, *inputs))             # regions, kernels, and why values did or didn't fuse
+    heddle.dump(loss_fn, *inputs, to="dump/")           # every stage as text
+    print(heddle.compare(loss_fn, *inputs))             # eager float64, eager, fused: times, launches, bytes, errors
 """
 
+from ._compare import Comparison, Mismatch, compare
+from ._explain import Explanation, dump, explain
 from ._fuse import fuse
 
-__all__ = ["fuse"]
+__all__ = ["Comparison", "Explanation", "Mismatch", "compare", "dump", "explain", "fuse"]

@@ -143,7 +143,7 @@ class Graph:
                 args[k] = flat[i].shape[d]
             for j, k in enumerate(given):
                 args[k] = int(flat[n + j])
-            out = graph(*args)
+            out = graph.forward(*args)
             out = out if isinstance(out, (tuple, list)) else (out,)
             # Python numbers among the results are values of the graph: they may follow from sizes.
             return [torch.scalar_tensor(o, dtype=torch.int64 if kind is int else torch.float64) if not isinstance(o, Tensor) else o
