@@ -43,6 +43,7 @@ public:
     void run(Host&, std::size_t index, const Sizes&, std::vector<Array>& values) override;
 
 private:
+    void stage(Host&, std::size_t index, std::size_t first, std::size_t last, const Sizes&, std::vector<Array>& values);  // nests [first, last)
     const Plan& plan_;
     CpuBackend* backend_ = nullptr;
     std::vector<std::vector<CpuFn>> functions_;  // per launch, per nest
@@ -50,16 +51,23 @@ private:
 
 void CpuLauncher::run(Host& host, std::size_t index, const Sizes& sizes, std::vector<Array>& values) {
     const auto& nests = plan_.loops[index];
+    for (std::size_t begin = 0, end; begin < nests.size(); begin = end) {
+        for (end = begin; end < nests.size() && nests[end].stage == nests[begin].stage;) ++end;
+        stage(host, index, begin, end, sizes, values);
+    }
+}
+void CpuLauncher::stage(Host& host, std::size_t index, std::size_t first, std::size_t last, const Sizes& sizes, std::vector<Array>& values) {
+    const auto& nests = plan_.loops[index];
     const std::vector<CpuFn>& functions = functions_[index];
     struct Run {
         std::vector<void*> buffers;
         std::vector<std::int64_t> sizes;
         std::int64_t units;
     };
-    std::vector<Run> runs(nests.size());
+    std::vector<Run> runs(last);
     std::int64_t most = 0;
     std::vector<Id> accumulated;  // by colliding additions: threads need copies of their own
-    for (std::size_t k = 0; k < nests.size(); ++k) {
+    for (std::size_t k = first; k < last; ++k) {
         const loop::Nest& n = nests[k];
         for (const auto& s : n.sizes) runs[k].sizes.push_back(sizes.at(s));
         for (const auto& b : n.buffers) {
@@ -79,7 +87,7 @@ void CpuLauncher::run(Host& host, std::size_t index, const Sizes& sizes, std::ve
         for (Id id : accumulated) copies[static_cast<std::size_t>(t)].push_back(host.allocate(values[static_cast<std::size_t>(id)].dtype, values[static_cast<std::size_t>(id)].sizes));
     auto work = [&](int t) {
         for (const Array& a : copies[static_cast<std::size_t>(t)]) std::memset(a.data, 0, static_cast<std::size_t>(a.bytes()));
-        for (std::size_t k = 0; k < nests.size(); ++k) {
+        for (std::size_t k = first; k < last; ++k) {
             std::int64_t begin = runs[k].units * t / threads, end = runs[k].units * (t + 1) / threads;
             if (begin == end) continue;
             if (t == 0 || accumulated.empty()) {

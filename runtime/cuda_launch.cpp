@@ -83,6 +83,12 @@ void CudaLauncher::run(Host& host, std::size_t index, const Sizes& sizes, std::v
     std::vector<void*> arguments;
     for (Id id : code.source.buffers) arguments.push_back(&values[static_cast<std::size_t>(id)].data);
     for (std::int64_t& n : numbers) arguments.push_back(&n);
+    Array done;
+    if (code.source.staged()) {
+        done = host.allocate(DType::i32, {1});
+        clear_async(done.data, static_cast<std::size_t>(done.bytes()), stream);
+        arguments.push_back(&done.data);
+    }
     code.kernel.launch(code.source.blocks(sizes), code.source.threads, 0, stream, arguments.data());
 }
 }  // namespace
