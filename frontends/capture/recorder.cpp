@@ -8,6 +8,7 @@
 #include <c10/core/GradMode.h>
 #include <ATen/ops/clone.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <cstring>
@@ -58,6 +59,10 @@ std::vector<int> memory_order(const at::Tensor& t) {
 bool draws(const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
     auto p = op.schema().argumentIndexWithName("dropout_p");
     return op.hasTag(at::Tag::nondeterministic_seeded) && !(p && args[static_cast<std::size_t>(*p)].isDouble() && args[static_cast<std::size_t>(*p)].toDouble() == 0);
+}
+bool hooked(const at::Tensor& t) {
+    auto* meta = torch::autograd::impl::get_autograd_meta(t);
+    return meta && (!meta->hooks_.empty() || meta->post_acc_grad_hooks_);
 }
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
@@ -152,6 +157,7 @@ Alias* Recorder::alias_of(const at::Tensor& t) {
     } else if (a->base->input < 0 && t.grad_fn()) {
         throw Error(place() + ": an autograd Function of its own: its derivative can't be seen; write it with PyTorch's ops, or leave it out of the captured function");
     }
+    if (a->base->input < 0 && hooked(t)) throw Error(place() + ": a hook on a tensor made inside: what it does to gradients can't be seen");
     if (a->base->blank) look_for_host_writes(t, *a->base);
     return a;
 }

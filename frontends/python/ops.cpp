@@ -18,8 +18,8 @@ namespace heddle {
 namespace {
 
 Tensors call_python(std::int64_t function, const Tensors& in) {
-    static auto op = c10::Dispatcher::singleton().findSchemaOrThrow("heddle::python", "").typed<Tensors(std::int64_t, at::TensorList)>();
-    return op.call(function, in);
+    static auto op = c10::Dispatcher::singleton().findSchemaOrThrow("heddle::python", "").typed<Tensors(std::int64_t, at::TensorList, bool)>();
+    return op.call(function, in, capturing());
 }
 
 // Regions by number: what the hot path takes. A number is never used again.
@@ -125,7 +125,7 @@ void mark_number(const at::Tensor& t) {
 }  // namespace
 
 TORCH_LIBRARY(heddle, m) {
-    m.def("python(int function, Tensor[] inputs) -> Tensor[]");
+    m.def("python(int function, Tensor[] inputs, bool captured) -> Tensor[]");
     m.def("run(int region, Tensor[] inputs) -> Tensor[]", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run)));
     m.def("run_with_numbers(int region, Tensor[] inputs, int[] integers, float[] floats) -> Tensor[]",
           torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run_with_numbers)));
@@ -151,6 +151,10 @@ TORCH_LIBRARY(heddle, m) {
         .def("run", [](const c10::intrusive_ptr<Saved>& p, const Tensors& in) { return p->exported(in); })
         .def("eagerly", [](const c10::intrusive_ptr<Saved>& p, const Tensors& in) { return p->exported.eagerly(in); })
         .def("explain", [](const c10::intrusive_ptr<Saved>& p) { return p->exported.explain(); });
+}
+TORCH_LIBRARY_IMPL(heddle, FuncTorchBatchedDecomposition, m) {  // under vmap: what they are made of
+    m.impl("run", TORCH_FN(run));
+    m.impl("run_with_numbers", TORCH_FN(run_with_numbers));
 }
 
 }  // namespace heddle
