@@ -85,8 +85,9 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         v->held_.emplace_back(t.getIntrusivePtr());
     }
     v->captured.implicit.clear();
-    auto reached = reached_inputs(g, v->wants);
-    for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(g.outputs[i])]);
+    // Asked of the captured ops, of which the lowered ones may drop a path on which nothing flows (a softmax over one element).
+    auto reached = reached_inputs(v->captured.graph, v->wants);
+    for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(v->captured.graph.outputs[i])]);
     // What is another tensor, or a view of one, is made from that at run time; the plan has no gradient to take through it.
     using Of = Captured::Origin::Of;
     for (std::size_t i = 0; i < v->outputs; ++i) {
