@@ -20,14 +20,15 @@ struct Nest {
     Shape outer;
     std::vector<Id> roots;  // values that this nest computes at its points, in topological order
     int piece = -1;         // >= 0: the only root is a concat, of which this nest writes this operand's part
+    int stage = 0;          // of its launch
     Schedule schedule;
     bool operator==(const Nest&) const = default;
 };
 
-// One kernel: nests with no dependence between them, side by side.
+// One kernel, in stages: nests of one stage run side by side and don't depend on each other; a stage begins when all before it are done.
 struct Launch {
     std::string name;
-    std::vector<Nest> nests;
+    std::vector<Nest> nests;  // in the order of stages
     bool operator==(const Launch&) const = default;
 };
 

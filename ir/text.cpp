@@ -305,7 +305,8 @@ std::string print(const Program& p) {
         s += "  kernel " + l.name + " {\n";
         for (const Nest& n : l.nests) {
             const Schedule& c = n.schedule;
-            s += fmt::format("    for {} schedule(lanes={}, width={}, chunk={}, group={}, threads={})\n", print(n.outer), c.lanes_inner ? "inner" : "outer", c.width, c.chunk, c.group, c.threads);
+            std::string stage = n.stage > 0 ? fmt::format(" stage={}", n.stage) : "";
+            s += fmt::format("    for {}{} schedule(lanes={}, width={}, chunk={}, group={}, threads={})\n", print(n.outer), stage, c.lanes_inner ? "inner" : "outer", c.width, c.chunk, c.group, c.threads);
             if (n.piece >= 0) s += fmt::format("      part {} of\n", n.piece);
             for (Id r : n.roots) s += (p.is_stored(r) ? "      store " : "      keep  ") + line(p.graph, r, number) + "\n";
         }

@@ -1,4 +1,5 @@
-// Greedy fusion in topological order: each root joins the first nest that can take it, else stands beside others in a launch.
+// Greedy fusion in topological order: each root joins the first nest that can take it, else stands beside others in a launch, or in
+// the stage after what it reads: a loss that ends in one number takes one launch, however many sums it is made of.
 #include "passes/fuse.h"
 
 #include <fmt/format.h>
@@ -12,11 +13,16 @@ namespace heddle {
 
 namespace {
 
-constexpr int kMaxNests = 64;
+constexpr int kMaxNests = 64, kMaxStages = 4;
 constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000;
 
+struct Time {
+    int step = 0, stage = 0;
+    auto operator<=>(const Time&) const = default;
+};
 struct Place {
-    int step = -1, nest = -1;
+    Time time{-1, 0};
+    int nest = -1;
 };
 
 class Fuser {
@@ -85,7 +91,7 @@ private:
             return;
         }
         plan_.program.steps.push_back({.launch = -1, .call = id});
-        place_[static_cast<std::size_t>(id)].step = last_step();
+        place_[static_cast<std::size_t>(id)].time.step = last_step();
     }
     int last_step() const { return static_cast<int>(plan_.program.steps.size()) - 1; }
 
@@ -95,25 +101,26 @@ private:
         for (const Dim& d : n.type.shape) few = few * d;
         // A concat in memory is written part by part: each part is a nest of its own points, and no element tests which part it is in.
         if (n.is(Op::concat) && !(few.is_const() && few.value() <= 8)) {
-            int step = -1;
-            for (int k = 0; k < static_cast<int>(n.in.size()); ++k) step = std::max(step, earliest(reads(id, k), {}));
-            Place where{launch_from(step, static_cast<int>(n.in.size())), -1};
+            Time first;
+            for (int k = 0; k < static_cast<int>(n.in.size()); ++k) first = std::max(first, earliest(reads(id, k), {}));
+            Place where{launch_from(first, static_cast<int>(n.in.size())), -1};
             for (int k = 0; k < static_cast<int>(n.in.size()); ++k)
-                nests(where.step).push_back({short_tail(graph().type(n.in[static_cast<std::size_t>(k)]).shape), {id}, k, {}});
+                nests(where.time.step).push_back({short_tail(graph().type(n.in[static_cast<std::size_t>(k)]).shape), {id}, k, where.time.stage, {}});
             place_[static_cast<std::size_t>(id)] = where;
-            note(id, where.step, false, "parts of a concat are written in place");
+            note(id, where.time.step, false, "parts of a concat are written in place");
             return;
         }
         auto deps = reads(id);
-        int first = earliest(deps, {});  // as a nest of its own
+        Time first = earliest(deps, {});  // as a nest of its own
         std::string reason = "no nest has these points";
-        for (int s = std::max(0, first - 1); s <= last_step(); ++s) {
+        for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
             if (plan_.program.steps[static_cast<std::size_t>(s)].launch < 0) continue;
             auto& list = nests(s);
             for (int k = 0; k < static_cast<int>(list.size()); ++k) {
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
-                if (earliest(deps, Place{s, k}) > s) {
+                Place here{{s, nest.stage}, k};
+                if (earliest(deps, here) > here.time) {
                     reason = "reads a value of another nest of the same launch";
                     continue;
                 }
@@ -125,7 +132,7 @@ private:
                 try {
                     loop::Nest trial = loop::lower(plan_.program, nest);
                     if (trial.values.size() > kMaxValues) throw loop::Unfusable("the nest would grow too large");
-                    place_[static_cast<std::size_t>(id)] = {s, k};
+                    place_[static_cast<std::size_t>(id)] = here;
                     note(id, s, true, "same points, shared reads");
                     return;
                 } catch (const loop::Unfusable& e) {
@@ -134,20 +141,22 @@ private:
                 }
             }
         }
-        int s = launch_from(first, 1);
-        nests(s).push_back({points(id, n), {id}, -1, {}});
-        place_[static_cast<std::size_t>(id)] = {s, static_cast<int>(nests(s).size()) - 1};
-        note(id, s, false, reason);
+        Time t = launch_from(first, 1);
+        nests(t.step).push_back({points(id, n), {id}, -1, t.stage, {}});
+        place_[static_cast<std::size_t>(id)] = {t, static_cast<int>(nests(t.step).size()) - 1};
+        note(id, t.step, false, reason);
     }
-    // The first step at which something reading `deps` may run; inside `home`, its own values don't count.
-    int earliest(const std::vector<Id>& deps, Place home) const {
-        int step = 0;
+    // When something reading `deps` may first run: in the next stage of a launch, or in the next step; inside `home`, its own values don't
+    // count.
+    Time earliest(const std::vector<Id>& deps, Place home) const {
+        Time first;
         for (Id d : deps) {
-            Place p = place_[static_cast<std::size_t>(d)];
-            if (p.step < 0 || (home.step >= 0 && p.step == home.step && p.nest == home.nest)) continue;
-            step = std::max(step, p.step + 1);
+            const auto& [t, nest] = place_[static_cast<std::size_t>(d)];
+            if (t.step < 0 || (t.step == home.time.step && nest == home.nest)) continue;
+            bool staged = plan_.program.steps[static_cast<std::size_t>(t.step)].launch >= 0 && t.stage + 1 < kMaxStages;
+            first = std::max(first, staged ? Time{t.step, t.stage + 1} : Time{t.step + 1, 0});
         }
-        return step;
+        return first;
     }
     bool shares(const Nest& nest, const std::vector<Id>& deps) {
         std::set<Id> mine(nest.roots.begin(), nest.roots.end());
@@ -155,12 +164,15 @@ private:
             for (Id d : reads(r)) mine.insert(d);
         return deps.empty() || std::any_of(deps.begin(), deps.end(), [&](Id d) { return mine.count(d) != 0; });
     }
-    int launch_from(int step, int room) {
-        for (int s = std::max(step, 0); s <= last_step(); ++s)
-            if (plan_.program.steps[static_cast<std::size_t>(s)].launch >= 0 && static_cast<int>(nests(s).size()) + room <= kMaxNests) return s;
+    // Where `room` more nests may run from a time on. A launch that is there anyway is better than a stage more.
+    Time launch_from(Time first, int room) {
+        auto has_room = [&](int s) { return plan_.program.steps[static_cast<std::size_t>(s)].launch >= 0 && static_cast<int>(nests(s).size()) + room <= kMaxNests; };
+        for (int s = first.stage > 0 ? first.step + 1 : first.step; s <= last_step(); ++s)
+            if (has_room(s)) return {s, 0};
+        if (first.stage > 0 && has_room(first.step)) return first;
         plan_.program.launches.push_back({fmt::format("{}_{}", graph().name, plan_.program.launches.size()), {}});
         plan_.program.steps.push_back({.launch = static_cast<int>(plan_.program.launches.size()) - 1, .call = -1});
-        return last_step();
+        return {last_step(), 0};
     }
     std::vector<Nest>& nests(int step) { return plan_.program.launches[static_cast<std::size_t>(plan_.program.steps[static_cast<std::size_t>(step)].launch)].nests; }
 
@@ -206,6 +218,14 @@ private:
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});
     }
 
+    // Points for every element after all, where no point shares anything with its neighbours: then lanes run over memory.
+    void write_out(Nest& n) const {
+        auto b = loop::bind_root(graph(), n.roots[0], n.outer, n.piece);
+        if (!b || b->extent || b->domain.size() == n.outer.size()) return;
+        Nest all = n;
+        all.outer = b->domain;
+        if (loop::lower_flat(plan_.program, all)) n = std::move(all);
+    }
     void finish() {
         Program& p = plan_.program;
         std::vector<char> needed(graph().nodes.size());
@@ -213,6 +233,7 @@ private:
         for (Id i : graph().inputs) need(i);
         for (Id i : graph().outputs) need(i);
         p.last_use.assign(graph().nodes.size(), -1);
+        for (Launch& l : p.launches) std::stable_sort(l.nests.begin(), l.nests.end(), [](const Nest& a, const Nest& b) { return a.stage < b.stage; });
         for (int s = 0; s <= last_step(); ++s) {
             const Step& step = p.steps[static_cast<std::size_t>(s)];
             auto use = [&](Id i) { need(i), p.last_use[static_cast<std::size_t>(i)] = s; };
@@ -222,6 +243,7 @@ private:
                 continue;
             }
             for (Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
+                write_out(n);
                 loop::Nest l = loop::lower(p, n);
                 n.schedule = schedule(l);
                 for (const loop::Value& v : l.values)

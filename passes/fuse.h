@@ -1,5 +1,5 @@
 // Cuts a graph into launches. What may share a kernel is asked of the lowering itself: a nest fuses if it lowers.
-// Law: values are computed once or pulled in; a launch holds nests that don't depend on each other.
+// Law: values are computed once or pulled in; a nest reads what earlier launches, earlier stages or it itself wrote.
 #pragma once
 #include "passes/loop.h"
 

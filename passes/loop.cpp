@@ -28,22 +28,26 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 
 class Lowering : IndexBuilder {
 public:
-    Lowering(const Program& p, const heddle::Nest& n) : p_(p), g_(p.graph), n_(n) {}
+    // `flat`: the points as one axis. Throws Unfusable where an address needs more of it than its own value.
+    Lowering(const Program& p, const heddle::Nest& n, bool flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
 
     Nest run() {
-        out.outer = n_.outer;
+        out.outer = flat_ ? Shape{numel(n_.outer)} : n_.outer;
+        out.stage = n_.stage;
         out.schedule = n_.schedule;
         std::vector<Val> point;
-        for (std::size_t k = 0; k < n_.outer.size(); ++k) {
-            out.outer_sizes.push_back(dim(n_.outer[k]));
+        for (std::size_t k = 0; k < out.outer.size(); ++k) {
+            out.outer_sizes.push_back(dim(out.outer[k]));
             Value v{.what = What::outer, .dtype = DType::i64, .in = {}, .index = static_cast<int>(k)};
-            v.varies_outer = true, v.varies_last = k + 1 == n_.outer.size();
+            v.varies_outer = true, v.varies_last = k + 1 == out.outer.size();
             v.step_last = v.varies_last, v.step_inner = 0;
             point.push_back(put(v, kPoint));
         }
+        if (flat_) point = split(point[0], n_.outer);
         for (Id r : n_.roots) {
             auto b = bind_root(g_, r, n_.outer, n_.piece);
             if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
+            if (flat_ && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
             roots_.push_back({r, *b, b->extent ? 0 : -1});
             position_[r] = roots_.size() - 1;
         }
@@ -61,6 +65,11 @@ public:
         for (Root& r : roots_)
             if (r.phase < 0) root(r, point, -1);
         for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
+        if (flat_) {
+            auto used = drop_unused();
+            for (Val v : point)
+                if (used[static_cast<std::size_t>(v)] && at_(v).what != What::constant) throw Unfusable("an index is needed by itself");
+        }
         return std::move(out);
     }
 
@@ -383,6 +392,7 @@ private:
     const Program& p_;
     const Graph& g_;
     const heddle::Nest& n_;
+    const bool flat_;
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
@@ -447,6 +457,16 @@ std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int 
     return r;
 }
 
-Nest lower(const Program& p, const heddle::Nest& n) { return Lowering(p, n).run(); }
+std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
+    try {
+        if (n.outer.size() > 1 && n.piece < 0) return Lowering(p, n, true).run();
+    } catch (const Unfusable&) {
+    }
+    return {};
+}
+Nest lower(const Program& p, const heddle::Nest& n) {
+    if (auto flat = lower_flat(p, n)) return std::move(*flat);
+    return Lowering(p, n, false).run();
+}
 
 }  // namespace heddle::loop

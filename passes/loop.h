@@ -75,6 +75,7 @@ struct Buffer {
 };
 struct Nest {
     Shape outer;
+    int stage = 0;                // of its launch
     std::vector<Val> outer_sizes; // uniform values, one per outer axis
     Schedule schedule;
     std::vector<Buffer> buffers;
@@ -98,8 +99,10 @@ struct Binding {
 std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int piece = -1);  // nothing: the root can't run at these points
 bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
-// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest.
+// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. Points of several axes become one axis
+// where every address is that of a whole row-major element: then lanes run over memory.
 Nest lower(const Program&, const heddle::Nest&);
+std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: they can't become one axis
 std::string print(const Nest&);   // for dumps and golden files
 
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".

@@ -149,6 +149,13 @@ Val IndexBuilder::choose(Val c, Val a, Val b, DType t) {
 
 Val IndexBuilder::linear(const std::vector<Val>& index, const Shape& shape) {
     if (index.empty()) return integer(0);
+    if (auto one = std::find(shape.begin(), shape.end(), Dim(1)); one != shape.end() && shape.size() > 1) {  // says nothing
+        std::vector<Val> i = index;
+        Shape s = shape;
+        i.erase(i.begin() + (one - shape.begin()));
+        s.erase(s.begin() + (one - shape.begin()));
+        return linear(i, s);
+    }
     // An index that split() made of one address over this very shape is that address again.
     if (auto it = splits_.find(index[0]); it != splits_.end())
         for (const Split& s : it->second) {
@@ -171,6 +178,13 @@ Val IndexBuilder::linear(const std::vector<Val>& index, const Shape& shape) {
 }
 std::vector<Val> IndexBuilder::split(Val address, const Shape& shape) {
     if (shape.empty()) return {};
+    if (auto one = std::find(shape.begin(), shape.end(), Dim(1)); one != shape.end() && shape.size() > 1) {
+        Shape s = shape;
+        s.erase(s.begin() + (one - shape.begin()));
+        std::vector<Val> index = split(address, s);
+        index.insert(index.begin() + (one - shape.begin()), integer(0));
+        return index;
+    }
     std::vector<Val> index(shape.size());
     Val rest = address;
     for (std::size_t k = shape.size(); k-- > 1;) {
@@ -220,6 +234,24 @@ std::vector<Val> IndexBuilder::reshaped(const std::vector<Val>& index, const Sha
             for (Val v : split(linear(part, a), b)) result.push_back(v);
     }
     return result;
+}
+
+std::vector<char> IndexBuilder::drop_unused() {
+    std::vector<char> used(out.values.size());
+    auto mark = [&](auto& self, Val v) -> void {
+        if (v < 0 || std::exchange(used[static_cast<std::size_t>(v)], 1)) return;
+        for (Val i : at_(v).in) self(self, i);
+    };
+    auto effects = [&](const std::vector<Val>& list) {
+        for (Val v : list)
+            if (What w = at_(v).what; w == What::store || w == What::accumulate || w == What::fold_step || w == What::carry_step) mark(mark, v);
+    };
+    std::vector<std::vector<Val>*> lists{&out.uniform, &out.prologue};
+    for (Phase& p : out.phases) lists.push_back(&p.body), lists.push_back(&p.after), mark(mark, p.size);
+    for (Val v : out.outer_sizes) mark(mark, v);
+    for (auto* list : lists) effects(*list);
+    for (auto* list : lists) std::erase_if(*list, [&](Val v) { return !used[static_cast<std::size_t>(v)]; });
+    return used;
 }
 
 double IndexBuilder::initial(double init, DType t) {

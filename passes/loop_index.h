@@ -41,6 +41,8 @@ protected:
     std::vector<Val> split(Val address, const Shape&);           // and back
     std::vector<Val> reshaped(const std::vector<Val>& index, const Shape& from, const Shape& to);
 
+    std::vector<char> drop_unused();                             // statements that no effect needs; returns which values are left
+
     static double initial(double init, DType);                   // of a fold, representable in dtype
     static Op combine(Op fold, DType);                           // the map that joins two elements: sum -> add
 

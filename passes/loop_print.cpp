@@ -34,7 +34,7 @@ std::string statement(const Nest& n, Val id) {
 }  // namespace
 
 std::string print(const Nest& n) {
-    std::string s = fmt::format("for {}\n", print(n.outer));
+    std::string s = fmt::format("for {}{}\n", print(n.outer), n.stage > 0 ? fmt::format(" stage={}", n.stage) : "");
     auto block = [&](const char* indent, const std::vector<Val>& list) {
         for (Val v : list) s += indent + statement(n, v) + "\n";
     };

@@ -2,6 +2,7 @@
 #include "passes/pipeline.h"
 
 #include "ir/verify.h"
+#include "passes/masks.h"
 #include "passes/prepare.h"
 #include "passes/simplify.h"
 
@@ -15,6 +16,8 @@ struct Pass {
 // Before the derivative: the smaller the forward, the smaller both directions; layouts are fixed here so that gradients scatter into
 // the same rows that the forward gathers.
 constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_contiguous}};
+// After the derivative: gradients share what they are made of, and what belongs to the rows of a mask.
+constexpr Pass kJoint[] = {{"simplify", simplify}, {"masks_to_predicates", masks_to_predicates}, {"simplify", simplify}};
 // After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
 constexpr Pass kAfter[] = {{"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
 
@@ -35,9 +38,8 @@ Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, co
     Pair pair;
     Joint joint = differentiate(g, wants);
     verify(joint.graph, "differentiate");
-    joint.graph = simplify(joint.graph);
-    verify(joint.graph, "simplify");
     if (watch) watch("differentiate", joint.graph);
+    joint.graph = through(kJoint, joint.graph, watch);
     pair.split = partition(joint, typical);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");

@@ -260,7 +260,8 @@ V by_view(V v) {
             if (m.is(Op::expand) && m.ints("axes") == n.ints("axes")) {  // n equal terms
                 Dim count = 1;
                 for (int a : n.ints("axes")) count = count * whole[static_cast<std::size_t>(a)];
-                return mul(operand(x), size(*v.graph, Type(n.type), count));
+                V terms = size(*v.graph, Type(n.type), count), all = mul(operand(x), terms);
+                return count.is_const() ? all : select(eq(terms, zeros_like(terms)), zeros_like(all), all);  // none of an infinite one
             }
             break;
         }

@@ -119,14 +119,17 @@ configure_and_build() {
   cmake --build --preset full -j "$(jobs_for_memory)"
 }
 
-# .venv/bin/heddle starts the program in the build folder of the checkout that .venv lies in.
+# .venv/bin/heddle starts the program in the build folder of the checkout that .venv lies in, or what the package has of it.
 install_command() {
   [[ -x build/full/heddle ]] || return 0
   cat >.venv/bin/heddle <<'SHIM'
 #!/usr/bin/env bash
 # Starts the heddle command of this checkout; cd is logical, so .venv may be a link to a shared one.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-exec "$root/build/full/heddle" "$@"
+case ${1:-} in
+  compare | explain) exec "$root/.venv/bin/python" -m heddle "$@" ;;
+  *) exec "$root/build/full/heddle" "$@" ;;
+esac
 SHIM
   chmod +x .venv/bin/heddle
 }

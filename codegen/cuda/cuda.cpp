@@ -13,9 +13,11 @@ std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
     std::int64_t group = n.schedule.lanes_inner ? n.schedule.group : 1;
     return (numel(n.outer).eval(sizes) * group + threads - 1) / threads;
 }
+std::int64_t CudaSource::blocks_for(std::int64_t points_of_nest, std::size_t nest) const { return (points_of_nest * groups[nest] + threads - 1) / threads; }
+std::int64_t CudaSource::blocks(const Sizes& s, std::size_t nest) const { return blocks_for(points[nest].eval(s), nest); }
 std::int64_t CudaSource::blocks(const Sizes& s) const {
     std::int64_t sum = 0;
-    for (std::size_t i = 0; i < points.size(); ++i) sum += (points[i].eval(s) * groups[i] + threads - 1) / threads;
+    for (std::size_t i = 0; i < points.size(); ++i) sum += blocks(s, i);
     return sum;
 }
 bool CudaSource::fits_narrow(const Sizes& s) const {
@@ -34,6 +36,7 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
         r.threads = std::max(r.threads, n.schedule.threads);
         r.points.push_back(numel(n.outer));
         r.groups.push_back(group);
+        r.stages.push_back(n.stage);
         for (const loop::Buffer& b : n.buffers) {
             if (buffer_name.emplace(b.id, "").second) {
                 buffer_name[b.id] = names.fresh(b.name);
@@ -84,7 +87,7 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
         for (const loop::Phase& p : n.phases) limit(p.extent + r.threads);
         for (const Dim& d : body.limits) limit(d);
         std::string each = r.groups[i] == 1 ? "one thread each" : fmt::format("{} threads each", r.groups[i]);
-        summary += fmt::format("//   points {}, {}\n", print(n.outer), each);
+        summary += fmt::format("//   points {}, {}{}\n", print(n.outer), each, n.stage > 0 ? fmt::format(", in stage {}", n.stage) : "");
         if (nests.size() == 1) {
             calls = "  const index_t block = blockIdx.x;\n" + body.text;
             break;
@@ -93,18 +96,23 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
         functions += fmt::format("HD void {}(index_t block, {}) {{\n{}}}\n\n", function, arguments(&n, true), body.text);
         std::string call = fmt::format("{}(block, {})", function, arguments(&n, false));
         if (i == 0) calls += "  index_t block = blockIdx.x;\n";
+        else if (n.stage != nests[i - 1].stage) calls += fmt::format("  await(done, blockIdx.x - block);  // stage {}\n", n.stage);
         if (i + 1 == nests.size()) {
             calls += fmt::format("  {};\n", call);
             break;
         }
         std::string count = fmt::format("({} * {} + {}) / {}", cuda::factor(r.points[i], size_name), r.groups[i], r.threads - 1, r.threads);
-        calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) return {2};\n  block -= blocks_{0};\n", i, count, call);
+        std::string then = n.stage == nests.back().stage ? fmt::format("return {}", call) : fmt::format("return {}, count_off(done)", call);
+        calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) {2};\n  block -= blocks_{0};\n", i, count, then);
     }
+    if (r.staged()) uses.stages = true;
+    // Nests of a staged kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another.
+    std::string bounds = r.staged() ? fmt::format("{}, {}", r.threads, std::max(1, 512 / r.threads)) : std::to_string(r.threads);
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,
-                         options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, r.threads, r.kernel,
-                         arguments(nullptr, true), calls);
+                         options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, bounds, r.kernel,
+                         arguments(nullptr, true) + (r.staged() ? ", unsigned* done" : ""), calls);
     return r;
 }
 

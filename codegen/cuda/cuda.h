@@ -5,6 +5,9 @@
 //   group == G    G neighbouring threads share a point and stride over the inner loops; folds are reduced over the group and
 //                 every thread gets them; thread 0 of the group stores. G <= 32 by shuffles, above through shared memory
 //   Threads beyond the last point return at once; where shuffles or barriers follow they run along at point 0, storing nothing.
+//   stages        blocks of a stage come after those of the stages before it, and wait until all of these have counted themselves off in
+//                 `done`. As in CUB's look-back scans this takes that blocks start in the order of their indices; those waited for are
+//                 then running or gone, however few fit on the device
 #pragma once
 #include "passes/loop.h"
 
@@ -14,7 +17,7 @@ struct CudaOptions {
     bool wide_index = false;  // 64-bit index arithmetic; a narrow kernel may run where CudaSource::fits_narrow says so
 };
 
-// A kernel's arguments: one pointer per buffer, then one size each. Sizes may be passed as pointers to i64 in any case: a narrow
+// A kernel's arguments: one pointer per buffer, one size each, and where there are stages a pointer to an unsigned int that is zero. Sizes may be passed as pointers to i64 in any case: a narrow
 // kernel reads the low half.
 struct CudaSource {
     std::string text;
@@ -25,8 +28,12 @@ struct CudaSource {
 
     std::vector<Dim> points;          // per nest: outer points
     std::vector<int> groups;          // per nest: threads per point
+    std::vector<int> stages;          // per nest, ascending
+    bool staged() const { return !stages.empty() && stages.back() > 0; }
     std::vector<Dim> limits;          // index values that a narrow kernel computes; each is to be < 2^31
     std::int64_t blocks(const Sizes&) const;  // the grid; 0: nothing to do
+    std::int64_t blocks(const Sizes&, std::size_t nest) const;
+    std::int64_t blocks_for(std::int64_t points, std::size_t nest) const;  // the same, with the value of points[nest]
     // May a narrow kernel run at these sizes? The caller also sees to it that every buffer has < 2^31 elements.
     bool fits_narrow(const Sizes&) const;
 };

@@ -97,6 +97,23 @@ std::string atomics_of(DType t) {
     }
 }
 
+// What a block wrote is seen by those that waited for it: the barrier orders its threads, the fence its first thread and the world.
+constexpr char kStages[] = R"(// All threads of the block call these.
+HD void count_off(unsigned* done) {
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  __threadfence();
+  atomicAdd(done, 1u);
+}
+HD void await(unsigned* done, unsigned blocks) {
+  if (threadIdx.x == 0) {
+    while (*(volatile unsigned*)done < blocks) __nanosleep(64);
+    __threadfence();
+  }
+  __syncthreads();
+}
+)";
+
 // One butterfly among the lanes of a warp; groups of several warps then meet in shared memory.
 std::string group_of(const OpDef& d, int threads) {
     std::string step = apply(d, "v", "__shfl_xor_sync(0xffffffffu, v, d)"), join = apply(d, "v", "part[first + w]");
@@ -240,6 +257,7 @@ std::string prelude(const Uses& u, bool wide_index) {
     s += functions;
     for (auto [op, threads] : u.groups) s += group_of(def(op), threads);
     for (DType t : u.atomics) s += atomics_of(t);
+    if (u.stages) s += kStages;
     return s;
 }
 

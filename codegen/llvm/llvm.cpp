@@ -64,6 +64,7 @@ public:
         b_.SetInsertPoint(work);
         statements(n_.uniform);
         units();
+        add_up();
         b_.CreateBr(leave);
         b_.SetInsertPoint(leave);
         b_.CreateRetVoid();
@@ -157,7 +158,10 @@ private:
             case What::fold: h = {finals_[index], Ir::width(finals_[index]) > 1}; break;
             case What::carry: h = {b_.CreateLoad(Ir::wide(ir_.reg(x.dtype), in_.width), carries_.at(x.index)), true}; break;
             case What::store: memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
-            case What::accumulate: memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
+            case What::accumulate:
+                if (is_sum(x)) sum(x);
+                else memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
+                break;
             case What::fold_step: fold_step(x); break;
             case What::carry_step: steps_.emplace_back(carries_.at(x.index), lanes(x.in[0])); break;
         }
@@ -195,6 +199,30 @@ private:
         // A lane beyond the end keeps what it has. In lane mode it is never stored.
         if (in_.mask && n_.schedule.lanes_inner) next = b_.CreateSelect(in_.mask, next, old);
         b_.CreateStore(next, slot);
+    }
+    // What all points add to one place is added up in lanes, and to memory at the end.
+    bool is_sum(const loop::Value& x) const {
+        const loop::Value& to = at(x.in[0]);
+        return !to.varies_outer && !to.varies_inner && at(x.in[1]).dtype != DType::b1 && std::find(n_.uniform.begin(), n_.uniform.end(), x.in[0]) != n_.uniform.end();
+    }
+    void sum(const loop::Value& x) {
+        Lv value = lanes(x.in[1]);
+        if (in_.mask) value = b_.CreateSelect(in_.mask, value, llvm::Constant::getNullValue(value->getType()));
+        Lv& slot = sums_[{x.index, x.in[0], in_.width}];
+        if (!slot) {
+            slot = alloca_of(value->getType());
+            llvm::IRBuilderBase::InsertPointGuard guard(b_);
+            b_.SetInsertPoint(entry_end_);
+            b_.CreateStore(llvm::Constant::getNullValue(value->getType()), slot);
+        }
+        b_.CreateStore(scalar(ir_, Op::add, b_.CreateLoad(value->getType(), slot), value), slot);
+    }
+    void add_up() {
+        for (const auto& [key, slot] : sums_) {
+            auto [buffer, to, width] = key;
+            in_ = {.width = width};
+            memory_->accumulate(buffer, {.base = first(to), .step = 0, .each = nullptr}, width, nullptr, b_.CreateLoad(llvm::cast<llvm::AllocaInst>(slot)->getAllocatedType(), slot));
+        }
     }
     Lv combine(const loop::Fold& fold, Lv a, Lv b) {
         llvm::IRBuilderBase::FastMathFlagGuard guard(b_);
@@ -366,6 +394,7 @@ private:
     Lanes in_;
     std::vector<Lv> point_;                         // lane 0's index along each outer axis
     std::map<std::pair<int, int>, Lv> folds_;       // {fold, width}: its slot
+    std::map<std::tuple<int, Val, int>, Lv> sums_;  // {buffer, address, width}: its slot
     std::map<int, Lv> carries_;
     std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
     std::vector<Lv> finals_;                        // of folds

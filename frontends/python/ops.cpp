@@ -79,7 +79,7 @@ struct Region final : torch::CustomClassHolder {
     }
 };
 
-Tensors run(std::int64_t region, at::TensorList in) { return (*regions().get(region))(in.vec()); }
+Tensors run(std::int64_t region, at::TensorList in) { return (*regions().get(region))(in); }
 // Numbers of the host as tensors without dimensions.
 Tensors run_with_numbers(std::int64_t region, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats) {
     Tensors all = in.vec();

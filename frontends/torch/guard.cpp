@@ -52,7 +52,7 @@ Guard::Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying
     slots_ = static_cast<int>(names.size());
 }
 
-bool Guard::holds(const std::vector<at::Tensor>& arguments) const {
+bool Guard::holds(at::TensorList arguments) const {
     if (arguments.size() != inputs_.size() || ambient_ != ambient()) return false;
     c10::SmallVector<std::int64_t, 16> slots(static_cast<std::size_t>(slots_), -1);
     for (std::size_t k = 0; k < inputs_.size(); ++k) {

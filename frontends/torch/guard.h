@@ -20,7 +20,7 @@ public:
     // `dynamic`: sizes that may differ. `layouts`: which inputs are contiguous is part of it, as results' strides follow from it.
     Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying>& dynamic, bool layouts);
     // Element types, ranks, sizes, devices, autocast, and no gradient wanted that wasn't wanted then.
-    bool holds(const std::vector<at::Tensor>& arguments) const;
+    bool holds(at::TensorList arguments) const;
 
 private:
     struct Input {

@@ -86,8 +86,14 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     }
     v->captured.implicit.clear();
     // Asked of the captured ops, of which the lowered ones may drop a path on which nothing flows (a softmax over one element).
-    auto reached = reached_inputs(v->captured.graph, v->wants);
-    for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(v->captured.graph.outputs[i])]);
+    const Graph& seen = v->captured.graph;
+    auto reached = reached_inputs(seen, v->wants);
+    for (std::size_t i = 0; i < v->outputs; ++i) {
+        const auto& from = reached[static_cast<std::size_t>(seen.outputs[i])];
+        auto& inputs = v->reaches.emplace_back();
+        for (std::size_t k = 0; k < from.size(); ++k)
+            if (from[k]) inputs.push_back(k);
+    }
     // What is another tensor, or a view of one, is made from that at run time; the plan has no gradient to take through it.
     using Of = Captured::Origin::Of;
     for (std::size_t i = 0; i < v->outputs; ++i) {
@@ -115,26 +121,38 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     return v;
 }
 
-Executable& Variant::ready(std::unique_ptr<Executable>& e, const Graph& g) {
+const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vector<std::string>& names) {
     std::lock_guard lock(mutex_);
-    if (!e) {
+    if (!c.owned) {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        e = std::make_unique<Executable>(plan(g), target);
+        c.owned = std::make_unique<const Executable>(plan(g), target, names);
+        c.ready.store(c.owned.get(), std::memory_order_release);
     }
-    return *e;
+    return *c.owned;
 }
-Executable& Variant::forward() { return ready(forward_, pair.split.forward); }
-Executable& Variant::backward() { return ready(backward_, pair.split.backward); }
+const Executable& Variant::forward() {
+    if (auto* e = forward_.ready.load(std::memory_order_acquire)) return *e;
+    std::vector<std::string> names;
+    for (const auto& [name, input] : integers) names.push_back(name);
+    return compiled(forward_, pair.split.forward, names);
+}
+const Executable& Variant::backward() {
+    if (auto* e = backward_.ready.load(std::memory_order_acquire)) return *e;
+    return compiled(backward_, pair.split.backward, forward().names().list());
+}
 double Variant::compile_seconds() const {
-    std::lock_guard lock(mutex_);
-    return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0);
+    auto of = [](const Compiled& c) {
+        auto* e = c.ready.load(std::memory_order_acquire);
+        return e ? e->compile_seconds() : 0;
+    };
+    return of(forward_) + of(backward_);
 }
 
-Tensors Variant::with_held(const Tensors& arguments) const {
+Tensors Variant::with_held(at::TensorList arguments) const {
     if (arguments.size() + held_.size() != wants.size())
         throw Error(fmt::format("{}: got {} inputs, expected {}", captured.graph.name, arguments.size(), wants.size() - held_.size()));
-    Tensors all = arguments;
+    Tensors all = arguments.vec();
     for (std::size_t k = 0; k < held_.size(); ++k) {
         auto live = held_[k].lock();
         if (!live)
@@ -144,32 +162,51 @@ Tensors Variant::with_held(const Tensors& arguments) const {
     }
     return all;
 }
-bool Variant::knows_gradients(const Tensors& all) const {
+bool Variant::knows_gradients(at::TensorList all) const {
     for (std::size_t k = 0; k < all.size(); ++k)
         if (all[k].requires_grad() && !wants[k]) return false;
     return true;
 }
 
-void note_forward(Report& r, Variant& v, const std::vector<Array>& outputs) {
-    const Stats& s = v.forward().stats();
-    r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
-    r.saved_bytes = 0;
-    for (std::size_t k = v.forward_outputs; k < outputs.size(); ++k) r.saved_bytes += outputs[k].bytes();
-    r.library_calls.clear();
-    for (const Step& step : v.forward().plan().program.steps)
-        if (step.launch < 0) {
-            const Node& n = v.forward().plan().program.graph[step.call];
-            r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
-        }
+void LastCalls::eager(std::string reason) {
+    std::lock_guard lock(mutex_);
+    reason_ = std::move(reason);
 }
-void note_backward(Report& r, Variant& v) {
-    const Stats& s = v.backward().stats();
-    r.launches_backward = s.launches, r.calls_backward = s.calls, r.bytes_backward = s.bytes;
+void LastCalls::forward(const std::shared_ptr<Variant>& v, const SizeValues& sizes) {
+    std::lock_guard lock(mutex_);
+    forward_.set(v, sizes);
+    reason_.clear();
+}
+void LastCalls::backward(const std::shared_ptr<Variant>& v, const SizeValues& sizes) {
+    std::lock_guard lock(mutex_);
+    backward_.set(v, sizes);
+}
+void LastCalls::fill(Report& r) const {
+    Call f, b;
+    {
+        std::lock_guard lock(mutex_);
+        f = forward_, b = backward_, r.eager_reason = reason_;
+    }
+    if (f.variant) {
+        const Executable& e = f.variant->forward();
+        Stats s = e.stats(f.sizes);
+        r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
+        for (std::size_t k = f.variant->forward_outputs; k < e.plan().program.graph.outputs.size(); ++k) r.saved_bytes += e.output_bytes(k, f.sizes);
+        for (const Step& step : e.plan().program.steps)
+            if (step.launch < 0) {
+                const Node& n = e.plan().program.graph[step.call];
+                r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
+            }
+    }
+    if (b.variant) {
+        Stats s = b.variant->backward().stats(b.sizes);
+        r.launches_backward = s.launches, r.calls_backward = s.calls, r.bytes_backward = s.bytes;
+    }
 }
 
 std::string explain_variant(Variant& v) {
     std::string text;
-    auto direction = [&](const char* what, Executable& e) {
+    auto direction = [&](const char* what, const Executable& e) {
         const Plan& p = e.plan();
         text += fmt::format("{}: {} kernels, {} library calls\n", what, p.program.launches.size(), p.program.steps.size() - p.program.launches.size());
         for (const Decision& d : p.decisions)
@@ -184,7 +221,7 @@ std::string explain_variant(Variant& v) {
 
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
     std::vector<std::pair<std::string, std::string>> all;
-    auto direction = [&](Executable& e) {
+    auto direction = [&](const Executable& e) {
         const Plan& p = e.plan();
         for (std::size_t k = 0; k < p.loops.size(); ++k) {
             CudaSource s = cuda_text(p.program.launches[k].name, p.loops[k]);
@@ -212,7 +249,7 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         std::string dir = variants.size() > 1 ? fmt::format("variant{}/", i) : "";
         int n = 0;
         for (const auto& [pass, g] : v.stages) write(fmt::format("{}{:02}-{}.hir", dir, n++, pass), print(g));
-        auto direction = [&](const char* what, Executable& e) {
+        auto direction = [&](const char* what, const Executable& e) {
             write(fmt::format("{}{:02}-{}-program.hir", dir, n++, what), print(e.plan().program));
             std::string loops;
             for (std::size_t k = 0; k < e.plan().loops.size(); ++k)

@@ -25,6 +25,7 @@ namespace {
 struct Host {
     struct { unsigned x; } thread, block;
     void (*barrier)(bool whole_block);
+    void (*sleep)();
     alignas(8) char slot[1024][8];
 };
 
@@ -36,13 +37,15 @@ constexpr char kShim[] = R"(
 #define __global__
 #define __shared__ static
 #define __forceinline__ inline
-#define __launch_bounds__(n)
-struct Host { struct { unsigned x; } thread, block; void (*barrier)(bool); alignas(8) char slot[1024][8]; };
+#define __launch_bounds__(...)
+struct Host { struct { unsigned x; } thread, block; void (*barrier)(bool); void (*sleep)(); alignas(8) char slot[1024][8]; };
 static Host* host;
 #define threadIdx (host->thread)
 #define blockIdx (host->block)
 static void __syncthreads() { host->barrier(true); }
 static void __syncwarp() { host->barrier(false); }
+static void __threadfence() {}
+static void __nanosleep(unsigned) { host->sleep(); }
 template <class T> static T __shfl_xor_sync(unsigned, T v, int d) {
   unsigned me = threadIdx.x;
   memcpy(host->slot[me], &v, sizeof v);
@@ -100,6 +103,7 @@ struct Machine {
 
     Machine(const Library& l, void** a, unsigned n) : lib(l), args(a), threads(n), fibers(n), arrived(n / 32 + 1), round(n / 32 + 1) {
         host.barrier = [](bool whole) { self->wait(whole); };
+        host.sleep = [] { swapcontext(&self->fibers[self->now].context, &self->main); };
         for (Fiber& f : fibers) f.stack = std::make_unique<char[]>(kStack);
     }
     static constexpr std::size_t kStack = 65536;
@@ -116,17 +120,22 @@ struct Machine {
         self->fibers[self->now].done = self->moved = true;
         swapcontext(&self->fibers[self->now].context, &self->main);
     }
+    [[gnu::noinline]] static void prepare(Fiber& f) {
+        f.done = false;
+        getcontext(&f.context);
+        f.context.uc_stack = {.ss_sp = f.stack.get(), .ss_size = kStack};
+        makecontext(&f.context, start, 0);
+    }
     void block(unsigned index, std::mt19937& random) {
+        if (std::size_t left = try_block(index, random)) throw std::runtime_error(fmt::format("block {}: {} threads wait for others for ever", index, left));
+    }
+    // How many threads wait for ever; 0: all are done.
+    std::size_t try_block(unsigned index, std::mt19937& random) {
         self = this;
+        std::fill(arrived.begin(), arrived.end(), 0);
         host.block.x = index;
         std::vector<unsigned> left(threads);
-        for (unsigned t = 0; t < threads; ++t) {
-            left[t] = t;
-            fibers[t].done = false;
-            getcontext(&fibers[t].context);
-            fibers[t].context.uc_stack = {.ss_sp = fibers[t].stack.get(), .ss_size = kStack};
-            makecontext(&fibers[t].context, start, 0);
-        }
+        for (unsigned t = 0; t < threads; ++t) left[t] = t, prepare(fibers[t]);
         while (!left.empty()) {
             std::shuffle(left.begin(), left.end(), random);
             moved = false;
@@ -135,8 +144,9 @@ struct Machine {
                 swapcontext(&main, &fibers[t].context);
             }
             std::erase_if(left, [&](unsigned t) { return fibers[t].done; });
-            if (!moved) throw std::runtime_error(fmt::format("block {}: {} threads wait for others for ever", index, left.size()));
+            if (!moved) break;
         }
+        return left.size();
     }
 };
 
@@ -151,12 +161,24 @@ void run_on_cpu(const CudaSource& s, const std::vector<void*>& buffers, const Si
     std::vector<void*> args;
     for (void*& p : pointers) args.push_back(&p);
     for (std::int64_t& v : values) args.push_back(&v);
+    unsigned done = 0, *counter = &done;
+    if (s.staged()) args.push_back(&counter);
     Machine machine(lib, args.data(), static_cast<unsigned>(s.threads));
     std::mt19937 random(seed);
-    std::vector<unsigned> order(static_cast<std::size_t>(s.blocks(sizes)));
-    for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
-    std::shuffle(order.begin(), order.end(), random);
-    for (unsigned b : order) machine.block(b, random);
+    unsigned first = 0;
+    for (std::size_t i = 0; i < s.points.size(); ++i) {  // none of a later stage goes on before those of the first are done
+        if (s.stages[i] > 0 && s.blocks(sizes, i) > 0 && first > 0 && s.stages[0] == 0 && machine.try_block(first, random) != static_cast<std::size_t>(s.threads))
+            throw std::runtime_error(fmt::format("block {} doesn't wait for the stages before it\n{}", first, s.text));
+        first += static_cast<unsigned>(s.blocks(sizes, i));
+    }
+    first = 0;
+    for (std::size_t i = 0; i < s.points.size();) {  // blocks of a stage, in any order
+        std::vector<unsigned> order;
+        for (int stage = s.stages[i]; i < s.points.size() && s.stages[i] == stage; ++i)
+            for (std::int64_t b = s.blocks(sizes, i); b > 0; --b) order.push_back(first++);
+        std::shuffle(order.begin(), order.end(), random);
+        for (unsigned b : order) machine.block(b, random);
+    }
 }
 
 }  // namespace heddle::test

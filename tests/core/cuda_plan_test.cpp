@@ -62,6 +62,8 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
     std::vector<Tensor> values = evaluate(all, inputs, {}, sizes);
     std::map<Id, Tensor> of;
     for (std::size_t k = 0; k < stored.size(); ++k) of[stored[k]] = values[k];
+    // A float64 that adds up float32s has their rounding, which the interpreter doesn't do.
+    bool rounds = std::any_of(all.nodes.begin(), all.nodes.end(), [](const Node& n) { return n.type.dtype == DType::f32; });
     Nvrtc nvrtc;
     for (std::size_t l = 0; l < plan.loops.size(); ++l) {
         CudaSource s = cuda_text(plan.program.launches[l].name, plan.loops[l]);
@@ -88,7 +90,7 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
             const Tensor& want = of.at(id);
             double scale = 1e-6;
             for (double v : want.data) scale = std::max(scale, std::abs(v));
-            double slack = is_float(want.dtype) ? scale * (want.dtype == DType::f64 ? 1e-12 : 1e-5) : 0;
+            double slack = is_float(want.dtype) ? scale * (want.dtype != DType::f64 ? 1e-5 : rounds ? 1.2e-7 : 1e-12) : 0;
             for (std::size_t i = 0; i < want.data.size(); ++i) {
                 double got = element(want.dtype, memory[id], i);
                 ASSERT_LE(std::abs(got - want.data[i]), slack)
@@ -128,6 +130,23 @@ TEST_P(CudaPlan, DifferencesAndLoss) {
     V d = slice(p, 1, 1, N) - slice(p, 1, 0, N - 1);
     g.outputs = {sum(d * d, {0, 1, 2}).id};
     check_both_ways(g, {{{"N", 9}, {"B", 33}}, {{"N", 1}, {"B", 1}}});
+}
+TEST_P(CudaPlan, SumsThatEndInOneNumber) {
+    V x = in({N, 3}, "x"), y = in({B}, "y"), z = in({B, N}, "z");
+    V loss = sum(x * x, {0, 1}) / size(g, {GetParam(), {}}, N * 3) + sum(abs(y - 0.5), {0}) / sum(sin(z), {0, 1});
+    g.outputs = {loss.id, exp(loss).id};
+    EXPECT_EQ(heddle::plan(g).program.launches.size(), 1u);
+    check_both_ways(g, {{{"N", 100}, {"B", 33}}, {{"N", 1}, {"B", 1}}, {{"N", 300}, {"B", 300}}});
+}
+TEST_P(CudaPlan, StagesOverAllRows) {  // each stage reads all that the one before wrote
+    V x = in({N, B}, "x");
+    V a = realize(x * 2), rows = sum(permute(a, {1, 0}), {1}), most = amax(rows, {0});
+    V y = x - expand(rows, {0}, {N, B}) / expand(most, {0, 1}, {N, B});
+    g.outputs = {y.id};
+    Plan p = heddle::plan(g);
+    EXPECT_EQ(p.program.launches.size(), 1u);
+    EXPECT_GE(p.program.launches[0].nests.back().stage, 2);
+    check_both_ways(g, {{{"N", 40}, {"B", 70}}, {{"N", 1}, {"B", 1}}});
 }
 TEST_P(CudaPlan, RowsLookedUp) {
     V table = in({N, 6}, "table"), x = in({B}, "x");

@@ -63,6 +63,11 @@ def test_compare_sees_a_gradient_that_is_wrong():
     assert not raised.value.comparison.ok
 
 
+def test_compare_sees_an_integer_that_differs():
+    found = heddle.compare(lambda x: (x.floor().long() + int(torch.compiler.is_compiling()), x * 2), torch.rand(5), repeats=1)
+    assert found.failures() == ["output[0]: error inf, over 0.00e+00"]
+
+
 def test_compare_keeps_the_generator_and_says_when_numbers_are_drawn():
     x = torch.rand(8, requires_grad=True)
     state = torch.random.get_rng_state()

@@ -61,10 +61,7 @@ class Comparison:
 
     def failures(self) -> list[str]:
         """One line for each result of the fused function that is over tolerance, of another kind than eager's, or missing."""
-        fused = self.variant("fused")
-        over = [f"{what}: error {error:.2e}, over {self.tolerance[what]:.2e}" for what, error in fused.errors.items()
-                if error is not None and not error <= self.tolerance[what]]
-        return self.problems + over
+        return self.problems
 
     def speedup(self, over: str = "eager") -> float:
         """Median time of `over`, forward and backward, by fused's."""
@@ -207,6 +204,15 @@ def _error(got: Tensor | None, want: Tensor | None) -> float | None:
     return (difference.max() / b[finite].abs().max().clamp_min(1e-30)).item() if difference.numel() else 0.0
 
 
+def _mean_error(got: Tensor | None, want: Tensor | None) -> float:
+    """The root mean square of the error, relative like _error's; infinite where that says nothing."""
+    if got is None or want is None or got.shape != want.shape or not got.is_floating_point() or _error(got, want) == float("inf") or got.numel() == 0:
+        return float("inf")
+    finite = want.isfinite()
+    a, b = got.detach().double()[finite], want.detach().double()[finite]
+    return ((a - b) / b.abs().max().clamp_min(1e-30)).square().mean().sqrt().item() if b.numel() else 0.0
+
+
 def _named(result: Any, gradients: list, wanted: dict[str, Tensor]) -> dict[str, Tensor | None]:
     named = {f"output{pytree.keystr(path)}": x for path, x in pytree.tree_flatten_with_path(result)[0] if isinstance(x, Tensor)}
     return named | dict(zip(wanted, gradients))
@@ -225,7 +231,8 @@ def compare(function: Callable, *args: Any, inductor: bool = False, check: bool 
         check: raise `Mismatch` when an output or gradient of the fused function is over tolerance.
         repeats: timed runs of each variant; by default as many as fit into `seconds`, 5 at least.
         tolerance: largest error relative to the largest value of the float64 result. By default, for each result, 4 times eager's own error
-            or 16 roundings of its element type, whichever is more; equality for bools and integers.
+            or 16 roundings of its element type, whichever is more, unless the root mean square is within 4 times eager's; equality for bools
+            and integers.
 
     Returns:
         a Comparison: print it, or look at `.ok`, `.variants`, `.to_json()`.
@@ -270,13 +277,20 @@ def compare(function: Callable, *args: Any, inductor: bool = False, check: bool 
                 torch.manual_seed(seed)
                 if exact is not None and not torch.equal(torch.random.get_rng_state(), _state_after(c, seed)):
                     exact, note = None, "draws random numbers, which differ in float64: errors are against eager"
-        reference = exact if exact is not None else results["eager"]
+        reference = dict(exact if exact is not None else results["eager"])
+        reference |= {what: t for what, t in results["eager"].items() if t is not None and not t.is_floating_point()}
         allowed: dict[str, float] = {}
         for what, want in results["eager"].items():
             own = _error(want, reference.get(what))
             eps = torch.finfo(want.dtype).eps if want is not None and want.is_floating_point() else 0.0
             allowed[what] = tolerance if tolerance is not None else max(4 * (own or 0.0), 16 * eps)
             got = results["fused"].get(what)
+            error = _error(got, reference.get(what))
+            # A largest error is a matter of luck where roundings are magnified: it is over only if the mean one is, too.
+            mean = _mean_error(got, reference.get(what))
+            usual = tolerance is None and mean < float("inf") and mean <= max(4 * _mean_error(want, reference.get(what)), eps)
+            if got is not None and want is not None and not (error <= allowed[what] or usual):
+                problems.append(f"{what}: error {error:.2e}, over {allowed[what]:.2e}")
             if (got is None) != (want is None):
                 problems.append(f"{what}: {'None' if got is None else 'a tensor'}, and eager's is {'None' if want is None else 'a tensor'}")
             elif got is not None and (got.dtype != want.dtype or got.shape != want.shape):

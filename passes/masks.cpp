@@ -1,0 +1,293 @@
+// One mask at a time, the last first: what it selects from may itself be rows of another.
+#include "passes/masks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace heddle {
+
+namespace {
+struct Kept : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+bool mentions(const Dim& d, const std::string& name) {
+    std::vector<std::string> names;
+    d.names(names);
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+bool mentions(const Attr& a, const std::string& name) {
+    if (auto* d = std::get_if<Dim>(&a)) return mentions(*d, name);
+    if (auto* list = std::get_if<std::vector<Dim>>(&a)) return std::any_of(list->begin(), list->end(), [&](const Dim& d) { return mentions(d, name); });
+    return false;
+}
+
+class Predicates {
+public:
+    Predicates(const Graph& g, Id call) : g_(g), call_(call), rows_(print(g.type(call).shape[0])), at_(g.nodes.size()), column_(g.nodes.size(), -1) {}
+
+    Graph run() {
+        out_.name = g_.name;
+        for (const auto& ends : {g_.inputs, g_.outputs})
+            for (Id i : ends)
+                if (rows_axis(i) >= 0) throw Kept("its rows are a result");
+        for (Id i : g_.inputs) set(i, out_.value(out_.input(g_.type(i), g_[i].text("name"))));
+        for (Id id = 0; id < g_.size(); ++id) {
+            if (g_[id].is(Op::input)) continue;
+            out_.here = g_[id].loc;
+            if (id == call_) mask_of(g_[id]);
+            else if (!column(id)) set(id, one(id));
+        }
+        out_.here.clear();
+        for (Id i : g_.outputs) out_.outputs.push_back(at(i).id);
+        return live(out_);
+    }
+
+private:
+    V at(Id id) const {
+        const auto& v = at_[static_cast<std::size_t>(id)];
+        if (!v) throw Kept("its rows are used as numbers");
+        return V{const_cast<Graph*>(&out_), v.id};
+    }
+    void set(Id id, V v) { at_[static_cast<std::size_t>(id)] = v; }
+
+    void mask_of(const Node& n) {
+        V m = at(n.in[0]);
+        mask_ = m.type().dtype == DType::b1 ? m : ne(m, zeros_like(m));
+        axes_ = mask_.type().shape;
+        if (axes_.empty()) throw Kept("the mask is one number");
+    }
+    int rank() const { return static_cast<int>(axes_.size()); }
+
+    // ---- where the rows are
+    // The axis of a value's type that counts rows, or -1.
+    int rows_axis(Id id) const {
+        int found = -1, all = 0;
+        const Shape& s = g_.type(id).shape;
+        for (std::size_t k = 0; k < s.size(); ++k)
+            if (mentions(s[k], rows_)) found = s[k] == Dim::symbol(rows_) ? static_cast<int>(k) : -2, ++all;
+        if (all > 1 || found == -2) throw Kept("its rows are mixed with another axis");
+        return found;
+    }
+    // An axis of a type whose rows are at `rows`, in the type that has the mask's axes there.
+    int moved(int axis, int rows) const { return rows >= 0 && axis > rows ? axis + rank() - 1 : axis; }
+    std::vector<int> moved(const std::vector<int>& axes, int rows) const {
+        std::vector<int> m;
+        for (int a : axes) {
+            if (a != rows) m.push_back(moved(a, rows));
+            else
+                for (int k = 0; k < rank(); ++k) m.push_back(a + k);
+        }
+        return m;
+    }
+    Type dense(const Type& t, int rows) const {
+        Type d = t;
+        if (rows < 0) return d;
+        d.shape.erase(d.shape.begin() + rows);
+        d.shape.insert(d.shape.begin() + rows, axes_.begin(), axes_.end());
+        return d;
+    }
+    // The mask in the shape of a value that has its axes at `rows`.
+    V holds(const Shape& s, int rows) {
+        std::vector<int> others;
+        for (int k = 0; k < static_cast<int>(s.size()); ++k)
+            if (k < rows || k >= rows + rank()) others.push_back(k);
+        return expand(mask_, others, s);
+    }
+    // `v` where the mask holds, else c.
+    V where(V v, int rows, double c) { return select(holds(v.type().shape, rows), v, like(v, c)); }
+
+    // Columns of the call itself: the mask's coordinates.
+    bool column(Id id) {
+        const Node& n = g_[id];
+        if (n.in.size() != 1) return false;
+        int before = column_[static_cast<std::size_t>(n.in[0])], found = -1;
+        bool of_call = n.in[0] == call_;
+        if (of_call && n.is(Op::slice) && n.integer("axis") == 1 && n.dim("start").is_const() && n.dim("end") == n.dim("start") + 1) found = static_cast<int>(n.dim("start").value());
+        else if (of_call && rank() == 1 && n.is(Op::reshape)) found = 0;
+        else if (before >= 0 && (n.is(Op::reshape) || (n.is(Op::cast) && is_int(n.type.dtype)))) found = before;
+        else return false;
+        column_[static_cast<std::size_t>(id)] = found;
+        if (n.type.rank() == 1) set(id, iota(out_, {n.type.dtype, axes_}, found));
+        return true;
+    }
+    // Are operands [from, from + k) all the coordinates, in order?
+    bool coordinates(const Node& n, std::size_t from, std::size_t k) const {
+        bool all = static_cast<int>(k) == rank();
+        for (std::size_t i = 0; i < k; ++i) all = all && column_[static_cast<std::size_t>(n.in[from + i])] == static_cast<int>(i) && g_.type(n.in[from + i]).rank() == 1;
+        return all;
+    }
+    bool starts_with_mask(const Shape& s) const { return static_cast<int>(s.size()) >= rank() && std::equal(axes_.begin(), axes_.end(), s.begin()); }
+    bool any_rows(const Node& n) const {
+        return std::any_of(n.in.begin(), n.in.end(), [&](Id i) { return rows_axis(i) >= 0; });
+    }
+
+    // ---- nodes
+    V one(Id id) {
+        const Node& n = g_[id];
+        if (n.is(Op::size) && mentions(n.dim("dim"), rows_)) return number(n, dense(n.type, rows_axis(id)));
+        for (const auto& [name, value] : n.attrs)
+            if (mentions(value, rows_)) throw Kept(fmt::format("{}: its {} depends on their number", n.def().name, name));
+        if (n.is(Op::gather) && coordinates(n, 1, n.in.size() - 1) && rows_axis(n.in[0]) < 0) return gathered(n);
+        if (n.is(Op::scatter) && coordinates(n, 1, n.in.size() - 2) && rows_axis(n.in[0]) < 0) return scattered(n);
+        if (n.is(Op::scatter_add) && any_rows(n) && rows_axis(id) < 0) return added(n);
+        int rows = rows_axis(id);
+        if (rows < 0 && !any_rows(n)) return copy(n, n.type, Attrs(n.attrs));
+        int from = n.in.empty() ? -1 : rows_axis(n.in[0]);
+        Type t = dense(n.type, rows);
+        Attrs attrs = n.attrs;
+        auto along = [&](int k) {
+            if (k == rows) throw Kept(fmt::format("{}: their order matters", n.def().name));
+            return Dim(moved(k, rows));
+        };
+        auto set_attr = [&](const std::string& name, Attr v) {
+            for (auto& [k, old] : attrs)
+                if (k == name) old = v;
+        };
+        auto list = [](const std::vector<int>& v) { return std::vector<Dim>(v.begin(), v.end()); };
+        switch (n.op) {  // lists ops: how the axes of each are those of its operands
+            case Op::constant:
+            case Op::size:
+            case Op::stop_grad:
+            case Op::realize: break;
+            case Op::iota:
+            case Op::slice:
+            case Op::pad:
+            case Op::flip:
+            case Op::concat: set_attr("axis", along(n.integer("axis"))); break;
+            case Op::expand: set_attr("axes", list(moved(n.ints("axes"), rows))); break;
+            case Op::permute: {
+                std::vector<int> axes;
+                for (int a : n.ints("axes"))
+                    for (int k : moved(std::vector<int>{a}, from)) axes.push_back(k);
+                set_attr("axes", list(axes));
+                break;
+            }
+            case Op::reshape: {
+                auto before = [](const Shape& s, int axis) { return numel(Shape(s.begin(), s.begin() + axis)); };
+                if (from < 0 || rows < 0 || !(before(g_.type(n.in[0]).shape, from) == before(n.type.shape, rows))) throw Kept("reshape: its rows are mixed with another axis");
+                break;
+            }
+            default:
+                if (n.kind() == Kind::fold) return folded(n, from, t);
+                if (n.is(Op::scan)) return scanned(n, rows, t);
+                if (n.kind() != Kind::map) throw Kept(fmt::format("{} of its rows costs more than arithmetic", n.is(Op::call) ? n.text("name") : std::string(n.def().name)));
+        }
+        return copy(n, t, std::move(attrs));
+    }
+    V copy(const Node& n, const Type& t, Attrs attrs) {
+        Node m = n;
+        m.type = t;
+        m.attrs = std::move(attrs);
+        for (Id& i : m.in) i = at(i).id;
+        return out_.value(out_.add(std::move(m)));
+    }
+    // A polynomial in sizes, in which the number of rows is how often the mask holds.
+    V number(const Node& n, const Type& t) {
+        Type scalar{DType::i64, {}};
+        V rows = sum(cast(mask_, DType::i64), axes_from_to(0, rank())), total;
+        for (const Dim::Term& term : n.dim("dim").terms()) {
+            Dim rest = term.coef;
+            V product;
+            for (const std::string& name : term.names)
+                if (name == rows_) product = product ? product * rows : rows;
+                else rest = rest * Dim::symbol(name);
+            V factor = size(out_, scalar, rest);
+            product = product ? product * factor : factor;
+            total = total ? total + product : product;
+        }
+        return expand(cast(total, t.dtype), axes_from_to(0, t.rank()), t.shape);
+    }
+    V gathered(const Node& n) {
+        V x = at(n.in[0]);
+        if (x.node().is(Op::realize)) x = out_.value(x.node().in[0]);  // laid out for look-ups
+        if (!starts_with_mask(x.type().shape)) throw Kept("gather: the mask has another shape");
+        return x;
+    }
+    V scattered(const Node& n) {
+        V base = at(n.in[0]), v = at(n.in.back());
+        if (!starts_with_mask(base.type().shape)) throw Kept("scatter: the mask has another shape");
+        return select(holds(base.type().shape, 0), v, base);
+    }
+    // Groups at the mask's coordinates are added where it holds; what comes from elsewhere stays a scatter.
+    V added(const Node& n) {
+        auto k = static_cast<std::size_t>(n.integer("k"));
+        std::vector<V> others;
+        V total;
+        for (std::size_t q = 0; q < n.in.size(); q += k + 1) {
+            if (coordinates(n, q, k) && starts_with_mask(n.type.shape)) {
+                V v = where(at(n.in[q + k]), 0, 0);
+                total = total ? total + v : v;
+                continue;
+            }
+            for (std::size_t i = q; i <= q + k; ++i) {
+                if (rows_axis(n.in[i]) >= 0) throw Kept("scatter_add of its rows to computed places costs more than arithmetic");
+                others.push_back(at(n.in[i]));
+            }
+        }
+        if (others.empty()) return total;
+        V rest = apply(Op::scatter_add, others, Attrs(n.attrs), Type(n.type));
+        return total ? total + rest : rest;
+    }
+    V folded(const Node& n, int from, const Type& t) {
+        V x = at(n.in[0]);
+        auto axes = n.ints("axes");
+        if (std::binary_search(axes.begin(), axes.end(), from)) {
+            if (!n.is(Op::sum) && !n.is(Op::prod)) throw Kept(fmt::format("{} of no rows is an error", n.def().name));
+            x = where(x, from, n.def().init);
+        }
+        std::vector<Dim> over;
+        for (int a : moved(axes, from)) over.emplace_back(a);
+        return apply(n.op, {x}, {{"axes", over}}, t);
+    }
+    // Along the rows, those that aren't there pass on the state.
+    V scanned(const Node& n, int rows, const Type& t) {
+        V a = at(n.in[0]), b = at(n.in[1]);
+        int axis = n.integer("axis");
+        if (axis == rows) {
+            if (rank() > 1) throw Kept("scan: their order matters");
+            a = where(a, rows, 1), b = where(b, rows, 0);
+        }
+        Attrs attrs = n.attrs;
+        for (auto& [name, v] : attrs)
+            if (name == "axis") v = Dim(moved(axis, rows));
+        return apply(Op::scan, {a, b}, std::move(attrs), t);
+    }
+
+    const Graph& g_;
+    Id call_;
+    std::string rows_;              // the name of their number
+    Graph out_;
+    std::vector<V> at_;             // values of g_ in out_, with the mask's axes for rows
+    std::vector<int> column_;       // a column of the call: which
+    V mask_;
+    Shape axes_;                    // of the mask
+};
+
+Graph with_reason(const Graph& g, Id call, const std::string& why) {
+    Graph out = g;
+    out.nodes[static_cast<std::size_t>(call)].attrs.emplace_back("kept", why);
+    return out;
+}
+}  // namespace
+
+Graph masks_to_predicates(const Graph& graph) {
+    Graph g = graph;
+    auto next = [&] {
+        for (Id id = g.size(); id-- > 0;)
+            if (const Node& n = g[id]; n.is(Op::call) && n.text("name") == "aten.nonzero.default" && !n.has("kept")) return id;
+        return -1;
+    };
+    for (Id call = next(); call >= 0; call = next()) {
+        try {
+            if (!g.type(call).shape[0].is_symbol()) throw Kept("their number is known");
+            g = Predicates(g, call).run();
+        } catch (const Kept& why) {
+            g = with_reason(g, call, why.what());
+        }
+    }
+    return g;
+}
+
+}  // namespace heddle
