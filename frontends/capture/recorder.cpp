@@ -8,6 +8,7 @@
 #include <c10/core/GradMode.h>
 #include <ATen/ops/clone.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <cstring>
@@ -53,6 +54,15 @@ std::vector<int> memory_order(const at::Tensor& t) {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return t.stride(a) > t.stride(b); });
     return order;
+}
+// Random by its tag, unless all that is random about it is switched off.
+bool draws(const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
+    auto p = op.schema().argumentIndexWithName("dropout_p");
+    return op.hasTag(at::Tag::nondeterministic_seeded) && !(p && args[static_cast<std::size_t>(*p)].isDouble() && args[static_cast<std::size_t>(*p)].toDouble() == 0);
+}
+bool hooked(const at::Tensor& t) {
+    auto* meta = torch::autograd::impl::get_autograd_meta(t);
+    return meta && (!meta->hooks_.empty() || meta->post_acc_grad_hooks_);
 }
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
@@ -149,6 +159,7 @@ Alias* Recorder::alias_of(const at::Tensor& t) {
     } else if (a->base->input < 0 && t.grad_fn()) {
         throw Error(place() + ": an autograd Function of its own: its derivative can't be seen; write it with PyTorch's ops, or leave it out of the captured function");
     }
+    if (a->base->input < 0 && hooked(t)) throw Error(place() + ": a hook on a tensor made inside: what it does to gradients can't be seen");
     if (a->base->blank) look_for_host_writes(t, *a->base);
     return a;
 }
@@ -202,7 +213,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     std::vector<c10::IValue> args(stack.begin() + static_cast<std::ptrdiff_t>(from), stack.end());
     Node n = describe(op, args, [this](const at::Tensor& t) { return id_of(t); }, place());
     if (mutates) return write(op, std::move(n), args, stack);
-    const bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+    const bool random = draws(op, args);
     if (random) not_seeded_here(args);
     {
         Below below;
@@ -280,7 +291,7 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
     }
     std::vector<Type> types;
     for (auto& t : targets) types.push_back(type_of(t));
-    const bool random = op.hasTag(at::Tag::nondeterministic_seeded);
+    const bool random = draws(op, args);
     if (random) not_seeded_here(args);
     {
         Below below;
