@@ -48,7 +48,7 @@ const std::unordered_map<std::string, const OpDef*>& direct() {
 
 class Lower {
 public:
-    explicit Lower(const Graph& in) : in_(in), at_(in.nodes.size()), ended_(in.nodes.size()) {
+    explicit Lower(const Graph& in, bool guard_indices) : in_(in), guard_indices_(guard_indices), at_(in.nodes.size()), ended_(in.nodes.size()) {
         out_.name = in.name;
     }
     Graph run() {
@@ -66,6 +66,11 @@ public:
         out_.here.clear();
         for (Id id : in_.inputs) out_.inputs.push_back(at_[static_cast<std::size_t>(id)].id);
         for (Id id : in_.outputs) out_.outputs.push_back(differentiable(id).id);
+        if (guard_indices_ && !outside_.empty()) {
+            V any = outside_[0];
+            for (V v : outside_) any = v.id == any.id ? any : or_(any, v);
+            out_.outputs.push_back(out_.add({.op = Op::call, .in = {any.id}, .attrs = {{"name", std::string("heddle.guard")}, {"self", Ref{0}}, {"value", false}}, .type = any.type(), .more = {}, .loc = {}}));
+        }
         return live(out_);
     }
 
@@ -107,7 +112,7 @@ private:
         if (!n.more.empty()) results_.emplace(id, std::move(r));
     }
     Results expand_call(const Node& n, const std::vector<V>& operands) {
-        Call call{out_, n, operands};
+        Call call{out_, n, operands, outside_};
         std::string name = n.text("name");
         Results r;
         if (auto it = table().find(name); it != table().end()) r = it->second(call);
@@ -133,6 +138,8 @@ private:
     }
 
     const Graph& in_;
+    const bool guard_indices_;
+    std::vector<V> outside_;
     Graph out_;
     std::vector<V> at_;
     std::vector<char> ended_;
@@ -141,7 +148,7 @@ private:
 };
 }  // namespace
 
-Graph lower_aten(const Graph& g) { return Lower(g).run(); }
+Graph lower_aten(const Graph& g, bool guard_indices) { return Lower(g, guard_indices).run(); }
 
 std::vector<std::string> unlowered(const Graph& g) {
     std::vector<std::string> names;

@@ -9,8 +9,9 @@
 namespace heddle {
 
 // Ops recorded under no_grad, and detach, end in stop_grad where a differentiable op or a result takes them. Dead nodes are dropped.
-// Throws Error, naming the source line, where a call's arguments contradict its operands.
-Graph lower_aten(const Graph&);
+// Throws Error, naming the source line, where a call's arguments contradict its operands. An index out of range is clamped, so that no kernel
+// reads beyond its tensors; with `guard_indices` it also fails a guard, one output more at the end: eager raises an error there.
+Graph lower_aten(const Graph&, bool guard_indices = false);
 
 // Names of the calls that are left, each once, in order.
 std::vector<std::string> unlowered(const Graph&);

@@ -23,7 +23,8 @@ std::vector<V> columns(V mask, const Dim& rows) {
 // x[.., indices, ..]: which axes are indexed, with what, of one shape.
 struct Indexed {
     std::vector<int> axes;     // of x, ascending
-    std::vector<V> index;      // of one shape, wrapped
+    std::vector<V> given;      // as they came
+    std::vector<V> index;      // of one shape, in range
     Shape shape;               // of the indices
     std::vector<int> front;    // permutation of x that brings the indexed axes to the front
     int place = 0;             // where the index dimensions stand in the result
@@ -41,9 +42,10 @@ struct Indexed {
                 add(v, axis++);
             }
         }
+        given = index;
         for (V v : index) shape = broadcast_shape(shape, v.type().shape);
         bool narrow = std::all_of(index.begin(), index.end(), [](V v) { return v.type().dtype == DType::i32; });
-        for (std::size_t k = 0; k < index.size(); ++k) index[k] = broadcast(wrap(cast(index[k], narrow ? DType::i32 : DType::i64), size_of(x, axes[k])), shape);
+        for (std::size_t k = 0; k < index.size(); ++k) index[k] = broadcast(c.place(cast(index[k], narrow ? DType::i32 : DType::i64), size_of(x, axes[k]), true), shape);
         front = axes;
         for (int a = 0; a < x.type().rank(); ++a)
             if (!std::count(axes.begin(), axes.end(), a)) front.push_back(a);
@@ -61,12 +63,12 @@ struct Indexed {
     }
     // Every place is written once: all columns of one nonzero, or indices that are known and differ.
     bool unique() const {
-        auto literal = index.size() == 1 ? literal_ints(index[0]) : std::nullopt;
+        auto literal = given.size() == 1 ? literal_ints(given[0]) : std::nullopt;
         if (literal) return std::set<std::int64_t>(literal->begin(), literal->end()).size() == literal->size();
-        if (index.size() == 1 && index[0].node().is(Op::iota)) return true;
+        if (given.size() == 1 && given[0].node().is(Op::iota)) return true;
         Id rows = -1;
         std::set<std::int64_t> seen;
-        for (V v : index) {
+        for (V v : given) {
             std::int64_t column = 0;
             while (v.node().is(Op::reshape) || v.node().is(Op::slice) || v.node().is(Op::permute)) {
                 const Node n = v.node();
@@ -82,7 +84,7 @@ struct Indexed {
             rows = v.id;
             seen.insert(column);
         }
-        return rows >= 0 && static_cast<int>(seen.size()) == index[0].graph->type((*index[0].graph)[rows].in[0]).rank();
+        return rows >= 0 && static_cast<int>(seen.size()) == given[0].graph->type((*given[0].graph)[rows].in[0]).rank();
     }
 
 private:
@@ -166,7 +168,7 @@ Results index_put_(const Call& c) {
 std::vector<V> along(const Call& c, V index, int axis, const Dim& size) {
     std::vector<V> all;
     Type t = index.type();
-    for (int a = 0; a < t.rank(); ++a) all.push_back(a == axis ? wrap(index, size) : iota(c.g, t.dtype, t.shape, a));
+    for (int a = 0; a < t.rank(); ++a) all.push_back(a == axis ? c.place(index, size, false) : iota(c.g, t.dtype, t.shape, a));
     return all;
 }
 Results gather_(const Call& c) {
@@ -201,7 +203,7 @@ Results index_select_(const Call& c) {
     if (x.type().rank() == 0) return {};
     int axis = c.axis("dim", x.type().rank());
     if (auto known = literal_ints(i); known && !known->empty() && known->size() <= kPieces) return {reshape(take_literal(x, axis, *known), c.shape())};
-    return {reshape(take(x, axis, reshape(i, {numel(i.type().shape)})), c.shape())};
+    return {reshape(take(x, axis, c.place(reshape(i, {numel(i.type().shape)}), size_of(x, axis), false)), c.shape())};
 }
 Results index_add_(const Call& c) {
     V x = self(c), i = c.tensor("index"), src = to(c.tensor("source"), c.type().dtype);
@@ -210,7 +212,7 @@ Results index_add_(const Call& c) {
     if (c.number("alpha", 1) != 1) src = src * c.scalar("alpha", src.type());
     V front = move_axis(x, axis, 0);
     i = reshape(i, {numel(i.type().shape)});
-    V sum = scatter_add(front.type(), {wrap(i, size_of(x, axis))}, move_axis(src, axis, 0));
+    V sum = scatter_add(front.type(), {c.place(i, size_of(x, axis), false)}, move_axis(src, axis, 0));
     return {x + move_axis(sum, 0, axis)};
 }
 Results index_fill_(const Call& c) {
@@ -221,10 +223,10 @@ Results index_fill_(const Call& c) {
     i = reshape(i, {numel(i.type().shape)});
     Shape s = front.type().shape;
     s[0] = numel(i.type().shape);
-    return {move_axis(scatter(front, {wrap(i, size_of(x, axis))}, c.operand("value", {c.type().dtype, s})), 0, axis)};
+    return {move_axis(scatter(front, {c.place(i, size_of(x, axis), true)}, c.operand("value", {c.type().dtype, s})), 0, axis)};
 }
 Results embedding_(const Call& c) {
-    V i = c.tensor("indices"), rows = gather(to(c.tensor("weight"), c.type().dtype), {i});
+    V weight = to(c.tensor("weight"), c.type().dtype), i = c.place(c.tensor("indices"), size_of(weight, 0), false), rows = gather(weight, {i});
     if (c.given("padding_idx") && !(c.dim("padding_idx") == -1)) {  // that row has no gradient
         V hit = eq(i, number(c.g, i.type(), c.dim("padding_idx")));
         rows = select(broadcast(unsqueeze(hit, hit.type().rank()), c.shape()), stop_grad(rows), rows);
@@ -234,23 +236,30 @@ Results embedding_(const Call& c) {
 Results take_(const Call& c) {
     V x = self(c), i = c.tensor("index");
     Dim n = numel(x.type().shape);
-    return {gather(reshape(x, {n}), {wrap(i, n)})};
+    return {gather(reshape(x, {n}), {c.place(i, n, true)})};
 }
 Results one_hot_(const Call& c) {
-    V i = c.tensor("self");
-    V at = iota(c.g, i.type().dtype, c.shape(), c.type().rank() - 1);
+    V i = c.tensor("self"), at = iota(c.g, i.type().dtype, c.shape(), c.type().rank() - 1);
+    c.check(or_(lt(i, zeros_like(i)), ge(i, number(c.g, i.type(), c.shape().back()))));
     return {eq(broadcast(unsqueeze(i, i.type().rank()), c.shape()), at)};
 }
-// self [N, C] or [C], target [N] or []: minus the picked log-probability, and the total weight.
+// self [N, C, ..] or [C], target [N, ..] or []: minus the picked log-probability, and the total weight.
 Results nll_loss_(const Call& c) {
     V x = to(c.tensor("self"), c.type().dtype), t = c.tensor("target"), w = c.tensor("weight");
-    if (x.type().rank() != 2) return {};
-    V skip = eq(t, number(c.g, t.type(), c.dim("ignore_index", -100))), at = select(skip, zeros_like(t), t);
-    V rows = iota(c.g, t.type().dtype, t.type().shape, 0), picked = gather(x, {rows, at});
+    const Shape shape = t.type().shape;
+    if (x.type().rank() == 1) x = unsqueeze(x, 0);
+    const int r = x.type().rank();
+    if (r < 2 || !(t.type().rank() == r - 1 || r == 2)) return {};
+    x = move_axis(x, 1, r - 1);  // [N, .., C]
+    const Dim classes = x.type().shape.back(), all = numel(shape);
+    x = reshape(x, {all, classes});
+    t = reshape(t, {all});
+    V skip = eq(t, number(c.g, t.type(), c.dim("ignore_index", -100))), at = c.place(select(skip, zeros_like(t), t), classes, false);
+    V picked = gather(x, {iota(c.g, t.type().dtype, {all}, 0), at});
     V weight = select(skip, zeros_like(picked), w ? gather(cast(w, c.type().dtype), {at}) : like(picked, 1));
     V loss = select(skip, zeros_like(picked), -(picked * weight)), total = sum(weight, {0});
     Dim reduction = c.dim("reduction", 1);
-    if (reduction == 0) return {loss, lift(c.g, c.type(1), 0)};
+    if (reduction == 0) return {reshape(loss, c.shape()), lift(c.g, c.type(1), 0)};
     V s = sum(loss, {0});
     return {reduction == 1 ? s / total : s, total};
 }
@@ -300,7 +309,7 @@ std::vector<Row> index_rows() {
         {"aten.index.Tensor", index_}, {"aten.index_put.default", index_put_}, {"aten._unsafe_index.Tensor", index_}, {"aten.gather.default", gather_},
         {"aten.scatter_add.default", scatter_add_}, {"aten.scatter_reduce.two", scatter_reduce_}, {"aten.scatter.value", scatter_value}, {"aten.index_select.default", index_select_},
         {"aten.index_add.default", index_add_}, {"aten.index_fill.int_Scalar", index_fill_}, {"aten.embedding.default", embedding_},
-        {"aten.take.default", take_}, {"aten.one_hot.default", one_hot_}, {"aten.nll_loss_forward.default", nll_loss_},
+        {"aten.take.default", take_}, {"aten.one_hot.default", one_hot_}, {"aten.nll_loss_forward.default", nll_loss_}, {"aten.nll_loss2d_forward.default", nll_loss_},
     };
 }
 

@@ -51,7 +51,10 @@ Results literal(const Call& c) {
     std::vector<double> v;
     if (auto* reals = std::get_if<std::vector<double>>(c.n.find("values"))) v = *reals;
     else
-        for (const Dim& d : c.dims("values")) v.push_back(static_cast<double>(d.value()));
+        for (const Dim& d : c.dims("values")) {
+            v.push_back(static_cast<double>(d.value()));
+            if (std::fabs(v.back()) >= 0x1p53) return {};  // no number here holds it
+        }
     if (v.empty()) return {lift(c.g, c.type(), 0)};
     if (std::all_of(v.begin(), v.end(), [&](double x) { return x == v[0]; })) return {lift(c.g, c.type(), v[0])};
     Type flat{c.type().dtype, {static_cast<std::int64_t>(v.size())}};
@@ -70,16 +73,32 @@ Results literal(const Call& c) {
     }
     return {reshape(all, c.shape())};
 }
-// What is drawn is a call's; what is done with it is seen.
+// What is drawn is a call's, through which no gradient flows; what is done with it is seen.
+Results drawn(const Call& c) {
+    Node draw = c.n;
+    for (std::size_t k = 0; k < draw.in.size(); ++k) draw.in[k] = is_float(c.in[k].type().dtype) ? stop_grad(c.in[k]).id : c.in[k].id;
+    std::erase_if(draw.attrs, [](const auto& a) { return a.first == "no_grad" || a.first == "ended"; });
+    Results all{c.g.value(c.g.add(std::move(draw)))};
+    for (std::size_t k = 1; k <= c.n.more.size(); ++k)
+        all.push_back(c.g.value(c.g.add({.op = Op::result, .in = {all[0].id}, .attrs = {{"index", Dim(static_cast<std::int64_t>(k))}}, .type = {}, .more = {}, .loc = {}})));
+    return all;
+}
 Results native_dropout_(const Call& c) {
     V x = c.tensor("input");
     if (c.given("train") && !c.flag("train")) return {x, lift(c.g, c.type(1), 1)};
-    Node draw = c.n;
-    draw.in = {stop_grad(x).id};
-    V call = c.g.value(c.g.add(std::move(draw)));
-    V kept = c.g.value(c.g.add({.op = Op::result, .in = {call.id}, .attrs = {{"index", Dim(1)}}, .type = {}, .more = {}, .loc = {}}));
+    V kept = drawn(c)[1];
     double p = c.number("p");
     return {x * cast(kept, x.type().dtype) * (p == 1 ? 0 : 1 / (1 - p)), kept};
+}
+// The noise is 1 where x is positive.
+Results rrelu_(const Call& c) {
+    V x = c.tensor("self");
+    if (!c.flag("training")) {
+        V slope = (c.scalar("lower", c.type(), 0.125) + c.scalar("upper", c.type(), 1.0 / 3)) / 2;
+        return {select(gt(x, zeros_like(x)), x, x * slope), c.tensor("noise")};
+    }
+    Results r = drawn(c);
+    return {x * r[1], r[1]};
 }
 }  // namespace
 
@@ -92,7 +111,11 @@ std::vector<Row> make_rows() {
         {"aten.full.default", full_}, {"aten.full_like.default", full_}, {"aten.new_full.default", full_}, {"aten.scalar_tensor.default", scalar_tensor_},
         {"aten.arange.default", arange_}, {"aten.arange.start", arange_}, {"aten.arange.start_step", arange_}, {"aten.linspace.default", linspace_},
         {"aten.eye.default", eye_}, {"aten.eye.m", eye_}, {"aten.tril.default", triangle<true>}, {"aten.triu.default", triangle<false>},
-        {"aten.native_dropout.default", native_dropout_}, {"heddle.tensor", literal},
+        {"aten.native_dropout.default", native_dropout_}, {"aten.rrelu_with_noise_functional.default", rrelu_},
+        {"aten.bernoulli.default", drawn}, {"aten.bernoulli.p", drawn}, {"aten.poisson.default", drawn}, {"aten.normal.Tensor_float", drawn},
+        {"aten.normal.float_Tensor", drawn}, {"aten.normal.Tensor_Tensor", drawn}, {"aten.normal_functional.default", drawn}, {"aten.uniform.default", drawn},
+        {"aten.exponential.default", drawn}, {"aten.geometric.default", drawn}, {"aten.cauchy.default", drawn}, {"aten.log_normal.default", drawn},
+        {"heddle.tensor", literal},
     };
 }
 

@@ -57,6 +57,17 @@ Results addmv_(const Call& c) {
     if (!is_float(c.type().dtype)) return {};
     return plus_product(c, matmul(arg(c, "mat"), arg(c, "vec"), c.shape()));
 }
+Results addbmm_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    Shape each = c.shape();
+    each.insert(each.begin(), c.tensor("batch1").type().shape[0]);
+    return plus_product(c, sum(matmul(arg(c, "batch1"), arg(c, "batch2"), each), {0}));
+}
+Results addr_(const Call& c) {
+    if (!is_float(c.type().dtype)) return {};
+    V a = arg(c, "vec1"), b = arg(c, "vec2");
+    return plus_product(c, broadcast(unsqueeze(a, 1), c.shape()) * broadcast(b, c.shape()));
+}
 Results linear_(const Call& c) {
     if (!is_float(c.type().dtype)) return {};
     V w = arg(c, "weight"), x = arg(c, "input");
@@ -83,7 +94,9 @@ Results cross_(const Call& c) {
 std::vector<Row> nn_rows() {
     return {
         {"aten.mm.default", matmul_}, {"aten.bmm.default", matmul_}, {"aten.matmul.default", matmul_}, {"aten.mv.default", matmul_},
-        {"aten.dot.default", matmul_}, {"aten.addmm.default", addmm_}, {"aten.baddbmm.default", baddbmm_}, {"aten.addmv.default", addmv_},
+        {"aten.dot.default", matmul_}, {"aten.addmm.default", addmm_}, {"aten.baddbmm.default", baddbmm_}, {"aten.addmv.default", addmv_}, {"aten.vdot.default", matmul_},
+        {"aten.addbmm.default", addbmm_}, {"aten.addr.default", addr_},
+       
         {"aten.linear.default", linear_}, {"aten.outer.default", outer_}, {"aten.ger.default", outer_}, {"aten.linalg_cross.default", cross_},
     };
 }

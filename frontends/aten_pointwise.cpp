@@ -25,23 +25,27 @@ Results rsub_(const Call& c) {
 }
 Results mul_(const Call& c) { return {c.type().dtype == DType::b1 ? and_(self(c), other(c)) : self(c) * other(c)}; }
 V trunc_div(V a, V b) {
-    V q = a / b;
-    return is_float(q.type().dtype) ? trunc(q) : none();
+    if (is_float(a.type().dtype)) return trunc(a / b);
+    V q = floordiv(a, b), rounded_down = and_(ne(q * b, a), lt(q, zeros_like(q)));
+    return q + cast(rounded_down, q.type().dtype);
+}
+// What integers are divided by: eager raises an error for a zero.
+V divisor(const Call& c) {
+    V b = other(c);
+    bool known = b.node().is(Op::constant) && b.node().number("value") != 0;
+    if (is_int(c.type().dtype) && !known) c.check(eq(b, zeros_like(b)));
+    return b;
 }
 Results div_(const Call& c) {
     std::string mode = c.text("rounding_mode");
-    if (mode == "floor") return {floordiv(self(c), other(c))};
-    if (mode == "trunc") {
-        if (!is_float(c.type().dtype)) return {};
-        return {trunc_div(self(c), other(c))};
-    }
+    if (mode == "floor") return {floordiv(self(c), divisor(c))};
+    if (mode == "trunc") return {trunc_div(self(c), divisor(c))};
     return {self(c) / other(c)};
 }
-Results floor_divide_(const Call& c) { return {floordiv(self(c), other(c))}; }
-Results remainder_(const Call& c) { return {mod(self(c), other(c))}; }
+Results floor_divide_(const Call& c) { return {floordiv(self(c), divisor(c))}; }
+Results remainder_(const Call& c) { return {mod(self(c), divisor(c))}; }
 Results fmod_(const Call& c) {
-    if (!is_float(c.type().dtype)) return {};
-    V a = self(c), b = other(c);
+    V a = self(c), b = divisor(c);
     return {a - trunc_div(a, b) * b};
 }
 V int_power(V x, int n) {
@@ -152,8 +156,37 @@ Results exp2_(const Call& c) { return {exp(self(c) * std::log(2.0))}; }
 Results erfc_(const Call& c) { return {1 - erf(self(c))}; }
 Results frac_(const Call& c) { return {self(c) - trunc(self(c))}; }
 Results sign__(const Call& c) {
-    if (c.type().dtype == DType::b1) return {};
-    return {sign(self(c))};
+    return {c.type().dtype == DType::b1 ? self(c) : sign(self(c))};
+}
+// Integers are whole already.
+template <V (*op)(V)>
+Results rounded(const Call& c) { return {is_float(c.type().dtype) ? op(self(c)) : self(c)}; }
+template <bool most>
+Results extremum(const Call& c) {
+    V a = self(c), b = other(c);
+    if (c.type().dtype == DType::b1) return {most ? or_(a, b) : and_(a, b)};
+    return {most ? max(a, b) : min(a, b)};
+}
+// |a| with the sign of b, that of a zero too.
+Results copysign_(const Call& c) {
+    V a = self(c), b = other(c), zero = zeros_like(b);
+    V negative = or_(lt(b, zero), and_(eq(b, zero), lt(1 / b, zero)));
+    return {select(negative, -abs(a), abs(a))};
+}
+Results logaddexp2_(const Call& c) {
+    V a = self(c), b = other(c), m = stop_grad(max(a, b));
+    m = select(eq(abs(m), like(m, kInf)), zeros_like(m), m);
+    return {m + log(exp((a - m) * std::log(2.0)) + exp((b - m) * std::log(2.0))) * (1 / std::log(2.0))};
+}
+Results xlog1py_(const Call& c) {
+    V a = c.operand("self", c.type()), b = other(c), zero = eq(a, like(a, 0));
+    return {select(and_(zero, eq(b, b)), like(a, 0), a * log1p(select(zero, like(b, 1), b)))};
+}
+template <int sign>
+Results infinite(const Call& c) {
+    V x = c.tensor("self");
+    if (!is_float(x.type().dtype)) return {lift(c.g, c.type(), 0)};
+    return {eq(x, like(x, sign * kInf))};
 }
 Results isnan_(const Call& c) { return {ne(c.tensor("self"), c.tensor("self"))}; }
 Results isinf_(const Call& c) {
@@ -233,7 +266,12 @@ std::vector<Row> pointwise_rows() {
         {"aten.detach_.default", same}, {"aten.alias_copy.default", same},
         {"aten.copy.default", copy_}, {"aten.fill.Scalar", fill_}, {"aten.fill.Tensor", fill_}, {"aten.zero.default", zero_},
         {"aten.reciprocal.default", reciprocal_}, {"aten.square.default", square_}, {"aten.log2.default", log2_}, {"aten.log10.default", log10_},
-        {"aten.exp2.default", exp2_}, {"aten.erfc.default", erfc_}, {"aten.frac.default", frac_}, {"aten.sign.default", sign__},
+        {"aten.exp2.default", exp2_}, {"aten.erfc.default", erfc_}, {"aten.frac.default", frac_}, {"aten.sign.default", sign__}, {"aten.sgn.default", sign__},
+        {"aten.floor.default", rounded<floor>}, {"aten.ceil.default", rounded<ceil>}, {"aten.round.default", rounded<round>}, {"aten.trunc.default", rounded<trunc>},
+        {"aten.maximum.default", extremum<true>}, {"aten.minimum.default", extremum<false>}, {"aten.copysign.Tensor", copysign_}, {"aten.copysign.Scalar", copysign_},
+        {"aten.logaddexp2.default", logaddexp2_}, {"aten.special_xlog1py.default", xlog1py_}, {"aten.special_xlog1py.other_scalar", xlog1py_},
+        {"aten.special_xlog1py.self_scalar", xlog1py_}, {"aten.isposinf.default", infinite<1>}, {"aten.isneginf.default", infinite<-1>},
+       
         {"aten.isnan.default", isnan_}, {"aten.isinf.default", isinf_}, {"aten.isfinite.default", isfinite_}, {"aten.fmax.default", fmax_},
         {"aten.fmin.default", fmin_}, {"aten.hypot.default", hypot_}, {"aten.logaddexp.default", logaddexp_}, {"aten.xlogy.Tensor", xlogy_},
         {"aten.xlogy.Scalar_Self", xlogy_}, {"aten.xlogy.Scalar_Other", xlogy_}, {"aten.nan_to_num.default", nan_to_num_}, {"aten.logit.default", logit_},

@@ -28,14 +28,25 @@ Results mean_(const Call& c) {
 }
 Results prod_(const Call& c) {
     V x = to(c.tensor("self"), c.type().dtype);
-    if (!c.given("dim")) x = reshape(x, {numel(x.type().shape)});
+    if (!c.given("dim") || x.type().rank() == 0) x = reshape(x, {numel(x.type().shape)});
     return {reshape(prod(x, {c.given("dim") ? c.axis("dim", x.type().rank()) : 0}), c.shape())};
 }
 template <V (*fold)(V, std::vector<int>)>
 Results extremum_(const Call& c) {
     Over o(c);
-    if (c.type().dtype == DType::b1) return {};
+    if (c.type().dtype == DType::b1) return {reshape(to(fold(cast(o.x, DType::i32), o.axes), DType::b1), c.shape())};
     return {reshape(fold(o.x, o.axes), c.shape())};
+}
+Results aminmax_(const Call& c) {
+    V x = c.tensor("self");
+    if (x.type().dtype == DType::b1) return {};
+    auto axes = x.type().rank() == 0 ? std::vector<int>{} : c.given("dim") ? std::vector<int>{c.axis("dim", x.type().rank())} : axes_from_to(0, x.type().rank());
+    return {reshape(amin(x, axes), c.shape()), reshape(amax(x, axes), c.shape())};
+}
+Results nansum_(const Call& c) {
+    V given = c.tensor("self");
+    if (is_float(given.type().dtype)) given = select(ne(given, given), zeros_like(given), given);
+    return {reshape(sum(to(given, c.type().dtype), c.axes("dim", given.type().rank())), c.shape())};
 }
 // The first place along an axis where the extremum stands; NaN counts as one.
 V place_of(V x, V top, int axis) {
@@ -143,6 +154,17 @@ template <bool log_of>
 Results softmax_(const Call& c) {
     V x = to(c.tensor("self"), c.type().dtype);
     return {softmax_of(x, c.axis("dim", x.type().rank()), log_of)};
+}
+// A row of nothing but -inf gives zeros.
+Results safe_softmax_(const Call& c) {
+    V x = to(c.tensor("self"), c.type().dtype);
+    if (x.type().rank() == 0) return {};
+    const int axis = c.axis("dim", x.type().rank());
+    const Shape s = x.type().shape;
+    V top = stop_grad(amax(x, {axis}));
+    top = select(eq(top, like(top, -kInf)), zeros_like(top), top);
+    V e = exp(x - back(top, {axis}, s)), total = sum(e, {axis});
+    return {e / back(select(eq(total, zeros_like(total)), like(total, 1), total), {axis}, s)};
 }
 V affine(V x, V weight, V bias) {
     if (weight) x = x * as(weight, x.type());
@@ -279,6 +301,10 @@ Results binary_cross_entropy_with_logits_(const Call& c) {
     if (V w = c.tensor("weight")) loss = loss * as(w, loss.type());
     return {reduced(loss, c)};
 }
+Results soft_margin_loss_(const Call& c) {
+    auto [x, t] = both(c);
+    return {reduced(log1p(exp(-(t * x))), c)};
+}
 Results kl_div_(const Call& c) {
     auto [x, t] = both(c);
     if (c.flag("log_target")) return {reduced(exp(t) * (t - x), c)};
@@ -317,7 +343,9 @@ std::vector<Row> reduce_rows() {
         {"aten._native_batch_norm_legit_functional.default", batch_norm_train},
         {"aten.mse_loss.default", mse_loss_}, {"aten.l1_loss.default", l1_loss_}, {"aten.smooth_l1_loss.default", smooth_l1_loss_}, {"aten.huber_loss.default", huber_loss_},
         {"aten.binary_cross_entropy.default", binary_cross_entropy_}, {"aten.binary_cross_entropy_with_logits.default", binary_cross_entropy_with_logits_},
-        {"aten.kl_div.default", kl_div_}, {"aten.trace.default", trace_}, {"aten.dist.default", dist_},
+        {"aten.kl_div.default", kl_div_}, {"aten.soft_margin_loss.default", soft_margin_loss_}, {"aten._safe_softmax.default", safe_softmax_},
+        {"aten.aminmax.default", aminmax_}, {"aten.nansum.default", nansum_},
+        {"aten.trace.default", trace_}, {"aten.dist.default", dist_},
     };
 }
 

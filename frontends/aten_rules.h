@@ -14,6 +14,7 @@ struct Call {
     Graph& g;
     const Node& n;
     const std::vector<V>& in;
+    std::vector<V>& outside;  // what is true where an index is out of range, for the guard
 
     const Type& type(std::size_t result = 0) const { return result == 0 ? n.type : n.more.at(result - 1); }
     const Shape& shape() const { return n.type.shape; }
@@ -31,6 +32,9 @@ struct Call {
     V scalar(std::string_view name, const Type&, double otherwise = 0) const;
     DType scalar_dtype(std::string_view name) const;                // of a number argument: b1, i64 or f64
     V operand(std::string_view name, const Type&) const;            // tensor or number, cast and broadcast
+    // An index into `size` elements, made safe. `from_end`: negative ones count from the end.
+    V place(V index, const Dim& size, bool from_end) const;
+    void check(V wrong) const;                                      // eager raises an error where it is true
 };
 using Results = std::vector<V>;
 using Rule = Results (*)(const Call&);
@@ -63,7 +67,6 @@ V count(V like, const std::vector<int>& axes);    // number of elements over axe
 V keep(V folded, const std::vector<int>& axes, Shape before);  // folded axes come back as 1
 V back(V folded, const std::vector<int>& axes, Shape before);  // folded axes come back whole
 V root(V);                                        // sqrt whose gradient is 0 at 0, as that of PyTorch's norms
-V wrap(V index, const Dim& size);                 // negative indices count from the end
 V take(V x, int axis, V index);                   // x.index_select(axis, index) with index of any shape
 V clamp_min(V, V);
 V clamp_max(V, V);

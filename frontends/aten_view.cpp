@@ -196,7 +196,8 @@ Results roll_(const Call& c) {
     for (std::size_t k = 0; k < dims.size(); ++k) {
         int axis = static_cast<int>(dims[k].value() < 0 ? dims[k].value() + x.type().rank() : dims[k].value());
         Dim n = size_of(x, axis), by = shifts[k];
-        if (by.is_const() && n.is_const() && n.value() > 0) by = ((by.value() % n.value()) + n.value()) % n.value();
+        if (n == 0) continue;
+        if (by.is_const() && n.is_const()) by = ((by.value() % n.value()) + n.value()) % n.value();
         if (by == 0) continue;
         Dim cut = by.is_const() && by.value() < 0 ? Dim(-by.value()) : n - by;  // |shift| <= size
         x = concat({slice(x, axis, cut, n), slice(x, axis, 0, cut)}, axis);
@@ -219,10 +220,47 @@ Results diagonal_(const Call& c) {
     return {move_axis(rows, 0, rows.type().rank() - 1)};
 }
 Results diag_embed_(const Call& c) {
-    int r = c.type().rank();
-    if (!(c.dim("offset") == 0) || c.axis("dim1", r, -2) != r - 2 || c.axis("dim2", r, -1) != r - 1) return {};
-    V x = broadcast(unsqueeze(self(c), r - 1), c.shape());
-    return {select(eq(iota(c.g, DType::i64, c.shape(), r - 2), iota(c.g, DType::i64, c.shape(), r - 1)), x, zeros_like(x))};
+    const int r = c.type().rank(), a = c.axis("dim1", r, -2), b = c.axis("dim2", r, -1);
+    const Dim offset = c.dim("offset"), size = c.shape()[static_cast<std::size_t>(a)];
+    if (!offset.is_const()) return {};
+    V x = self(c);
+    x = pad(x, r - 2, 0, size - size_of(x, r - 2));
+    Shape s = x.type().shape;
+    s.push_back(size);
+    V row = iota(c.g, DType::i64, s, r - 2), column = iota(c.g, DType::i64, s, r - 1);
+    x = expand(x, {offset.value() >= 0 ? r - 1 : r - 2}, s);  // along columns, or rows, its elements in the order of the diagonal
+    x = select(eq(column - row, like(row, static_cast<double>(offset.value()))), x, zeros_like(x));
+    std::vector<int> order(static_cast<std::size_t>(r));
+    order[static_cast<std::size_t>(a)] = r - 2, order[static_cast<std::size_t>(b)] = r - 1;
+    for (int k = 0, from = 0; k < r; ++k)
+        if (k != a && k != b) order[static_cast<std::size_t>(k)] = from++;
+    return {permute(x, order)};
+}
+Results block_diag_(const Call& c) {
+    std::vector<V> rows;
+    Dim before;
+    for (V v : c.tensors("tensors")) {
+        v = to(v, c.type().dtype);
+        if (v.type().rank() > 2) return {};
+        if (v.type().rank() < 2) v = reshape(v, {1, numel(v.type().shape)});
+        rows.push_back(pad(v, 1, before, c.shape()[1] - before - size_of(v, 1)));
+        before = before + size_of(v, 1);
+    }
+    return {concat(rows, 0)};
+}
+Results rot90_(const Call& c) {
+    V x = self(c);
+    const int r = x.type().rank();
+    auto dims = c.dims("dims");
+    if (dims.empty()) dims = {0, 1};
+    auto wrapped = [&](const Dim& d) { return static_cast<int>(d.value() < 0 ? d.value() + r : d.value()); };
+    const int a = wrapped(dims[0]), b = wrapped(dims[1]);
+    switch (((c.dim("k", 1).value() % 4) + 4) % 4) {
+        case 1: return {swapped(flip(x, b), a, b)};
+        case 2: return {flip(flip(x, a), b)};
+        case 3: return {swapped(flip(x, a), a, b)};
+        default: return {x};
+    }
 }
 V replaced(V x, int axis, const Dim& start, V src) {
     Dim end = start + size_of(src, axis), size = size_of(x, axis);
@@ -275,6 +313,30 @@ Results pixel_shuffle_(const Call& c) {
     for (int a : {0, 3, 1, 4, 2}) order.push_back(k + a);
     return {reshape(permute(reshape(x, split), order), c.shape())};
 }
+Results pixel_unshuffle_(const Call& c) {
+    V x = self(c);
+    Shape s = x.type().shape;
+    auto r = s.size();
+    Dim f = c.dim("downscale_factor");
+    auto rows = s[r - 2].divided_by(f), columns = s[r - 1].divided_by(f);
+    if (!rows || !columns) return {};
+    Shape split(s.begin(), s.end() - 2);
+    int k = static_cast<int>(split.size());
+    split.insert(split.end(), {*rows, f, *columns, f});
+    auto order = axes_from_to(0, k);
+    for (int a : {1, 3, 0, 2}) order.push_back(k + a);
+    return {reshape(permute(reshape(x, split), order), c.shape())};
+}
+Results channel_shuffle_(const Call& c) {
+    V x = self(c);
+    Shape s = x.type().shape;
+    auto per = s[1].divided_by(c.dim("groups"));
+    if (!per) return {};
+    Shape split = s;
+    split[1] = *per;
+    split.insert(split.begin() + 1, c.dim("groups"));
+    return {reshape(swapped(reshape(x, split), 1, 2), s)};
+}
 }  // namespace
 
 std::vector<Row> view_rows() {
@@ -295,7 +357,12 @@ std::vector<Row> view_rows() {
         {"aten.repeat.default", repeat_}, {"aten.tile.default", repeat_}, {"aten.repeat_interleave.self_int", repeat_interleave_},
         {"aten.roll.default", roll_}, {"aten.diagonal.default", diagonal_}, {"aten.diag_embed.default", diag_embed_}, {"aten.select_scatter.default", select_scatter_},
         {"aten.slice_scatter.default", slice_scatter_}, {"aten.diagonal_scatter.default", diagonal_scatter_}, {"aten.unfold.default", unfold_},
-        {"aten.pixel_shuffle.default", pixel_shuffle_},
+        {"aten.pixel_shuffle.default", pixel_shuffle_}, {"aten.pixel_unshuffle.default", pixel_unshuffle_}, {"aten.channel_shuffle.default", channel_shuffle_},
+        {"aten.block_diag.default", block_diag_}, {"aten.rot90.default", rot90_},
+        {"aten.unsqueeze_copy.default", reshape_}, {"aten.squeeze_copy.default", reshape_}, {"aten.squeeze_copy.dim", reshape_}, {"aten.squeeze_copy.dims", reshape_},
+        {"aten.transpose_copy.int", transpose_}, {"aten.t_copy.default", t_}, {"aten.select_copy.int", select_}, {"aten.slice_copy.Tensor", slice_},
+        {"aten.narrow_copy.default", narrow_}, {"aten.split_copy.Tensor", split_}, {"aten.split_with_sizes_copy.default", split_}, {"aten.unbind_copy.int", unbind_},
+        {"aten.diagonal_copy.default", diagonal_}, {"aten.unfold_copy.default", unfold_},
     };
 }
 

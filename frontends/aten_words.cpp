@@ -68,6 +68,34 @@ V Call::operand(std::string_view name, const Type& t) const {
     return a && std::holds_alternative<Ref>(*a) ? as(tensor(name), t) : scalar(name, t);
 }
 
+void Call::check(V wrong) const {
+    V any = sum(cast(wrong, DType::i32), axes_from_to(0, wrong.type().rank()));
+    any = gt(any, zeros_like(any));
+    if (std::none_of(outside.begin(), outside.end(), [&](V v) { return v.id == any.id; })) outside.push_back(any);
+}
+namespace {
+// Below `size` and not negative whatever the values: positions along an axis that is no longer, or columns of a nonzero.
+bool in_range(V i, const Dim& size) {
+    for (V v = i; v; v = v.graph->value(v.node().in[0])) {
+        const Node n = v.node();
+        if (n.is(Op::call) && n.text("name") == "aten.nonzero.default") return true;
+        if (n.is(Op::iota)) {
+            const Dim& length = n.type.shape[static_cast<std::size_t>(n.integer("axis"))];
+            return length == size || (length.is_const() && size.is_const() && length.value() <= size.value());
+        }
+        if (n.is(Op::constant)) return size.is_const() && n.number("value") >= 0 && n.number("value") < static_cast<double>(size.value());
+        if (n.kind() != Kind::view && !n.is(Op::cast)) return false;
+    }
+    return false;
+}
+}  // namespace
+V Call::place(V i, const Dim& size, bool from_end) const {
+    if (in_range(i, size)) return i;
+    V n = aten::number(g, i.type(), size), zero = zeros_like(i), low = lt(i, zero);
+    check(or_(from_end ? lt(i, -n) : low, ge(i, n)));
+    return max(min(from_end ? select(low, i + n, i) : i, n - 1), zero);
+}
+
 V to(V v, DType t) {
     if (t == DType::b1 && v.type().dtype != DType::b1) return ne(v, zeros_like(v));
     return cast(v, t);
@@ -91,6 +119,8 @@ V broadcast(V v, Shape s) {
 }
 V as(V v, Type t) { return broadcast(to(v, t.dtype), t.shape); }
 V number(Graph& g, const Type& t, const Dim& d) {
+    if (constexpr std::int64_t kExact = std::int64_t{1} << 53; t.dtype == DType::i64 && d.is_const() && (d.value() >= kExact || d.value() <= -kExact))
+        return lift(g, t, static_cast<double>(d.value() >> 32)) * lift(g, t, 0x1p32) + lift(g, t, static_cast<double>(d.value() & 0xffffffff));
     if (d.is_const()) return lift(g, t, static_cast<double>(d.value()));
     if (is_float(t.dtype) && t.dtype < DType::f32) return cast(size(g, {DType::f32, t.shape}, d), t.dtype);
     return t.dtype == DType::b1 ? to(size(g, {DType::i64, t.shape}, d), DType::b1) : size(g, Type(t), d);
@@ -129,21 +159,6 @@ V back(V folded, const std::vector<int>& axes, Shape before) { return expand(fol
 V root(V x) {
     V zero = eq(x, zeros_like(x));
     return select(zero, zeros_like(x), sqrt(select(zero, like(x, 1), x)));
-}
-V wrap(V i, const Dim& n) {
-    Type t = i.type();
-    const Node node = i.node();
-    if (node.is(Op::iota)) return i;
-    if (node.is(Op::constant)) {
-        double v = node.number("value");
-        return v >= 0 ? i : number(*i.graph, t, n + Dim(static_cast<std::int64_t>(v)));
-    }
-    // Columns of nonzero are not negative, however they are sliced.
-    for (V v = i; v; v = v.graph->value(v.node().in[0])) {
-        if (v.node().is(Op::call) && v.node().text("name") == "aten.nonzero.default") return i;
-        if (v.node().kind() != Kind::view && !v.node().is(Op::cast)) break;
-    }
-    return select(lt(i, zeros_like(i)), i + number(*i.graph, t, n), i);
 }
 V take(V x, int axis, V index) {
     int rank = index.type().rank();

@@ -9,44 +9,46 @@ namespace heddle {
 
 namespace {
 struct Argument {
-    std::string name, from;           // g0, r1, an argument; or, with `word`, what stands between its parentheses
-    std::string word;                 // "", "sizes" or "wanted"
+    std::string name, from;           // g0, r1, an argument; of sizes(x), x
+    bool sizes = false, wanted = false;
 };
 struct Backward {
-    std::string_view forward, name, text;
+    std::string_view forward, name, text, of;
     std::vector<Argument> arguments = {};
+    std::vector<std::string> results = {};
 };
 std::string trimmed(std::string s) {
     std::erase(s, ' ');
     return s;
 }
-std::vector<std::string> separated(const std::string& s) {  // at commas outside parentheses
+std::vector<std::string> separated(const std::string& s) {
     std::vector<std::string> parts(1);
-    int depth = 0;
     for (char c : s) {
-        depth += (c == '(') - (c == ')');
-        if (c == ',' && depth == 0) parts.emplace_back();
+        if (c == ',') parts.emplace_back();
         else parts.back() += c;
     }
     return parts;
 }
 Argument parsed(const std::string& s) {
-    auto is = s.find('='), open = s.find('(');
-    Argument a{s.substr(0, is), is == s.npos ? s : s.substr(is + 1), ""};
-    if (open != s.npos) a.word = s.substr(is + 1, open - is - 1), a.from = s.substr(open + 1, s.size() - open - 2);
+    auto is = s.find('=');
+    Argument a{s.substr(0, is), is == s.npos ? s : s.substr(is + 1)};
+    a.wanted = a.from == "wanted";
+    if (a.from.starts_with("sizes(")) a.sizes = true, a.from = a.from.substr(6, a.from.size() - 7);
     return a;
 }
 const Backward* row(std::string_view forward) {
     static const auto* rows = [] {
         auto* all = new std::vector<Backward>{
-#define BACKWARD(forward, name, text) {forward, name, text},
+#define BACKWARD(forward, name, text, of) {forward, name, text, of},
 #define SELECTS(forward)
 #include "passes/calls.def"
 #undef BACKWARD
 #undef SELECTS
         };
-        for (Backward& b : *all)
+        for (Backward& b : *all) {
             for (const std::string& s : separated(trimmed(std::string(b.text)))) b.arguments.push_back(parsed(s));
+            b.results = separated(trimmed(std::string(b.of)));
+        }
         return all;
     }();
     for (const Backward& b : *rows)
@@ -55,7 +57,7 @@ const Backward* row(std::string_view forward) {
 }
 bool selects(std::string_view name) {
     static constexpr std::string_view rows[] = {
-#define BACKWARD(forward, name, text)
+#define BACKWARD(forward, name, text, of)
 #define SELECTS(forward) forward,
 #include "passes/calls.def"
 #undef BACKWARD
@@ -76,7 +78,7 @@ V scattered(V self, V index, V g, int axis) {
 }
 // "g0" -> 0 if the letter is g; else -1.
 int numbered(const Argument& a, char letter) {
-    bool is = a.word.empty() && a.from.size() == 2 && a.from[0] == letter && a.from[1] >= '0' && a.from[1] <= '9' && a.name != a.from;
+    bool is = !a.sizes && a.from.size() == 2 && a.from[0] == letter && a.from[1] >= '0' && a.from[1] <= '9' && a.name != a.from;
     return is ? a.from[1] - '0' : -1;
 }
 
@@ -127,13 +129,13 @@ int operand_of(const Node& n, std::string_view argument) {
 // By the row's own op; {} where the row doesn't serve.
 std::vector<V> by_row(Graph& g, Id call, const Node& n, const Backward& b, const std::vector<V>& incoming, const std::vector<char>& wants) {
     std::vector<char> taken(incoming.size());
-    std::vector<int> of{operand_of(n, "self")};  // operands whose gradients the results are
+    std::vector<int> of;  // operands whose gradients the results are
+    bool masked = false;
     for (const Argument& a : b.arguments) {
         if (int k = numbered(a, 'g'); k >= 0) taken[static_cast<std::size_t>(k)] = 1;
-        if (a.word != "wanted") continue;
-        of.clear();
-        for (const auto& x : separated(a.from)) of.push_back(operand_of(n, x));
+        masked |= a.wanted;
     }
+    for (const auto& x : b.results) of.push_back(operand_of(n, x));
     for (std::size_t k = 0; k < incoming.size(); ++k)
         if ((taken[k] != 0) != static_cast<bool>(incoming[k])) return {};
     for (std::size_t k = 0; k < wants.size(); ++k)
@@ -147,10 +149,10 @@ std::vector<V> by_row(Graph& g, Id call, const Node& n, const Backward& b, const
         } else if (int r = numbered(a, 'r'); r >= 0) {
             Id id = r == 0 ? call : g.add({.op = Op::result, .in = {call}, .attrs = {{"index", Dim(r)}}, .type = {}, .more = {}, .loc = {}});
             made.put(a.name, made.operand(g.value(id)));
-        } else if (a.word == "sizes") {
+        } else if (a.sizes) {
             int operand = operand_of(n, a.from);
             made.put(a.name, operand < 0 ? Attr(None{}) : Attr(std::vector<Dim>(g.type(n.in[static_cast<std::size_t>(operand)]).shape)));
-        } else if (a.word == "wanted") {
+        } else if (a.wanted) {
             std::vector<Dim> mask;
             for (int operand : of) mask.emplace_back(wanted(operand) ? 1 : 0);
             made.put(a.name, mask);
@@ -159,7 +161,7 @@ std::vector<V> by_row(Graph& g, Id call, const Node& n, const Backward& b, const
             made.put(a.name, x ? made.moved(*x) : Attr(None{}));
         }
     }
-    for (int operand : of) made.result(wanted(operand) ? g.type(n.in[static_cast<std::size_t>(operand)]) : Type{n.type.dtype, {0}});
+    for (int operand : of) made.result(operand >= 0 && (wanted(operand) || !masked) ? g.type(n.in[static_cast<std::size_t>(operand)]) : Type{n.type.dtype, {0}});
     auto results = made.done();
     std::vector<V> grads(n.in.size());
     for (std::size_t k = 0; k < of.size(); ++k)

@@ -257,7 +257,7 @@ std::vector<char> IndexBuilder::drop_unused() {
 double IndexBuilder::initial(double init, DType t) {
     if (t == DType::b1) return init > 0;
     if (t == DType::i32) return std::clamp(init, -2147483648.0, 2147483647.0);
-    if (t == DType::i64) return std::clamp(init, -9223372036854774784.0, 9223372036854774784.0);
+    if (t == DType::i64) return std::clamp(init, -0x1p63, 0x1p63);  // stands for the highest
     return init;
 }
 Op IndexBuilder::combine(Op fold, DType t) {

@@ -17,13 +17,21 @@ struct Division { Lv quotient, remainder; };
 bool power_of_two(Lv b, const llvm::APInt*& c) { return llvm::PatternMatch::match(b, llvm::PatternMatch::m_APInt(c)) && c->isStrictlyPositive() && c->isPowerOf2(); }
 
 // In vectors the quotient is that of doubles: a / b differs from an integer by at least 1 / |b|, more than its rounding error
-// for |a| < 2^52, so its floor is exact.
+// for |a| < 2^52, so its floor is exact. Other 64-bit integers take what is left over once more, and are then off by one at most;
+// indices (ir.nonneg) are never that large.
 Division vector_division(Ir& ir, Lv a, Lv b) {
     auto& x = ir.b;
-    llvm::Type* d = Ir::with_lanes_of(x.getDoubleTy(), a);
-    Lv q = ir.unary(llvm::Intrinsic::floor, x.CreateFDiv(x.CreateSIToFP(a, d), x.CreateSIToFP(b, d)));
-    q = ir.to_int(q, a->getType()->getScalarType());
-    return {q, x.CreateSub(a, x.CreateMul(q, b))};
+    llvm::Type *d = Ir::with_lanes_of(x.getDoubleTy(), a), *t = a->getType()->getScalarType();
+    Lv divisor = x.CreateSIToFP(b, d);
+    auto quotient = [&](Lv v) { return ir.to_int(ir.unary(llvm::Intrinsic::floor, x.CreateFDiv(x.CreateSIToFP(v, d), divisor)), t); };
+    Lv q = quotient(a), r = x.CreateSub(a, x.CreateMul(q, b));
+    if (ir.nonneg || t->getIntegerBitWidth() < 64) return {q, r};
+    Lv more = quotient(r), zero = ir.integer(a, 0), one = ir.integer(a, 1);
+    q = x.CreateAdd(q, more), r = x.CreateSub(r, x.CreateMul(more, b));
+    Lv below = x.CreateAnd(x.CreateICmpNE(r, zero), x.CreateICmpSLT(x.CreateXor(r, b), zero));
+    q = x.CreateSelect(below, x.CreateSub(q, one), q), r = x.CreateSelect(below, x.CreateAdd(r, b), r);
+    Lv above = x.CreateSelect(x.CreateICmpSGT(b, zero), x.CreateICmpSGE(r, b), x.CreateICmpSLE(r, b));
+    return {x.CreateSelect(above, x.CreateAdd(q, one), q), x.CreateSelect(above, x.CreateSub(r, b), r)};
 }
 Division scalar_division(Ir& ir, Lv a, Lv b) {
     auto& x = ir.b;

@@ -35,7 +35,8 @@ int Ir::width(Lv v) {
 }
 
 Lv Ir::num(llvm::Type* t, double v) {
-    return t->isFPOrFPVectorTy() ? static_cast<Lv>(llvm::ConstantFP::get(t, v)) : integer(t, static_cast<std::int64_t>(v));
+    if (t->isFPOrFPVectorTy()) return llvm::ConstantFP::get(t, v);
+    return integer(t, v >= 0x1p63 ? INT64_MAX : static_cast<std::int64_t>(v));  // the highest is no double
 }
 Lv Ir::integer(llvm::Type* t, std::int64_t v) {
     auto bits = t->getScalarSizeInBits();

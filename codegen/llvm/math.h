@@ -15,8 +15,7 @@ Lv cos(Ir&, Lv x);
 Lv tanh(Ir&, Lv x);
 Lv erf(Ir&, Lv x);  // double: libm, lane by lane
 
-// Integers, and floats as PyTorch's floor_divide and remainder. Vectors of integers go through double: exact where both
-// operands are below 2^52 in magnitude. Division by zero gives some value for integers, and does not trap.
+// Integers, and floats as PyTorch's floor_divide and remainder. Division by zero gives some value for integers, and does not trap.
 Lv floordiv(Ir&, Lv a, Lv b);
 Lv mod(Ir&, Lv a, Lv b);
 Lv pow(Ir&, Lv a, Lv b);

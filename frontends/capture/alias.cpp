@@ -70,6 +70,13 @@ Alias* Aliases::add(const at::Tensor& t, std::shared_ptr<Base> base, Alias* pare
     }
     return raw;
 }
+Alias* Aliases::becomes(const at::Tensor& t, Node view, Type type, Id value) {
+    former_.push_back(std::move(tensors_.at(t.unsafeGetTensorImpl())));
+    Alias* was = former_.back().get();
+    Alias* now = add(t, was->base, was, std::move(view), std::move(type), value);
+    was->tensor.reset();
+    return now;
+}
 Id Aliases::value(Alias& a, const Emit& emit) {
     if (a.version == a.base->version) return a.value;
     a.value = a.parent ? emit(a.view.text("name"), Attrs(a.view.attrs.begin() + 1, a.view.attrs.end()), {value(*a.parent, emit)}, a.type) : a.base->value;

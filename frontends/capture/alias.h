@@ -40,6 +40,7 @@ public:
     Alias* same_place(const at::Tensor&);  // one that showed the same elements of the same memory, or nullptr
     bool knows_memory(const at::Tensor&) const;
     Alias* add(const at::Tensor&, std::shared_ptr<Base>, Alias* parent, Node view, Type, Id value);
+    Alias* becomes(const at::Tensor&, Node view, Type, Id value);  // what it is from now on: a view of what it was
     Id value(Alias&, const Emit&);               // reads the view again if its memory was written
     void write(Alias&, Id value, const Emit&);   // throws Error where a view can't be written through
     template <class F>
@@ -55,6 +56,7 @@ private:
     };
     std::vector<std::shared_ptr<Base>> bases_;
     std::unordered_map<c10::TensorImpl*, std::unique_ptr<Alias>> tensors_;
+    std::vector<std::unique_ptr<Alias>> former_;  // what tensors were that are something else by now
     std::unordered_map<c10::StorageImpl*, Memory> memory_;
 };
 

@@ -127,6 +127,7 @@ std::optional<Functional> functional_form(const c10::OperatorHandle& op) {
     for (const auto& [from, to] : kSpecial)
         if (full == from) found = all.findSchema(to);
     if (!found && s.name().back() == '_') found = all.findSchema({s.name().substr(0, s.name().size() - 1), s.overload_name()});
+    if (!found) found = all.findSchema({s.name() + "_functional", ""});
     if (!found)  // x.out(.., out): the op of that name with the other arguments
         for (const auto& candidate : all.getAllOpNames()) {
             if (candidate.name != s.name() || candidate == op.operator_name()) continue;
@@ -141,9 +142,16 @@ std::optional<Functional> functional_form(const c10::OperatorHandle& op) {
             if (same == kept && kept > 0) found = h;
         }
     if (!found || found->schema().is_mutable()) return {};
-    Functional f{dotted(*found), {}};
+    Functional f{dotted(*found), found, {}, found->schema().returns().size()};
     for (const auto& a : found->schema().arguments()) f.arguments.push_back(a.name());
     return f;
+}
+std::string view_of_inplace(const c10::OperatorHandle& op) {
+    const auto& s = op.schema();
+    if (!op.hasTag(at::Tag::inplace_view) || s.name().back() != '_') return "";
+    auto found = c10::Dispatcher::singleton().findSchema({s.name().substr(0, s.name().size() - 1), s.name() == "aten::transpose_" ? "int" : s.overload_name()});
+    bool view = found && !found->schema().returns().empty() && found->schema().returns()[0].alias_info() && !found->schema().is_mutable();
+    return view && s.name() != "aten::as_strided_" ? dotted(*found) : "";
 }
 
 }  // namespace heddle

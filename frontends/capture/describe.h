@@ -21,8 +21,11 @@ void drop_own_device(Node&, const std::vector<c10::IValue>& args, const at::Tens
 
 struct Functional {
     std::string name;
+    std::optional<c10::OperatorHandle> op;
     std::vector<std::string> arguments;
+    std::size_t results = 0;  // those of the op that aren't what it writes, then what it writes
 };
 std::optional<Functional> functional_form(const c10::OperatorHandle&);  // of an op that writes
+std::string view_of_inplace(const c10::OperatorHandle&);  // x.squeeze_() -> "aten.squeeze.default"; "" where there is none
 
 }  // namespace heddle

@@ -200,6 +200,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     if (name == "aten::masked_select") return masked_select(stack);
     if (name == "aten::nonzero") return nonzero(op, stack);
     if (among(kUnsized, name)) throw Error(fmt::format("{}: {}: the size of its result depends on values; leave it out of the captured function", place(), dotted(op)));
+    if (std::string as = view_of_inplace(op); !as.empty()) return view_in_place(op, as, stack, from);
     if (op.hasTag(at::Tag::inplace_view) || name == "aten::resize_" || name == "aten::set_.source_Tensor" || name == "aten::set_data")
         throw Error(fmt::format("{}: {}: changes the shape of a tensor in place; use the form that returns a new one", place(), dotted(op)));
     if (name == "aten::index.Tensor" || name == "aten::index_put" || name == "aten::index_put_" || name == "aten::_index_put_impl_") masks_to_indices(stack, from, name != "aten::index.Tensor");
@@ -270,6 +271,33 @@ bool Recorder::view(const std::string& name, const Node& n, const at::Tensor& se
     return true;
 }
 
+std::vector<c10::IValue> functional_arguments(const Functional& f, const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
+    std::vector<c10::IValue> out;
+    for (const auto& name : f.arguments) {
+        auto at = op.schema().argumentIndexWithName(name);
+        out.push_back(at ? args[static_cast<std::size_t>(*at)] : c10::IValue());
+    }
+    return out;
+}
+// x.squeeze_(), x.detach_(): the tensor is a view of what it was.
+void Recorder::view_in_place(const c10::OperatorHandle& op, const std::string& as, torch::jit::Stack& stack, std::size_t from) {
+    std::vector<c10::IValue> args(stack.begin() + static_cast<std::ptrdiff_t>(from), stack.end());
+    const at::Tensor self = args[0].toTensor();
+    Node n = describe(op, args, [this](const at::Tensor& t) { return id_of(t); }, place());
+    if (Alias* a = alias_of(self); !a->parent && a->base->input >= 0)
+        throw Error(fmt::format("{}: {}: changes a tensor from outside in place; use the form that returns a new one", place(), dotted(op)));
+    {
+        Below below;
+        op.callBoxed(&stack);
+    }
+    Attrs attrs(n.attrs.begin() + 1, n.attrs.end());
+    Id id = emit(as, attrs, n.in, type_of(self));
+    attrs.insert(attrs.begin(), {"name", as});
+    if (!c10::GradMode::is_enabled()) attrs.emplace_back("no_grad", true);
+    aliases_.becomes(self, {.op = Op::call, .in = {}, .attrs = std::move(attrs)}, type_of(self), id);
+    self.set_requires_grad(grad_[static_cast<std::size_t>(id)] != 0);
+}
+
 void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c10::IValue>& args, torch::jit::Stack& stack) {
     const auto& schema = op.schema();
     std::vector<at::Tensor> targets;
@@ -307,9 +335,21 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
     for (const auto& argument : functional->arguments)
         for (const auto& [k, v] : n.attrs)
             if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
-    Type first = types[0];
     if (random) call.attrs.emplace_back("random", true);
+    std::vector<at::Tensor> fresh;
+    for (std::size_t i = stack.size() - schema.returns().size(); i < stack.size(); ++i)
+        for (auto& t : tensors_in(stack[i]))
+            if (std::none_of(targets.begin(), targets.end(), [&](const at::Tensor& w) { return w.is_same(t); })) fresh.push_back(t);
+    if (!fresh.empty() && functional->results != fresh.size() + targets.size()) throw Error(fmt::format("{}: {}: has no functional form; use the op that returns a new tensor", place(), dotted(op)));
+    for (std::size_t k = fresh.size(); k-- > 0;) types.insert(types.begin(), type_of(fresh[k]));
+    if (any && !fresh.empty() && c10::GradMode::is_enabled()) {
+        auto all = fresh;
+        all.insert(all.end(), targets.begin(), targets.end());
+        mark_ended(call, *functional->op, functional_arguments(*functional, op, args), all);
+    }
+    Type first = types[0];
     Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
+    for (const at::Tensor& t : fresh) result(t, id++, false);
     for (std::size_t i = 0; i < targets.size(); ++i) {
         Alias* a = aliases_.find(targets[i]);
         Alias* root = a;
@@ -325,12 +365,15 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
     }
 }
 
-// What is written under no_grad into a value with a gradient takes over its gradient: value + (old - detached old), which is value.
+// What is written under no_grad into a value with a gradient takes over its gradient: value + (old - detached old), which is value where
+// old is finite.
 Id Recorder::keep_gradient(Id value, Id old, const Type& t) {
     c10::AutoGradMode on(true);
     Id detached = emit("aten.detach.default", {{"self", Ref{0}}}, {old}, t);
     Id zero = emit("aten.sub.Tensor", {{"self", Ref{0}}, {"other", Ref{1}}, {"alpha", Dim(1)}}, {old, detached}, t);
-    return emit("aten.add.Tensor", {{"self", Ref{0}}, {"other", Ref{1}}, {"alpha", Dim(1)}}, {value, zero}, t);
+    Id sum = emit("aten.add.Tensor", {{"self", Ref{0}}, {"other", Ref{1}}, {"alpha", Dim(1)}}, {value, zero}, t);
+    Id finite = emit("aten.isfinite.default", {{"self", Ref{0}}}, {detached}, {DType::b1, t.shape});
+    return emit("aten.where.self", {{"condition", Ref{0}}, {"self", Ref{1}}, {"other", Ref{2}}}, {finite, sum, value}, t);
 }
 
 void Recorder::finish(const std::vector<at::Tensor>& outputs) {

@@ -28,6 +28,7 @@ private:
     void look_for_host_writes(const at::Tensor&, Base&);
     void result(const at::Tensor&, Id, bool blank);
     bool view(const std::string& name, const Node&, const at::Tensor& self, const std::vector<at::Tensor>& results);
+    void view_in_place(const c10::OperatorHandle&, const std::string& view, torch::jit::Stack&, std::size_t from);
     void write(const c10::OperatorHandle&, Node, const std::vector<c10::IValue>& args, torch::jit::Stack&);
     // Ops with a treatment of their own (recorder_special.cpp).
     void host_read(const std::string& name, torch::jit::Stack&);

@@ -44,6 +44,7 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     std::vector<Varying> changed(at::TensorList in) const;
     std::vector<std::shared_ptr<Variant>> variants() const;
     void put_first(std::shared_ptr<const Way>);        // with the mutex held
+    void forget(const std::shared_ptr<const Way>&);    // likewise
     Tensors eagerly(at::TensorList in, const std::string& reason) {
         calls.eager(reason);
         return callable(in.vec());
@@ -111,6 +112,7 @@ std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
         dynamic.insert(dynamic.end(), more.begin(), more.end());
         way->variant = make_variant(callable, in.vec(), dynamic, options);
         way->guard = way->variant->guard;
+        (void)way->variant->forward();  // what can't be planned or compiled runs eagerly too
     };
     std::vector<Varying> names = options.recapture ? changed(in) : std::vector<Varying>{};
     try {
@@ -152,6 +154,12 @@ void Fused::State::put_first(std::shared_ptr<const Way> way) {
     std::erase(*all, way);
     all->insert(all->begin(), std::move(way));
     if (all->size() > kWays) all->pop_back();
+    ways.store(std::move(all));
+}
+
+void Fused::State::forget(const std::shared_ptr<const Way>& way) {
+    auto all = std::make_shared<Ways>(*ways.load());
+    std::erase(*all, way);
     ways.store(std::move(all));
 }
 
@@ -294,7 +302,13 @@ Tensors Fused::operator()(at::TensorList inputs) const {
         std::lock_guard guard(s.mutex);
         way = s.capture_for(inputs);
     }
-    if (auto out = s.attempt(*way, inputs)) return std::move(*out);
+    try {
+        if (auto out = s.attempt(*way, inputs)) return std::move(*out);
+    } catch (...) {  // eager's own error: nothing to remember about such inputs
+        std::lock_guard guard(s.mutex);
+        if (!way->variant) s.forget(way);
+        throw;
+    }
     return s.eagerly(inputs, "what it reads on the host changes between two runs of the same call");
 }
 

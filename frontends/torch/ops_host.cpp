@@ -92,11 +92,15 @@ void settle(std::vector<at::Tensor>& results, const Node& n, const std::vector<a
 at::Tensor literal(const Node& n, const Sizes& sizes) {
     std::vector<std::int64_t> shape;
     for (const Dim& d : n.type.shape) shape.push_back(d.eval(sizes));
-    at::Tensor t = at::empty(shape, at::kDouble);
-    double* p = t.data_ptr<double>();
-    if (auto* reals = std::get_if<std::vector<double>>(n.find("values"))) std::copy(reals->begin(), reals->end(), p);
-    else
-        for (const Dim& d : std::get<std::vector<Dim>>(*n.find("values"))) *p++ = static_cast<double>(d.value());
+    at::Tensor t;
+    if (auto* reals = std::get_if<std::vector<double>>(n.find("values"))) {
+        t = at::empty(shape, at::kDouble);
+        std::copy(reals->begin(), reals->end(), t.data_ptr<double>());
+    } else {
+        t = at::empty(shape, at::kLong);
+        std::int64_t* p = t.data_ptr<std::int64_t>();
+        for (const Dim& d : std::get<std::vector<Dim>>(*n.find("values"))) *p++ = d.value();
+    }
     return t.to(scalar_type(n.type.dtype));
 }
 }  // namespace

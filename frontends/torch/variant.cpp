@@ -64,11 +64,11 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     v->host = torch_host(v->device);
     Graph g = v->captured.graph;
     v->outputs = v->captured.results;
-    v->guarded = v->captured.guards > 0;
-    v->forward_outputs = g.outputs.size();
     v->random = draws(g);
     v->stages.emplace_back("capture", g);
-    g = lower_aten(g);
+    g = lower_aten(g, v->device.is_cpu());  // on a device, reading a guard would wait for it; eager's errors there aren't exceptions either
+    v->guarded = v->captured.guards > 0 || g.outputs.size() > v->captured.graph.outputs.size();
+    v->forward_outputs = g.outputs.size();
     v->stages.emplace_back("lower_aten", g);
     Sizes typical;
     std::size_t k = 0;
@@ -126,12 +126,17 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
 
 const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vector<std::string>& names) {
     std::lock_guard lock(mutex_);
-    if (!c.owned) {
+    if (!c.failed.empty()) throw Bug(c.failed);
+    if (c.owned) return *c.owned;
+    try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
         c.owned = std::make_unique<const Executable>(plan(g), target, names);
-        c.ready.store(c.owned.get(), std::memory_order_release);
+    } catch (const std::exception& e) {
+        c.failed = e.what();
+        throw;
     }
+    c.ready.store(c.owned.get(), std::memory_order_release);
     return *c.owned;
 }
 const Executable& Variant::forward() {

@@ -53,6 +53,7 @@ private:
     struct Compiled {
         std::unique_ptr<const Executable> owned;
         std::atomic<const Executable*> ready = nullptr;  // once it is
+        std::string failed;                              // why it can't be, once that is known
     };
     const Executable& compiled(Compiled&, const Graph&, const std::vector<std::string>& names);
     Compiled forward_, backward_;

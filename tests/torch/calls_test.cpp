@@ -163,5 +163,52 @@ TEST(CallVjp, WhatTheLibraryCannotDeriveIsAnErrorOfTheBackward) {
     EXPECT_EQ(backward(g), eager);
 }
 
+
+// ---- indices that eager refuses
+struct Bad {
+    const char* name;
+    Tensors good, bad;
+    Callable f;
+};
+std::vector<Bad> bad_indices() {
+    auto ints = [](std::vector<std::int64_t> v) { return at::tensor(v); };
+    Tensor x = image({4, 3});
+    return {
+        {"embedding", {x, ints({0, 3, 1})}, {x, ints({0, 4, 1})}, [](X in) { return Tensors{at::embedding(in[0], in[1]) * 2}; }},
+        {"embedding_negative", {x, ints({0, 3, 1})}, {x, ints({0, -1, 1})}, [](X in) { return Tensors{at::embedding(in[0], in[1]) * 2}; }},
+        {"index", {x, ints({0, -4, 3})}, {x, ints({0, -5, 3})}, [](X in) { return Tensors{in[0].index({in[1]}).exp()}; }},
+        {"index_put", {x, ints({0, 3})}, {x, ints({0, 4})}, [](X in) { return Tensors{in[0].index_put({in[1]}, at::ones({}, in[0].options().requires_grad(false))).exp()}; }},
+        {"gather", {x, ints({0, 2, 1, 2}).unsqueeze(1)}, {x, ints({0, 3, 1, 2}).unsqueeze(1)}, [](X in) { return Tensors{in[0].gather(1, in[1]).exp()}; }},
+        {"scatter_add", {x, ints({0, 2, 1, 2}).unsqueeze(1)}, {x, ints({0, -1, 1, 2}).unsqueeze(1)}, [](X in) { return Tensors{in[0].scatter_add(1, in[1], at::ones({4, 1}, in[0].options().requires_grad(false))).exp()}; }},
+        {"index_select", {x, ints({0, 3})}, {x, ints({0, 1000000})}, [](X in) { return Tensors{in[0].index_select(0, in[1]).exp()}; }},
+        {"nll", {x, ints({0, 2, 1, -100})}, {x, ints({0, 3, 1, -100})}, [](X in) { return Tensors{at::nll_loss(in[0].log_softmax(1), in[1])}; }},
+        {"one_hot", {x, ints({0, 2})}, {x, ints({0, 3})}, [](X in) { return Tensors{at::one_hot(in[1], 3) * in[0].slice(0, 0, 2)}; }},
+    };
+}
+class BadIndices : public ::testing::TestWithParam<Bad> {};
+INSTANTIATE_TEST_SUITE_P(Library, BadIndices, ::testing::ValuesIn(bad_indices()), [](const auto& i) { return std::string(i.param.name); });
+
+TEST_P(BadIndices, RaiseEagersErrorAndNothingElse) {
+    const Bad& b = GetParam();
+    FuseOptions options;
+    options.recapture = true;
+    Fused g = fuse(b.f, options);
+    check(b.name, b.f, b.good, b.good, 12);
+    Tensors in = leaves(b.good, at::kDouble);
+    expect_near(g(in)[0], b.f(in)[0], 1, "before");
+    auto first_line = [](std::string s) { return s.substr(0, s.find('\n')); };
+    std::string eager = first_line(error_of([&] { b.f(b.bad); })), fused = first_line(error_of([&] { g(b.bad); }));
+    EXPECT_NE(eager, "none");
+    EXPECT_EQ(fused, eager);
+    expect_near(g(in)[0], b.f(in)[0], 1, "after");
+    EXPECT_EQ(g.report().eager_reason, "");
+}
+TEST(Indices, OfKnownRangeAreNotChecked) {
+    Tensor x = real({5, 3});
+    Fused g = strict([](X in) { return Tensors{in[0].index({in[0].select(1, 0) > 1}).sum(), in[0].index({at::arange(3)}), std::get<0>(in[0].max(1))}; }, {x});
+    g({x});
+    EXPECT_THAT(g.report().library_calls, Not(::testing::Contains(HasSubstr("guard"))));
+}
+
 }  // namespace
 }  // namespace heddle::testing

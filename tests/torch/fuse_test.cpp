@@ -136,6 +136,31 @@ TEST(Fuse, OpsWithoutALoweringStayCalls) {
     for (std::size_t k = 0; k < 2; ++k) expect_near(got[k], want[k], 1, "call");
     EXPECT_THAT(g.report().library_calls, ::testing::Contains(HasSubstr("aten.i0")));
 }
+TEST(Fuse, LargeIntegersAreExact) {
+    at::manual_seed(9);
+    Tensor big = at::randint(std::numeric_limits<std::int64_t>::min() + 1, std::numeric_limits<std::int64_t>::max(), {1000}, at::kLong);
+    Tensor small = at::randint(-9, 9, {1000}, at::kLong), any = at::randint(-(1LL << 40), 1LL << 40, {1000}, at::kLong);
+    small = at::where(small == 0, 3, small), any = at::where(any == 0, 7, any);
+    Callable f = [](const Tensors& in) {
+        Tensors out;
+        for (std::size_t k = 1; k < 4; ++k) out.insert(out.end(), {in[0].floor_divide(in[k]), in[0].remainder(in[k]), in[0].div(in[k], "trunc"), in[0].fmod(in[k])});
+        out.push_back(in[0] * 2654435761 + 9007199254740993);
+        out.push_back(in[0].masked_fill(in[1] > 0, std::numeric_limits<std::int64_t>::max()).amin());
+        out.push_back(at::full({3}, std::numeric_limits<std::int64_t>::min()).amax());
+        return out;
+    };
+    Tensors in{big, small, any, big.flip(0)}, want = f(in), got = strict(f, in)(in);
+    for (std::size_t k = 0; k < want.size(); ++k) EXPECT_TRUE(at::equal(got[k], want[k])) << k;
+}
+TEST(Fuse, DivisionOfIntegersByZeroIsEagersError) {
+    Tensor x = at::arange(5);
+    FuseOptions options;
+    options.recapture = true;
+    Fused g = fuse([](const Tensors& in) { return Tensors{in[0].floor_divide(in[1]) + in[0] % in[1]}; }, options);
+    EXPECT_TRUE(at::equal(g({x, x + 1})[0], x.floor_divide(x + 1) + x % (x + 1)));
+    EXPECT_THAT(error_of([&] { g({x, x}); }), HasSubstr("ZeroDivisionError"));
+    EXPECT_TRUE(at::equal(g({x, x + 2})[0], x.floor_divide(x + 2) + x % (x + 2)));
+}
 TEST(Fuse, UncapturableRunsEagerly) {
     Tensor x = real({4});
     Callable f = [](const Tensors& in) { return Tensors{in[0] * in[0].sum().item<double>()}; };
