@@ -26,11 +26,16 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 
 class Lowering : IndexBuilder {
 public:
-    // `flat`: the points as one axis. Throws Unfusable where an address needs more of it than its own value.
-    Lowering(const Program& p, const heddle::Nest& n, bool flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
+    // `axes`: how many of the points' axes stay apart, before the rest that becomes one. Throws Unfusable where an address needs more of
+    // that than its own value.
+    Lowering(const Program& p, const heddle::Nest& n, std::size_t axes) : p_(p), g_(p.graph), n_(n), axes_(axes) {}
 
     Nest run() {
-        out.outer = flat_ ? Shape{numel(n_.outer)} : n_.outer;
+        const bool flat = axes_ + 1 < n_.outer.size();
+        const Shape tail(n_.outer.begin() + static_cast<std::ptrdiff_t>(std::min(axes_, n_.outer.size())), n_.outer.end());
+        out.outer.assign(n_.outer.begin(), n_.outer.end() - static_cast<std::ptrdiff_t>(tail.size()));
+        if (flat) out.outer.push_back(numel(tail));
+        else out.outer = n_.outer;
         out.stage = n_.stage;
         out.schedule = n_.schedule;
         std::vector<Val> point;
@@ -41,11 +46,16 @@ public:
             v.step_last = v.varies_last, v.step_inner = 0;
             point.push_back(put(v, kPoint));
         }
-        if (flat_) point = split(point[0], n_.outer);
+        std::vector<Val> parts;
+        if (flat) {
+            parts = split(point.back(), tail);
+            point.pop_back();
+            point.insert(point.end(), parts.begin(), parts.end());
+        }
         for (Id r : n_.roots) {
             auto b = bind_root(g_, r, n_.outer, n_.piece);
             if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
-            if (flat_ && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
+            if (flat && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
             roots_.push_back({r, *b, b->extent ? 0 : -1});
             position_[r] = roots_.size() - 1;
         }
@@ -63,9 +73,9 @@ public:
         for (Root& r : roots_)
             if (r.phase < 0) root(r, point, -1);
         for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
-        if (flat_) {
+        if (flat) {
             auto used = drop_unused();
-            for (Val v : point)
+            for (Val v : parts)
                 if (used[static_cast<std::size_t>(v)] && at_(v).what != What::constant) throw Unfusable("an index is needed by itself");
         }
         return std::move(out);
@@ -396,7 +406,7 @@ private:
     const Program& p_;
     const Graph& g_;
     const heddle::Nest& n_;
-    const bool flat_;
+    const std::size_t axes_;
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
@@ -407,15 +417,15 @@ private:
 }  // namespace
 
 std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
-    try {
-        if (n.outer.size() > 1 && n.piece < 0) return Lowering(p, n, true).run();
-    } catch (const Unfusable&) {
-    }
+    for (std::size_t axes = 0; axes + 1 < n.outer.size(); ++axes) try {
+            return Lowering(p, n, axes).run();
+        } catch (const Unfusable&) {
+        }
     return {};
 }
 Nest lower(const Program& p, const heddle::Nest& n) {
     if (auto flat = lower_flat(p, n)) return std::move(*flat);
-    return Lowering(p, n, false).run();
+    return Lowering(p, n, n.outer.size()).run();
 }
 
 }  // namespace heddle::loop

@@ -156,21 +156,49 @@ Val IndexBuilder::linear(const std::vector<Val>& index, const Shape& shape) {
         s.erase(s.begin() + (one - shape.begin()));
         return linear(i, s);
     }
-    // An index that split() made of one address over this very shape is that address again.
-    if (auto it = splits_.find(index[0]); it != splits_.end())
-        for (const Split& s : it->second) {
-            if (s.shape != shape || s.position != 0) continue;
-            bool whole = true;
-            for (std::size_t k = 1; k < index.size() && whole; ++k) {
-                auto jt = splits_.find(index[k]);
-                whole = jt != splits_.end() && std::any_of(jt->second.begin(), jt->second.end(), [&](const Split& q) { return q.address == s.address && q.shape == shape && q.position == k; });
-            }
-            if (whole && visible(s.address)) return s.address;
-        }
+    // Indices that split() made of one address, shifted by what is the same for all points, are that address again, shifted.
+    std::vector<Val> parts = index;
+    std::vector<Dim> strides(index.size(), 1);
+    for (std::size_t k = index.size() - 1; k-- > 0;) strides[k] = strides[k + 1] * shape[k + 1];
     std::vector<std::pair<int, Val>> terms;  // outer scopes first, so that what is constant in a loop is added outside it
-    Dim stride = 1;
-    for (std::size_t k = index.size(); k-- > 0; stride = stride * shape[k])
-        terms.emplace_back(scope_[static_cast<std::size_t>(index[k])], times(index[k], dim(stride)));
+    auto term = [&](Val v, std::size_t axis) { terms.emplace_back(scope_[static_cast<std::size_t>(v)], times(v, dim(strides[axis]))); };
+    for (std::size_t k = 0; k < parts.size(); ++k) {
+        const Value& v = at_(parts[k]);
+        if (v.what != What::map || v.op != Op::add) continue;
+        for (std::size_t i : {0u, 1u})
+            if (splits_.count(v.in[i]) && scope_[static_cast<std::size_t>(v.in[1 - i])] == kUniform) {
+                Val shift = v.in[1 - i], split = v.in[i];
+                term(shift, k);
+                parts[k] = split;
+                break;
+            }
+    }
+    auto joined = [&](std::size_t from, std::size_t& end) -> Val {
+        auto first = splits_.find(parts[from]);
+        if (first == splits_.end()) return -1;
+        for (const Split& s : first->second) {
+            const std::size_t n = s.shape.size();
+            if (s.position != 0 || from + n > parts.size() || !visible(s.address)) continue;
+            bool whole = true;
+            for (std::size_t k = 1; k < n && whole; ++k) {
+                auto other = splits_.find(parts[from + k]);
+                whole = shape[from + k] == s.shape[k] && other != splits_.end() &&
+                        std::any_of(other->second.begin(), other->second.end(), [&](const Split& q) { return q.address == s.address && q.shape == s.shape && q.position == k; });
+            }
+            if (whole) {
+                end = from + n;
+                return s.address;
+            }
+        }
+        return -1;
+    };
+    for (std::size_t k = 0; k < parts.size();) {
+        std::size_t end = k + 1;
+        Val address = joined(k, end);
+        term(address < 0 ? parts[k] : address, end - 1);
+        k = end;
+    }
+    std::reverse(terms.begin(), terms.end());
     std::stable_sort(terms.begin(), terms.end(), [](auto& a, auto& b) { return a.first < b.first; });
     Val sum = integer(0);
     for (auto& [scope, v] : terms) sum = plus(sum, v);
