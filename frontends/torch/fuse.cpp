@@ -38,7 +38,7 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     LastCalls calls;
     std::mutex mutex;                                  // of whoever replaces the ways, and of what follows
     std::vector<Shapes> seen;                          // arguments of earlier captures
-    int captures = 0;
+    std::atomic<int> captures = 0;
 
     std::shared_ptr<const Way> capture_for(at::TensorList in);
     std::vector<Varying> changed(at::TensorList in) const;
@@ -302,7 +302,6 @@ Report Fused::report() const {
     Report r;
     state_->calls.fill(r);
     for (const auto& v : state_->variants()) r.compile_seconds += v->compile_seconds();
-    std::lock_guard guard(state_->mutex);
     r.captures = state_->captures;
     return r;
 }
