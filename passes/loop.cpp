@@ -26,16 +26,17 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 
 class Lowering : IndexBuilder {
 public:
-    // `axes`: how many of the points' axes stay apart, before the rest that becomes one. Throws Unfusable where an address needs more of
-    // that than its own value.
-    Lowering(const Program& p, const heddle::Nest& n, std::size_t axes) : p_(p), g_(p.graph), n_(n), axes_(axes) {}
+    // Points from axis `flat` on as one axis (-1: as they are). Throws Unfusable where an address needs more of it than its own value.
+    Lowering(const Program& p, const heddle::Nest& n, int flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
 
     Nest run() {
-        const bool flat = axes_ + 1 < n_.outer.size();
-        const Shape tail(n_.outer.begin() + static_cast<std::ptrdiff_t>(std::min(axes_, n_.outer.size())), n_.outer.end());
-        out.outer.assign(n_.outer.begin(), n_.outer.end() - static_cast<std::ptrdiff_t>(tail.size()));
-        if (flat) out.outer.push_back(numel(tail));
-        else out.outer = n_.outer;
+        out.outer = n_.outer;
+        Shape together;
+        if (flat_ >= 0) {
+            together.assign(n_.outer.begin() + flat_, n_.outer.end());
+            out.outer.resize(static_cast<std::size_t>(flat_));
+            out.outer.push_back(numel(together));
+        }
         out.stage = n_.stage;
         out.schedule = n_.schedule;
         std::vector<Val> point;
@@ -47,15 +48,15 @@ public:
             point.push_back(put(v, kPoint));
         }
         std::vector<Val> parts;
-        if (flat) {
-            parts = split(point.back(), tail);
+        if (flat_ >= 0) {
+            parts = split(point.back(), together);
             point.pop_back();
             point.insert(point.end(), parts.begin(), parts.end());
         }
         for (Id r : n_.roots) {
             auto b = bind_root(g_, r, n_.outer, n_.piece);
             if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
-            if (flat && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
+            if (flat_ >= 0 && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
             roots_.push_back({r, *b, b->extent ? 0 : -1});
             position_[r] = roots_.size() - 1;
         }
@@ -73,7 +74,7 @@ public:
         for (Root& r : roots_)
             if (r.phase < 0) root(r, point, -1);
         for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
-        if (flat) {
+        if (flat_ >= 0) {
             auto used = drop_unused();
             for (Val v : parts)
                 if (used[static_cast<std::size_t>(v)] && at_(v).what != What::constant) throw Unfusable("an index is needed by itself");
@@ -406,7 +407,7 @@ private:
     const Program& p_;
     const Graph& g_;
     const heddle::Nest& n_;
-    const std::size_t axes_;
+    const int flat_;
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
@@ -417,15 +418,15 @@ private:
 }  // namespace
 
 std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
-    for (std::size_t axes = 0; axes + 1 < n.outer.size(); ++axes) try {
-            return Lowering(p, n, axes).run();
+    for (int k = 0; k + 1 < static_cast<int>(n.outer.size()); ++k) try {
+            return Lowering(p, n, k).run();
         } catch (const Unfusable&) {
         }
     return {};
 }
 Nest lower(const Program& p, const heddle::Nest& n) {
     if (auto flat = lower_flat(p, n)) return std::move(*flat);
-    return Lowering(p, n, n.outer.size()).run();
+    return Lowering(p, n, -1).run();
 }
 
 }  // namespace heddle::loop

@@ -102,10 +102,10 @@ std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int 
 std::vector<char> cut_axes(const Graph&, Id root, int piece = -1);
 bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
-// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. The last axes of the points, as many as
-// can, become one where no address needs one of them by itself: then lanes run over memory.
+// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. As many of its last axes as can
+// be become one: where every address is that of whole row-major elements, so that lanes run over memory.
 Nest lower(const Program&, const heddle::Nest&);
-std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: no two of them can
+std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
 
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".
