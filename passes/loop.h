@@ -96,7 +96,10 @@ struct Binding {
     std::optional<Dim> extent;       // of the inner loop
     bool accumulates = false;        // a sum over outer axes, or a scatter
 };
+Shape domain(const Graph&, Id root, int piece = -1);
 std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int piece = -1);  // nothing: the root can't run at these points
+// Per axis of the domain: short, known now, and what the root computes differs from part to part of it (a concat, a slice's gradient).
+std::vector<char> cut_axes(const Graph&, Id root, int piece = -1);
 bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
 // Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. Points of several axes become one axis

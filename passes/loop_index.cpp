@@ -206,6 +206,7 @@ std::vector<Val> IndexBuilder::split(Val address, const Shape& shape) {
     return index;
 }
 std::vector<Val> IndexBuilder::reshaped(const std::vector<Val>& index, const Shape& from, const Shape& to) {
+    if (numel(from) == 0) return split(linear(index, from), to);  // no element: any way will do
     // Cut both shapes into the smallest groups of equal size; a group of one axis each needs no arithmetic.
     std::vector<Val> result;
     std::size_t i = 0, j = 0;

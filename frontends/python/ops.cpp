@@ -11,6 +11,7 @@
 #include <shared_mutex>
 
 #include "frontends/capture/recorder.h"
+#include "frontends/export/load.h"
 #include "frontends/torch/fuse.h"
 
 namespace heddle {
@@ -79,6 +80,36 @@ struct Region final : torch::CustomClassHolder {
     }
 };
 
+// A .pt2 file. Arguments and results are flat here; Python nests them.
+struct Saved final : torch::CustomClassHolder {
+    Exported exported;
+    Saved(const std::string& path, const std::string& device) : exported(load(path, options(device))) {}
+    static LoadOptions options(const std::string& device) {
+        LoadOptions o;
+        if (!device.empty()) o.device = at::Device(device);
+        o.fuse.recapture = true;
+        return o;
+    }
+    static std::string names(const NamedTensors& all) {
+        auto j = nlohmann::json::array();
+        for (const auto& [name, t] : all) j.push_back(name);
+        return j.dump();
+    }
+    static Tensors tensors(const NamedTensors& all) {
+        Tensors list;
+        for (const auto& [name, t] : all) list.push_back(t);
+        return list;
+    }
+    // {"arguments": [{"name", "type", "input"}], "results": [whether it is a tensor of a call], "parameters": [name], "buffers": [name], "in": .., "out": ..}
+    std::string about() const {
+        nlohmann::json j{{"parameters", nlohmann::json::parse(names(exported.named_parameters()))}, {"buffers", nlohmann::json::parse(names(exported.named_buffers()))},
+                         {"in", exported.in_spec()}, {"out", exported.out_spec()}, {"arguments", nlohmann::json::array()}, {"results", nlohmann::json::array()}};
+        for (const auto& a : exported.arguments()) j["arguments"].push_back({{"name", a.name}, {"type", a.type}, {"input", a.input}});
+        for (const auto& r : exported.outputs()) j["results"].push_back(r.result);
+        return j.dump();
+    }
+};
+
 Tensors run(std::int64_t region, at::TensorList in) { return (*regions().get(region))(in); }
 // Numbers of the host as tensors without dimensions.
 Tensors run_with_numbers(std::int64_t region, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats) {
@@ -109,6 +140,17 @@ TORCH_LIBRARY(heddle, m) {
         .def("explain", [](const c10::intrusive_ptr<Region>& r) { return r->fused().explain(); })
         .def("dump", [](const c10::intrusive_ptr<Region>& r, std::string folder) { return r->fused().dump(folder); })
         .def("kernels", [](const c10::intrusive_ptr<Region>& r) { return r->kernels(); });
+    m.class_<Saved>("Program")
+        .def(torch::init<std::string, std::string>())
+        .def("about", [](const c10::intrusive_ptr<Saved>& p) { return p->about(); })
+        .def("parameters", [](const c10::intrusive_ptr<Saved>& p) { return Saved::tensors(p->exported.named_parameters()); })
+        .def("buffers", [](const c10::intrusive_ptr<Saved>& p) { return Saved::tensors(p->exported.named_buffers()); })
+        .def("fixed_argument", [](const c10::intrusive_ptr<Saved>& p, std::int64_t k) { return p->exported.arguments().at(static_cast<std::size_t>(k)).fixed; })
+        .def("fixed_result", [](const c10::intrusive_ptr<Saved>& p, std::int64_t k) { return p->exported.outputs().at(static_cast<std::size_t>(k)).fixed; })
+        .def("example", [](const c10::intrusive_ptr<Saved>& p) { return p->exported.example(); })
+        .def("run", [](const c10::intrusive_ptr<Saved>& p, const Tensors& in) { return p->exported(in); })
+        .def("eagerly", [](const c10::intrusive_ptr<Saved>& p, const Tensors& in) { return p->exported.eagerly(in); })
+        .def("explain", [](const c10::intrusive_ptr<Saved>& p) { return p->exported.explain(); });
 }
 TORCH_LIBRARY_IMPL(heddle, FuncTorchBatchedDecomposition, m) {  // under vmap: what they are made of
     m.impl("run", TORCH_FN(run));

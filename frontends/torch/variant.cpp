@@ -85,9 +85,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         v->held_.emplace_back(t.getIntrusivePtr());
     }
     v->captured.implicit.clear();
-    auto reached = reached_inputs(g, v->wants);
+    // Asked of the captured ops, of which the lowered ones may drop a path on which nothing flows (a softmax over one element).
+    auto reached = reached_inputs(v->captured.graph, v->wants);
     for (std::size_t i = 0; i < v->outputs; ++i) {
-        const auto& from = reached[static_cast<std::size_t>(g.outputs[i])];
+        const auto& from = reached[static_cast<std::size_t>(v->captured.graph.outputs[i])];
         auto& inputs = v->reaches.emplace_back();
         for (std::size_t k = 0; k < from.size(); ++k)
             if (from[k]) inputs.push_back(k);
@@ -114,6 +115,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         forward.outputs[i] = permute(forward.value(forward.outputs[i]), order).id;
         for (int axis : inverse(order)) v->results[i].back.push_back(axis);
     }
+    if (fuse_options.deterministic && v->device.is_cuda())
+        for (const Graph* h : {&v->pair.split.forward, &v->pair.split.backward})
+            if (std::string at = adds_in_any_order(plan(*h)); !at.empty())
+                throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", name, at));
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
