@@ -95,7 +95,7 @@ variable_list RegionBackward::apply(variable_list&& grads) {
         bool reads = std::any_of(split.backward_inputs.begin(), split.backward_inputs.end(), [](const auto& s) { return s.from != Split::Source::From::seed; });
         if (reads || at::GradMode::is_enabled()) throw std::runtime_error(torch::autograd::ERR_BACKWARD_TWICE);
     }
-    if (at::GradMode::is_enabled()) return again(grads);
+    if (at::GradMode::is_enabled()) return again(grads, true);
     c10::SmallVector<char, 16> reached(variant->wants.size());
     bool any = false;
     for (std::size_t k = 0; k < slot.size(); ++k)
@@ -103,7 +103,16 @@ variable_list RegionBackward::apply(variable_list&& grads) {
             for (std::size_t i : variant->reaches[k]) reached[i] = any = true;
     for (std::size_t k = 0; k < reached.size(); ++k) reached[k] = reached[k] && task_should_compute_output(k);
     variable_list result(reached.size());
-    if (variant->pair.has_backward && any) run(grads, result, reached);
+    if (variant->pair.has_backward && any) {
+        try {
+            variant->backward();
+        } catch (const std::exception& e) {  // it can't be compiled
+            calls->eager("backward: " + first_line(e));
+            at::AutoGradMode on(true);
+            return again(grads, false);
+        }
+        run(grads, result, reached);
+    }
     for (std::size_t k = 0; k < reached.size(); ++k) {
         if (!reached[k] || variant->pair.gradients[k] >= 0) continue;
         // There is a path, and rewriting found that nothing flows on it: zeros, as eager would have.
@@ -124,7 +133,7 @@ void RegionBackward::run(const variable_list& grads, variable_list& result, at::
     const Executable& backward = variant->backward();
     c10::OptionalDeviceGuard on_device(variant->device.is_cpu() ? std::nullopt : std::optional(variant->device));
     SizeValues bound = sizes;
-    bound.resize(backward.names().list().size(), -1);
+    bound.resize(backward.names().list().size(), kUnknown);
     c10::SmallVector<Array, 8> in, out(split.backward.outputs.size());
     c10::SmallVector<at::Tensor, 8> seeds(split.backward_inputs.size());
     for (std::size_t k = 0; k < split.backward_inputs.size(); ++k) {
@@ -161,7 +170,7 @@ void RegionBackward::run(const variable_list& grads, variable_list& result, at::
     }
 }
 
-variable_list RegionBackward::again(const variable_list& grads) {
+variable_list RegionBackward::again(const variable_list& grads, bool differentiable) {
     const Rerun& r = rerun;
     for (std::size_t k = 0; k < r.inputs.size(); ++k) {
         if (version_of(r.inputs[k]) != r.versions[k])
@@ -176,6 +185,7 @@ variable_list RegionBackward::again(const variable_list& grads) {
     Tensors outs;
     {
         Rewound rewound(r);
+        CastAgain cast(variant->guard.ambient());
         outs = (*r.callable)(fed);
     }
     for (std::size_t k = 0; k < outs.size(); ++k)
@@ -185,7 +195,7 @@ variable_list RegionBackward::again(const variable_list& grads) {
     std::vector<std::size_t> where;
     for (std::size_t k = 0; k < r.inputs.size(); ++k)
         if (r.inputs[k].requires_grad()) wanted.push_back(k < r.users ? fed[k] : r.inputs[k]), where.push_back(k);
-    auto got = torch::autograd::grad(used, wanted, seeds, true, true, true);
+    auto got = torch::autograd::grad(used, wanted, seeds, differentiable, differentiable, true);
     for (std::size_t k = 0; k < where.size(); ++k) result[where[k]] = got[k];
     return result;
 }

@@ -55,7 +55,7 @@ public:
 
 private:
     void run(const torch::autograd::variable_list& grads, torch::autograd::variable_list& result, at::ArrayRef<char> wanted);
-    torch::autograd::variable_list again(const torch::autograd::variable_list& grads);
+    torch::autograd::variable_list again(const torch::autograd::variable_list& grads, bool differentiable);
     bool released_ = false;
 };
 

@@ -69,7 +69,7 @@ def same_but_values(a, b):
 def order(t):
     """Strides of a tensor whose elements fill their memory, each standing once, without those of size 1, which say nothing; else None."""
     kept = [(s, n) for s, n in zip(t.stride(), t.shape) if n > 1]
-    filled = 1
+    filled = 1 if t.numel() else -1
     for s, n in sorted(kept):
         if s != filled:
             return None
