@@ -11,6 +11,7 @@ using CpuFn = void (*)(void* const* buffers, const std::int64_t* sizes, std::int
 
 // How many units a nest has: one outer point each when lanes walk the inner loops, else one block of schedule.chunk lanes of
 // the last outer axis. 0 if any outer size is 0.
+std::int64_t units(const loop::Nest&, const std::int64_t* outer);
 std::int64_t units(const loop::Nest&, const Sizes&);
 
 class CpuBackend {

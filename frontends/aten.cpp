@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "frontends/aten_rules.h"
+#include "passes/grad.h"
 
 namespace heddle {
 
@@ -81,7 +83,7 @@ private:
         if (n.is(Op::result)) {
             auto& results = results_.at(n.in[0]);
             at_[k] = results.at(static_cast<std::size_t>(n.integer("index")));
-            ended_[k] = ended_[static_cast<std::size_t>(n.in[0])];
+            ended_[k] = ends_.count(n.in[0]) != 0 || (reached_.count(n.in[0]) != 0 && ended(in_[n.in[0]], n.integer("index")));
             return;
         }
         if (n.is(Op::input)) {
@@ -98,7 +100,9 @@ private:
         // A value that no operand with gradient reaches has none to end.
         bool reached = false;
         for (std::size_t i = 0; i < n.in.size(); ++i) reached |= is_float(operands[i].type().dtype) && !operands[i].node().is(Op::constant);
-        ended_[k] = no_grad && reached;
+        if (reached) reached_.insert(id);
+        if (no_grad && reached) ends_.insert(id);
+        ended_[k] = reached && (no_grad || ended(n, 0));
         at_[k] = r[0];
         if (!n.more.empty()) results_.emplace(id, std::move(r));
     }
@@ -115,7 +119,7 @@ private:
         }
         Node copy = n;
         for (std::size_t i = 0; i < operands.size(); ++i) copy.in[i] = operands[i].id;
-        std::erase_if(copy.attrs, [](const auto& a) { return a.first == "no_grad"; });
+        std::erase_if(copy.attrs, [](const auto& a) { return a.first == "no_grad" || a.first == "ended"; });
         Id c = out_.add(std::move(copy));
         r.push_back(out_.value(c));
         for (std::size_t i = 0; i < n.more.size(); ++i)
@@ -132,6 +136,7 @@ private:
     Graph out_;
     std::vector<V> at_;
     std::vector<char> ended_;
+    std::unordered_set<Id> reached_, ends_;  // calls that take a value with a gradient; of these, those that pass none on
     std::unordered_map<Id, Results> results_;
 };
 }  // namespace

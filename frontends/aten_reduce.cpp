@@ -207,6 +207,7 @@ std::vector<int> all_but_channel(V x) {
     return axes;
 }
 Results batch_norm_eval(const Call& c) {
+    if (c.type().rank() < 2) return {};
     V x = cast(c.tensor("input"), wide(c.type().dtype)), var = c.tensor("running_var");
     V y = (x - per_channel(c.tensor("running_mean"), x)) * per_channel(rsqrt(var + c.number("eps", 1e-5)), x);
     Results r{cast(channel_affine(y, c.tensor("weight"), c.tensor("bias")), c.type().dtype)};
@@ -214,7 +215,7 @@ Results batch_norm_eval(const Call& c) {
     return r;
 }
 Results batch_norm_train(const Call& c) {
-    if (c.given("running_mean") && !c.flag("training")) return {};
+    if (c.type().rank() < 2 || (c.given("running_mean") && !c.flag("training"))) return {};
     V x = cast(c.tensor("input"), wide(c.type().dtype));
     auto axes = all_but_channel(x);
     Normalised n(x, axes, c.number("eps", 1e-5));

@@ -87,7 +87,7 @@ Results cat_(const Call& c) {
     int axis = c.axis("dim", c.type().rank());
     std::vector<V> parts;
     for (V v : c.tensors("tensors"))
-        if (v.type().rank() == c.type().rank() && !(size_of(v, axis) == 0)) parts.push_back(to(v, c.type().dtype));
+        if (v.type().rank() == c.type().rank()) parts.push_back(to(v, c.type().dtype));
     if (parts.empty()) return {lift(c.g, c.type(), 0)};
     return {concat(parts, axis)};
 }
@@ -255,6 +255,7 @@ Results diagonal_scatter_(const Call& c) {
 }
 Results unfold_(const Call& c) {
     V x = self(c);
+    if (x.type().rank() == 0) return {slice(reshape(x, {1}), 0, 0, c.dim("size"))};
     int axis = c.axis("dimension", x.type().rank());
     Dim n = c.shape()[static_cast<std::size_t>(axis)], size = c.dim("size");
     V at = iota(c.g, DType::i64, {n, size}, 0) * number(c.g, {DType::i64, {n, size}}, c.dim("step")) + iota(c.g, DType::i64, {n, size}, 1);

@@ -99,16 +99,19 @@ V lift(Graph& g, const Type& t, double v) { return constant(g, Type(t), t.dtype 
 V iota(Graph& g, DType t, const Shape& s, int axis) { return heddle::iota(g, {t, s}, axis); }
 V unsqueeze(V v, int axis) {
     Shape s = v.type().shape;
+    HEDDLE_CHECK(axis >= 0 && axis <= v.type().rank(), "unsqueeze: no such axis");
     s.insert(s.begin() + axis, Dim(1));
     return reshape(v, s);
 }
 V squeeze(V v, int axis) {
     Shape s = v.type().shape;
+    HEDDLE_CHECK(axis >= 0 && axis < v.type().rank(), "squeeze: no such axis");
     s.erase(s.begin() + axis);
     return reshape(v, s);
 }
 V move_axis(V v, int from, int to) {
     auto axes = axes_from_to(0, v.type().rank());
+    HEDDLE_CHECK(from >= 0 && from < v.type().rank() && to >= 0 && to < v.type().rank(), "move_axis: no such axis");
     axes.erase(axes.begin() + from);
     axes.insert(axes.begin() + to, from);
     return permute(v, axes);

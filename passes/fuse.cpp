@@ -105,7 +105,7 @@ private:
             for (int k = 0; k < static_cast<int>(n.in.size()); ++k) first = std::max(first, earliest(reads(id, k), {}));
             Place where{launch_from(first, static_cast<int>(n.in.size())), -1};
             for (int k = 0; k < static_cast<int>(n.in.size()); ++k)
-                nests(where.time.step).push_back({short_tail(graph().type(n.in[static_cast<std::size_t>(k)]).shape), {id}, k, where.time.stage, {}});
+                nests(where.time.step).push_back({points(id, k), {id}, k, where.time.stage, {}});
             place_[static_cast<std::size_t>(id)] = where;
             note(id, where.time.step, false, "parts of a concat are written in place");
             return;
@@ -142,7 +142,7 @@ private:
             }
         }
         Time t = launch_from(first, 1);
-        nests(t.step).push_back({points(id, n), {id}, -1, t.stage, {}});
+        nests(t.step).push_back({points(id), {id}, -1, t.stage, {}});
         place_[static_cast<std::size_t>(id)] = {t, static_cast<int>(nests(t.step).size()) - 1};
         note(id, t.step, false, reason);
     }
@@ -176,43 +176,36 @@ private:
     }
     std::vector<Nest>& nests(int step) { return plan_.program.launches[static_cast<std::size_t>(plan_.program.steps[static_cast<std::size_t>(step)].launch)].nests; }
 
-    // Points for every element: a short last axis is written out, [B, N, 3] runs over [B, N].
-    static Shape short_tail(Shape s) {
+    // The points a root gets when it starts a nest: its domain, less what is a loop, less axes of which each part is another expression,
+    // less a short tail: [B, N, 3] runs over [B, N]. These are written out.
+    Shape points(Id id, int piece = -1) const {
+        const Node& n = graph()[id];
+        Shape d = loop::domain(graph(), id, piece), s;
+        if (n.is(Op::scatter_add)) {
+            std::size_t index_rank = graph().type(n.in[0]).shape.size();
+            if (d.size() == index_rank + 1 && index_rank > 0) d.pop_back();  // rows are inner loops
+            while (d.size() > 1 && d.back() == 1) d.pop_back();
+            return d;
+        }
+        std::vector<char> out = loop::cut_axes(graph(), id, piece);
+        if (n.is(Op::scan)) out[static_cast<std::size_t>(n.integer("axis"))] = 1;
+        if (piece < 0 && n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) {
+            auto axes = n.ints("axes");
+            Dim rest = numel(n.type.shape);
+            bool accumulate = n.is(Op::sum) && n.type.dtype != DType::f32 && rest.is_const() && rest.value() <= 4096;
+            bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
+            if (accumulate && leading && n.type.rank() == 1) out.back() = 1;
+            if (!accumulate)
+                for (int k : axes) out[static_cast<std::size_t>(k)] = 1;
+        }
+        for (std::size_t k = 0; k < d.size(); ++k)
+            if (!out[k]) s.push_back(d[k]);
         std::int64_t copies = 1;
         while (s.size() > 1 && s.back().is_const() && s.back().value() > 0 && copies * s.back().value() <= 4) {
             copies *= s.back().value();
             s.pop_back();
         }
         return s;
-    }
-    // The points a root gets when it starts a nest.
-    Shape points(Id id, const Node& n) const {
-        Shape s = n.type.shape;
-        if (n.is(Op::scatter_add)) {
-            auto k = static_cast<std::size_t>(n.integer("k"));
-            s = graph().type(n.in[k]).shape;
-            std::size_t index_rank = graph().type(n.in[0]).shape.size();
-            if (s.size() == index_rank + 1 && index_rank > 0) s.pop_back();  // rows are inner loops
-            while (s.size() > 1 && s.back() == 1) s.pop_back();
-            return s;
-        }
-        if (n.is(Op::scan)) {
-            s.erase(s.begin() + n.integer("axis"));
-            return short_tail(s);
-        }
-        if (n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) {
-            auto axes = n.ints("axes");
-            Shape d = graph().type(n.in[0]).shape, kept = n.type.shape;
-            Dim rest = numel(kept);
-            bool accumulate = n.is(Op::sum) && n.type.dtype != DType::f32 && rest.is_const() && rest.value() <= 4096;
-            if (accumulate) {
-                bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
-                if (leading && kept.size() == 1) d.pop_back();
-                return d;
-            }
-            return short_tail(kept);
-        }
-        return short_tail(s);
     }
     void note(Id id, int step, bool joined, std::string reason) {
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});
@@ -275,5 +268,13 @@ private:
 }  // namespace
 
 Plan fuse(const Graph& g) { return Fuser(g).run(); }
+
+std::string adds_in_any_order(const Plan& p) {
+    for (std::size_t k = 0; k < p.loops.size(); ++k)
+        for (const loop::Nest& n : p.loops[k])
+            for (const loop::Buffer& b : n.buffers)
+                if (b.accumulated && !b.written && is_float(b.dtype)) return p.program.launches[k].name;
+    return "";
+}
 
 }  // namespace heddle

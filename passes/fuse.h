@@ -18,5 +18,7 @@ struct Plan {
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
 };
 Plan fuse(const Graph&);
+// The launch that on a GPU adds floats with atomics, in an order that changes from run to run; "" if none does.
+std::string adds_in_any_order(const Plan&);
 
 }  // namespace heddle

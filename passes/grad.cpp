@@ -44,12 +44,18 @@ std::vector<char> reached(const Graph& g, const std::vector<char>& from) {
     for (std::size_t k = 0; k < g.inputs.size(); ++k) value[static_cast<std::size_t>(g.inputs[k])] = from[k] && is_float(g.type(g.inputs[k]).dtype);
     for (Id id = 0; id < g.size(); ++id) {
         const Node& n = g[id];
-        if (n.is(Op::stop_grad) || n.is(Op::input)) continue;
+        if (n.is(Op::stop_grad) || n.is(Op::input) || n.flag("no_grad")) continue;
         auto at = static_cast<std::size_t>(id);
         for (Id i : n.in) through[at] |= n.is(Op::result) ? through[static_cast<std::size_t>(i)] : value[static_cast<std::size_t>(i)];
-        value[at] = through[at] && is_float(n.type.dtype);
+        bool ends = n.is(Op::result) ? ended(g[n.in[0]], n.integer("index")) : n.is(Op::call) && ended(n, 0);
+        value[at] = through[at] && is_float(n.type.dtype) && !ends;
     }
     return value;
+}
+bool ended(const Node& call, int result) {
+    if (!call.has("ended")) return false;
+    auto which = call.ints("ended");
+    return std::find(which.begin(), which.end(), result) != which.end();
 }
 
 Joint differentiate(const Graph& forward, const std::vector<char>& wants) {

@@ -19,5 +19,6 @@ Joint differentiate(const Graph&, const std::vector<char>& wants);
 // Per node: does a gradient of `from` reach it, that is, is it computed from these inputs by float values and calls, and nothing that
 // ends gradients? A call whose first result is an integer is not reached itself, though its other results may be.
 std::vector<char> reached(const Graph&, const std::vector<char>& from);
+bool ended(const Node& call, int result);  // by its attribute `ended`, as captured calls have it
 
 }  // namespace heddle

@@ -13,8 +13,6 @@ namespace heddle::loop {
 
 namespace {
 
-constexpr int kUnrollLimit = 8, kSmallFold = 16;
-
 std::optional<std::int64_t> constant_product(const Shape& s, const std::vector<int>& axes) {
     std::int64_t n = 1;
     for (int a : axes) {
@@ -28,11 +26,17 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 
 class Lowering : IndexBuilder {
 public:
-    // `flat`: the points as one axis. Throws Unfusable where an address needs more of it than its own value.
-    Lowering(const Program& p, const heddle::Nest& n, bool flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
+    // Points from axis `flat` on as one axis (-1: as they are). Throws Unfusable where an address needs more of it than its own value.
+    Lowering(const Program& p, const heddle::Nest& n, int flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
 
     Nest run() {
-        out.outer = flat_ ? Shape{numel(n_.outer)} : n_.outer;
+        out.outer = n_.outer;
+        Shape together;
+        if (flat_ >= 0) {
+            together.assign(n_.outer.begin() + flat_, n_.outer.end());
+            out.outer.resize(static_cast<std::size_t>(flat_));
+            out.outer.push_back(numel(together));
+        }
         out.stage = n_.stage;
         out.schedule = n_.schedule;
         std::vector<Val> point;
@@ -43,11 +47,16 @@ public:
             v.step_last = v.varies_last, v.step_inner = 0;
             point.push_back(put(v, kPoint));
         }
-        if (flat_) point = split(point[0], n_.outer);
+        std::vector<Val> parts;
+        if (flat_ >= 0) {
+            parts = split(point.back(), together);
+            point.pop_back();
+            point.insert(point.end(), parts.begin(), parts.end());
+        }
         for (Id r : n_.roots) {
             auto b = bind_root(g_, r, n_.outer, n_.piece);
             if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
-            if (flat_ && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
+            if (flat_ >= 0 && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
             roots_.push_back({r, *b, b->extent ? 0 : -1});
             position_[r] = roots_.size() - 1;
         }
@@ -65,9 +74,9 @@ public:
         for (Root& r : roots_)
             if (r.phase < 0) root(r, point, -1);
         for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
-        if (flat_) {
+        if (flat_ >= 0) {
             auto used = drop_unused();
-            for (Val v : point)
+            for (Val v : parts)
                 if (used[static_cast<std::size_t>(v)] && at_(v).what != What::constant) throw Unfusable("an index is needed by itself");
         }
         return std::move(out);
@@ -136,6 +145,7 @@ private:
         for (std::size_t k = 0; k < r.binding.axes.size(); ++k)
             if (r.binding.axes[k] == kUnroll) unrolled.push_back(static_cast<int>(k));
         std::int64_t copies = *constant_product(r.binding.domain, unrolled);
+        sums_.clear();
         for (std::int64_t c = 0; c < copies; ++c) {
             Index at;
             std::int64_t rest = c;
@@ -151,6 +161,8 @@ private:
             }
             one(r, at);
         }
+        DType t = computed(g_.type(r.id).dtype);
+        for (auto [address, x] : sums_) effect({.what = What::accumulate, .dtype = t, .in = {address, x}, .index = buffer(r.id, false, true)});
     }
     void one(const Root& r, const Index& at) {
         const Node& n = g_[r.id];
@@ -161,7 +173,9 @@ private:
             for (std::size_t k = 0; k < at.size(); ++k)
                 if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(k))) kept.push_back(at[k]);
             if (r.binding.accumulates) {
-                effect({.what = What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(kept, n.type.shape), x}, .index = buffer(r.id, false, true)});
+                Val address = linear(kept, n.type.shape);  // copies that meet there are added up first
+                auto [it, fresh] = sums_.try_emplace(address, x);
+                if (!fresh) it->second = value({.what = What::map, .op = combine(n.op, at_(x).dtype), .dtype = at_(x).dtype, .in = {it->second, x}}, kUniform);
                 return;
             }
             DType t = computed(n.type.dtype);
@@ -318,7 +332,7 @@ private:
             }
             default: break;
         }
-        if (n.kind() == Kind::fold) return small_fold(n, at, predicate, t);
+        if (n.kind() == Kind::fold) return small_fold(id, at, predicate, t);
         if (n.kind() != Kind::map) throw Unfusable(fmt::format("{} is not computed in place", n.def().name));
         Value v{.what = What::map, .op = n.op, .dtype = t, .in = {}};
         for (Id i : n.in) v.in.push_back(emit(i, at, predicate));
@@ -348,11 +362,12 @@ private:
         }
         return result;
     }
-    Val small_fold(const Node& n, const Index& at, Val predicate, DType t) {
+    Val small_fold(Id id, const Index& at, Val predicate, DType t) {
+        const Node& n = g_[id];
         const Shape& s = g_.type(n.in[0]).shape;
         auto axes = n.ints("axes");
         auto count = constant_product(s, axes);
-        if (!count || *count > kSmallFold) throw Unfusable("a fold is not computed in place");
+        if (!is_small_fold(g_, id)) throw Unfusable("a fold is not computed in place");
         Val sum = -1;
         for (std::int64_t c = 0; c < *count; ++c) {
             Index j;
@@ -392,81 +407,26 @@ private:
     const Program& p_;
     const Graph& g_;
     const heddle::Nest& n_;
-    const bool flat_;
+    const int flat_;
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
     std::map<Key, Val> memo_, finished_;
+    std::map<Val, Val> sums_;        // of the root being written: address -> what is added there
 };
 
 }  // namespace
 
-bool is_small_fold(const Graph& g, Id id) {
-    if (g[id].kind() != Kind::fold) return false;
-    auto n = constant_product(g.type(g[id].in[0]).shape, g[id].ints("axes"));
-    return n && *n <= kSmallFold;
-}
-
-std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int piece) {
-    const Node& n = g[id];
-    bool fold = n.kind() == Kind::fold && !is_small_fold(g, id);
-    Binding b;
-    if (n.kind() == Kind::dot || n.kind() == Kind::call || n.is(Op::scatter)) return {};
-    if (n.is(Op::scatter_add)) {
-        auto k = static_cast<std::size_t>(n.integer("k"));
-        b.domain = g.type(n.in[k]).shape;
-        b.accumulates = true;
-        for (std::size_t q = k; q < n.in.size(); q += k + 1)
-            if (g.type(n.in[q]).shape != b.domain) return {};
-    } else {
-        b.domain = piece >= 0 ? g.type(n.in[static_cast<std::size_t>(piece)]).shape : fold || n.is(Op::scan) ? g.type(n.in[0]).shape : n.type.shape;
-    }
-    // The axis that must be a loop: a scan's, or a fold's when its other axes are the outer ones.
-    auto bound = [&](int loop) {
-        Binding r = b;
-        r.axes.assign(b.domain.size(), kUnroll);
-        std::size_t o = 0;
-        std::int64_t copies = 1;
-        if (loop >= 0) r.axes[static_cast<std::size_t>(loop)] = kInner, r.extent = b.domain[static_cast<std::size_t>(loop)];
-        for (std::size_t k = 0; k < b.domain.size(); ++k) {
-            if (static_cast<int>(k) == loop) continue;
-            const Dim& d = b.domain[k];
-            if (o < outer.size()) {
-                if (!(d == outer[o])) return std::optional<Binding>();
-                r.axes[k] = static_cast<int>(o++);
-            } else if (d.is_const() && copies * d.value() <= kUnrollLimit && d.value() > 0) {
-                copies *= d.value();
-            } else if (!r.extent) {
-                r.axes[k] = kInner, r.extent = d;
-            } else {
-                return std::optional<Binding>();
-            }
-        }
-        return o == outer.size() ? std::optional(r) : std::nullopt;
-    };
-    if (n.is(Op::scan)) return bound(n.integer("axis"));
-    if (!fold) return bound(-1);
-    auto axes = n.ints("axes");
-    if (axes.size() == 1)
-        if (auto r = bound(axes[0])) return r;
-    b.accumulates = true;
-    auto r = bound(-1);
-    if (!r || !n.is(Op::sum)) return {};
-    for (int a : axes)
-        if (r->axes[static_cast<std::size_t>(a)] < 0) return {};
-    return r;
-}
-
 std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
-    try {
-        if (n.outer.size() > 1 && n.piece < 0) return Lowering(p, n, true).run();
-    } catch (const Unfusable&) {
-    }
+    for (int k = 0; k + 1 < static_cast<int>(n.outer.size()); ++k) try {
+            return Lowering(p, n, k).run();
+        } catch (const Unfusable&) {
+        }
     return {};
 }
 Nest lower(const Program& p, const heddle::Nest& n) {
     if (auto flat = lower_flat(p, n)) return std::move(*flat);
-    return Lowering(p, n, false).run();
+    return Lowering(p, n, -1).run();
 }
 
 }  // namespace heddle::loop

@@ -96,13 +96,16 @@ struct Binding {
     std::optional<Dim> extent;       // of the inner loop
     bool accumulates = false;        // a sum over outer axes, or a scatter
 };
+Shape domain(const Graph&, Id root, int piece = -1);
 std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int piece = -1);  // nothing: the root can't run at these points
+// Per axis of the domain: short, known now, and what the root computes differs from part to part of it (a concat, a slice's gradient).
+std::vector<char> cut_axes(const Graph&, Id root, int piece = -1);
 bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
-// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. Points of several axes become one axis
-// where every address is that of a whole row-major element: then lanes run over memory.
+// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. As many of its last axes as can
+// be become one: where every address is that of whole row-major elements, so that lanes run over memory.
 Nest lower(const Program&, const heddle::Nest&);
-std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: they can't become one axis
+std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
 
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".

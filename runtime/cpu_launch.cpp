@@ -1,5 +1,5 @@
 // Launches on the CPU: units of a nest over the host's threads, accumulated buffers in private copies that are added up in order.
-// Law: the same threads give the same bits; a thread writes no accumulated buffer but its own.
+// Law: the same threads give the same bits; a thread writes no accumulated buffer but its own. Little work stays on the calling thread.
 #include <algorithm>
 #include <cstring>
 
@@ -25,97 +25,140 @@ void add_range(DType t, void* to, const void* from, std::int64_t begin, std::int
     }
 }
 constexpr std::int64_t kShare = 1 << 14;  // elements that are worth a thread
+constexpr std::size_t kFew = 16;          // nests, arguments: more take memory of their own
 
 class CpuLauncher final : public Launcher {
 public:
-    explicit CpuLauncher(const Plan& plan) : plan_(plan), functions_(plan.loops.size()) {
+    CpuLauncher(const Plan& plan, const Frame& frame) : plan_(plan), frame_(frame), launches_(plan.loops.size()) {
         if (plan.loops.empty()) return;
         std::string why_not;
         backend_ = load_cpu_backend(&why_not);
         if (!backend_) throw Error("CPU backend: " + why_not);
     }
-    std::pair<std::string, std::string> compile(std::size_t k) override {
-        const std::string& name = plan_.program.launches[k].name;
-        std::string text;
-        functions_[k] = backend_->compile(name, plan_.loops[k], &text);
-        return {name + ".ll", std::move(text)};
-    }
-    void run(Host&, std::size_t index, const Sizes&, std::vector<Array>& values) override;
+    std::pair<std::string, std::string> compile(std::size_t k) override;
+    void run(Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) override;
 
 private:
-    void stage(Host&, std::size_t index, std::size_t first, std::size_t last, const Sizes&, std::vector<Array>& values);  // nests [first, last)
+    struct Loop {
+        const loop::Nest* nest;
+        CpuFn function;
+        std::vector<int> buffers, sizes;  // arguments: numbers and slots of the frame
+        std::vector<int> copied;          // per argument: which of Stage::copied, or -1
+        ShapeExpr outer;
+        void run(void* const* memory, const std::int64_t* values, std::int64_t begin, std::int64_t end, const std::vector<Array>& copies) const;
+    };
+    struct Stage {
+        std::vector<Loop> loops;
+        std::vector<int> cleared;         // accumulated buffers
+        std::vector<int> copied;          // those where additions of two units may collide: threads need copies of their own
+        SizeExpr operations;              // on one element, of all loops
+    };
+    void clear(int buffer, void* to, const std::int64_t* sizes) const {
+        if (auto n = frame_.bytes(buffer, sizes); n > 0) std::memset(to, 0, static_cast<std::size_t>(n));
+    }
+    void run(Host&, const Stage&, const std::int64_t* sizes, void* const* memory) const;
+    void run_on(int threads, Host&, const Stage&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
+
     const Plan& plan_;
+    const Frame& frame_;
     CpuBackend* backend_ = nullptr;
-    std::vector<std::vector<CpuFn>> functions_;  // per launch, per nest
+    std::vector<std::vector<Stage>> launches_;
 };
 
-void CpuLauncher::run(Host& host, std::size_t index, const Sizes& sizes, std::vector<Array>& values) {
-    const auto& nests = plan_.loops[index];
-    for (std::size_t begin = 0, end; begin < nests.size(); begin = end) {
-        for (end = begin; end < nests.size() && nests[end].stage == nests[begin].stage;) ++end;
-        stage(host, index, begin, end, sizes, values);
-    }
+// What one nest computes, counted in values.
+Dim operations(const loop::Nest& n) {
+    auto count = [](const auto& list) { return Dim(static_cast<std::int64_t>(list.size())); };
+    Dim each = count(n.prologue);
+    for (const loop::Phase& p : n.phases) each = each + p.extent * count(p.body) + count(p.after);
+    return numel(n.outer) * each;
 }
-void CpuLauncher::stage(Host& host, std::size_t index, std::size_t first, std::size_t last, const Sizes& sizes, std::vector<Array>& values) {
-    const auto& nests = plan_.loops[index];
-    const std::vector<CpuFn>& functions = functions_[index];
-    struct Run {
-        std::vector<void*> buffers;
-        std::vector<std::int64_t> sizes;
-        std::int64_t units;
-    };
-    std::vector<Run> runs(last);
-    std::int64_t most = 0;
-    std::vector<Id> accumulated;  // by colliding additions: threads need copies of their own
-    for (std::size_t k = first; k < last; ++k) {
-        const loop::Nest& n = nests[k];
-        for (const auto& s : n.sizes) runs[k].sizes.push_back(sizes.at(s));
-        for (const auto& b : n.buffers) {
-            Array& a = values[static_cast<std::size_t>(b.id)];
-            runs[k].buffers.push_back(a.data);
-            if (b.accumulated) {
-                std::memset(a.data, 0, static_cast<std::size_t>(a.bytes()));
-                if (!b.written) accumulated.push_back(b.id);
-            }
+
+std::pair<std::string, std::string> CpuLauncher::compile(std::size_t k) {
+    const std::string& name = plan_.program.launches[k].name;
+    const auto& nests = plan_.loops[k];
+    std::string text;
+    auto functions = backend_->compile(name, nests, &text);
+    for (std::size_t i = 0; i < functions.size(); ++i) {
+        const loop::Nest& n = nests[i];
+        if (i == 0 || n.stage != nests[i - 1].stage) launches_[k].emplace_back();
+        Stage& stage = launches_[k].back();
+        Loop& l = stage.loops.emplace_back(Loop{&n, functions[i], {}, {}, {}, shape_expr(n.outer, frame_.names)});
+        for (const auto& s : n.sizes) l.sizes.push_back(frame_.names.slot(s));
+        for (const loop::Buffer& b : n.buffers) {
+            int number = frame_.of(b.id);
+            l.buffers.push_back(number);
+            auto once = [&](std::vector<int>& list) {
+                if (std::find(list.begin(), list.end(), number) == list.end()) list.push_back(number);
+            };
+            if (b.accumulated) once(stage.cleared);
+            if (b.accumulated && !b.written) once(stage.copied);
         }
-        runs[k].units = units(n, sizes);
-        most = std::max(most, runs[k].units);
     }
-    int threads = static_cast<int>(std::clamp<std::int64_t>(most, 1, host.threads()));
-    std::vector<std::vector<Array>> copies(static_cast<std::size_t>(threads));  // [thread][accumulated], none for thread 0
-    for (int t = 1; t < threads; ++t)
-        for (Id id : accumulated) copies[static_cast<std::size_t>(t)].push_back(host.allocate(values[static_cast<std::size_t>(id)].dtype, values[static_cast<std::size_t>(id)].sizes));
-    auto work = [&](int t) {
-        for (const Array& a : copies[static_cast<std::size_t>(t)]) std::memset(a.data, 0, static_cast<std::size_t>(a.bytes()));
-        for (std::size_t k = first; k < last; ++k) {
-            std::int64_t begin = runs[k].units * t / threads, end = runs[k].units * (t + 1) / threads;
-            if (begin == end) continue;
-            if (t == 0 || accumulated.empty()) {
-                functions[k](runs[k].buffers.data(), runs[k].sizes.data(), begin, end);
-                continue;
+    for (Stage& stage : launches_[k]) {
+        Dim all = 0;
+        for (Loop& l : stage.loops) {
+            all = all + operations(*l.nest);
+            for (int b : l.buffers) {
+                auto it = std::find(stage.copied.begin(), stage.copied.end(), b);
+                l.copied.push_back(it == stage.copied.end() ? -1 : static_cast<int>(it - stage.copied.begin()));
             }
-            auto mine = runs[k].buffers;
-            for (std::size_t b = 0; b < mine.size(); ++b)
-                for (std::size_t a = 0; a < accumulated.size(); ++a)
-                    if (nests[k].buffers[b].id == accumulated[a]) mine[b] = copies[static_cast<std::size_t>(t)][a].data;
-            functions[k](mine.data(), runs[k].sizes.data(), begin, end);
         }
-    };
-    if (threads == 1) return work(0);
-    host.parallel(threads, work);
-    if (accumulated.empty()) return;
+        stage.operations = SizeExpr(all, frame_.names);
+    }
+    return {name + ".ll", std::move(text)};
+}
+
+void CpuLauncher::Loop::run(void* const* memory, const std::int64_t* values, std::int64_t begin, std::int64_t end, const std::vector<Array>& copies) const {
+    if (begin == end) return;
+    Small<void*, kFew> pointers(buffers.size());
+    Small<std::int64_t, kFew> numbers(sizes.size());
+    for (std::size_t k = 0; k < buffers.size(); ++k)
+        pointers[k] = copies.empty() || copied[k] < 0 ? memory[buffers[k]] : copies[static_cast<std::size_t>(copied[k])].data;
+    for (std::size_t k = 0; k < sizes.size(); ++k) numbers[k] = values[sizes[k]];
+    function(pointers.data(), numbers.data(), begin, end);
+}
+
+void CpuLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes, void* const* memory) {
+    for (const Stage& stage : launches_[index]) run(host, stage, sizes, memory);
+}
+void CpuLauncher::run(Host& host, const Stage& c, const std::int64_t* sizes, void* const* memory) const {
+    for (int b : c.cleared) clear(b, memory[b], sizes);
+    Small<std::int64_t, kFew> count(c.loops.size());
+    std::int64_t most = 0;
+    for (std::size_t k = 0; k < c.loops.size(); ++k) {
+        const Loop& l = c.loops[k];
+        Small<std::int64_t, 8> outer(l.outer.size());
+        for (std::size_t d = 0; d < outer.size(); ++d) outer[d] = l.outer[d](sizes);
+        most = std::max(most, count[k] = units(*l.nest, outer.data()));
+    }
+    most = std::min(most, c.operations(sizes) / host.grain());
+    int threads = most > 1 ? static_cast<int>(std::min<std::int64_t>(most, host.threads())) : 1;
+    if (threads > 1) return run_on(threads, host, c, count.data(), sizes, memory);
+    for (std::size_t k = 0; k < c.loops.size(); ++k) c.loops[k].run(memory, sizes, 0, count[k], {});
+}
+
+void CpuLauncher::run_on(int threads, Host& host, const Stage& c, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const {
+    std::vector<std::vector<Array>> copies(static_cast<std::size_t>(threads));  // [thread][copied], none for thread 0
+    for (int t = 1; t < threads; ++t)
+        for (int b : c.copied) copies[static_cast<std::size_t>(t)].push_back(host.allocate(frame_.dtypes[static_cast<std::size_t>(b)], {frame_.elements[static_cast<std::size_t>(b)](sizes)}));
+    host.parallel(threads, [&](int t) {
+        const auto& mine = copies[static_cast<std::size_t>(t)];
+        for (std::size_t a = 0; a < mine.size(); ++a) clear(c.copied[a], mine[a].data, sizes);
+        for (std::size_t k = 0; k < c.loops.size(); ++k) c.loops[k].run(memory, sizes, units[k] * t / threads, units[k] * (t + 1) / threads, mine);
+    });
+    if (c.copied.empty()) return;
     host.parallel(threads, [&](int t) {  // each adds up a range of all copies, always in the order of threads
-        for (std::size_t a = 0; a < accumulated.size(); ++a) {
-            const Array& to = values[static_cast<std::size_t>(accumulated[a])];
-            std::int64_t n = to.numel();
+        for (std::size_t a = 0; a < c.copied.size(); ++a) {
+            auto b = static_cast<std::size_t>(c.copied[a]);
+            std::int64_t n = frame_.elements[b](sizes);
             if (n < kShare && t > 0) continue;
             std::int64_t begin = n < kShare ? 0 : n * t / threads, end = n < kShare ? n : n * (t + 1) / threads;
-            for (int from = 1; from < threads; ++from) add_range(to.dtype, to.data, copies[static_cast<std::size_t>(from)][a].data, begin, end);
+            for (int from = 1; from < threads; ++from) add_range(frame_.dtypes[b], memory[b], copies[static_cast<std::size_t>(from)][a].data, begin, end);
         }
     });
 }
 }  // namespace
 
-std::unique_ptr<Launcher> cpu_launcher(const Plan& plan) { return std::make_unique<CpuLauncher>(plan); }
+std::unique_ptr<Launcher> cpu_launcher(const Plan& plan, const Frame& frame) { return std::make_unique<CpuLauncher>(plan, frame); }
 
 }  // namespace heddle

@@ -21,21 +21,25 @@ Nvrtc& nvrtc() {  // one for all, so that equal text is compiled once in the pro
 
 class CudaLauncher final : public Launcher {
 public:
-    CudaLauncher(const Plan& plan, Target target) : plan_(plan), target_(std::move(target)), code_(plan.loops.size()), cleared_(plan.loops.size()) {
+    CudaLauncher(const Plan& plan, const Frame& frame, Target target) : plan_(plan), frame_(frame), target_(std::move(target)), code_(plan.loops.size()) {
         if (!nvrtc().available()) throw Error("CUDA: " + nvrtc().why_not());
     }
     std::pair<std::string, std::string> compile(std::size_t k) override {
-        const auto& nests = plan_.loops[k];
-        std::set<Id> cleared;
-        for (const loop::Nest& n : nests)
+        Codes& codes = code_[k];
+        std::set<int> cleared;
+        for (const loop::Nest& n : plan_.loops[k])
             for (const loop::Buffer& b : n.buffers)
-                if (b.accumulated) cleared.insert(b.id);
-        cleared_[k].assign(cleared.begin(), cleared.end());
-        Code& narrow = code_[k].narrow;
+                if (b.accumulated) cleared.insert(frame_.of(b.id));
+        codes.cleared.assign(cleared.begin(), cleared.end());
+        Code& narrow = codes.narrow;
         compile(k, narrow, false);
+        for (Id id : narrow.source.buffers) codes.buffers.push_back(frame_.of(id));
+        for (const auto& s : narrow.source.sizes) codes.sizes.push_back(frame_.names.slot(s));
+        codes.points = shape_expr(narrow.source.points, frame_.names);
+        codes.limits = shape_expr(narrow.source.limits, frame_.names);
         return {narrow.source.kernel + ".cu", narrow.source.text};
     }
-    void run(Host&, std::size_t index, const Sizes&, std::vector<Array>& values) override;
+    void run(Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) override;
 
 private:
     struct Code {
@@ -44,7 +48,9 @@ private:
         Kernel kernel;  // loaded at its first run: compiling needs no device
     };
     struct Codes {
-        Code narrow, wide;  // indices of 32 bits; of 64, made when sizes first need them
+        Code narrow, wide;  // indices of 32 bits; of 64, made when sizes first need them. Both take the same arguments:
+        std::vector<int> buffers, sizes, cleared;  // cleared: accumulated buffers
+        ShapeExpr points, limits;
     };
     void compile(std::size_t k, Code& code, bool wide) {
         code.source = cuda_text(plan_.program.launches[k].name, plan_.loops[k], {.wide_index = wide});
@@ -59,40 +65,38 @@ private:
     }
 
     const Plan& plan_;
+    const Frame& frame_;
     Target target_;
     std::vector<Codes> code_;
-    std::vector<std::vector<Id>> cleared_;  // per launch: accumulated buffers
     std::mutex mutex_;
 };
 
-void CudaLauncher::run(Host& host, std::size_t index, const Sizes& sizes, std::vector<Array>& values) {
+void CudaLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes, void* const* memory) {
     if (!host.cuda()) throw Error(fmt::format("{}: compiled for {}, but the host's memory isn't on a CUDA device", plan_.program.launches[index].name, target_.arch));
     enter_device(target_.device);
-    const CudaSource& narrow = code_[index].narrow.source;  // both take the same arguments
-    bool small = narrow.fits_narrow(sizes) && std::all_of(narrow.buffers.begin(), narrow.buffers.end(), [&](Id id) {
-        return values[static_cast<std::size_t>(id)].numel() < (std::int64_t{1} << 31);
-    });
+    const Codes& c = code_[index];
+    constexpr std::int64_t kNarrow = std::int64_t{1} << 31;
+    bool small = std::all_of(c.limits.begin(), c.limits.end(), [&](const SizeExpr& e) { return e(sizes) < kNarrow; }) &&
+                 std::all_of(c.buffers.begin(), c.buffers.end(), [&](int b) { return frame_.elements[static_cast<std::size_t>(b)](sizes) < kNarrow; });
     const Code& code = ready(index, !small);
     Stream stream = host.stream();
-    for (Id id : cleared_[index]) {
-        const Array& a = values[static_cast<std::size_t>(id)];
-        clear_async(a.data, static_cast<std::size_t>(a.bytes()), stream);
-    }
-    std::vector<std::int64_t> numbers;
-    for (const std::string& s : code.source.sizes) numbers.push_back(sizes.at(s));
-    std::vector<void*> arguments;
-    for (Id id : code.source.buffers) arguments.push_back(&values[static_cast<std::size_t>(id)].data);
-    for (std::int64_t& n : numbers) arguments.push_back(&n);
+    for (int b : c.cleared) clear_async(memory[b], static_cast<std::size_t>(frame_.bytes(b, sizes)), stream);
+    Small<void*, 48> arguments;
+    // The driver copies arguments from these addresses and writes to none.
+    for (int b : c.buffers) arguments.push_back(const_cast<void**>(&memory[b]));
+    for (int s : c.sizes) arguments.push_back(const_cast<std::int64_t*>(&sizes[s]));
     Array done;
     if (code.source.staged()) {
         done = host.allocate(DType::i32, {1});
         clear_async(done.data, static_cast<std::size_t>(done.bytes()), stream);
         arguments.push_back(&done.data);
     }
-    code.kernel.launch(code.source.blocks(sizes), code.source.threads, 0, stream, arguments.data());
+    std::int64_t blocks = 0;
+    for (std::size_t k = 0; k < c.points.size(); ++k) blocks += code.source.blocks_for(c.points[k](sizes), k);
+    code.kernel.launch(blocks, code.source.threads, 0, stream, arguments.data());
 }
 }  // namespace
 
-std::unique_ptr<Launcher> cuda_launcher(const Plan& plan, const Target& target) { return std::make_unique<CudaLauncher>(plan, target); }
+std::unique_ptr<Launcher> cuda_launcher(const Plan& plan, const Frame& frame, const Target& target) { return std::make_unique<CudaLauncher>(plan, frame, target); }
 
 }  // namespace heddle

@@ -1,31 +1,39 @@
-// Running a plan: sizes bound, an arena per stretch of steps whose sizes are known, launches and calls in order.
+// Running a plan: sizes bound, memory for each stretch of steps whose sizes are known, launches and calls in order.
+// Everything that doesn't depend on the sizes' values is decided when the plan is compiled, in arrange().
 #include "runtime/executable.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
+#include <climits>
 #include <future>
 
-#include "ir/eval.h"
 #include "passes/memory.h"
 
 namespace heddle {
 
-Executable::Executable(Plan plan, const Target& target) : plan_(std::move(plan)) {
+namespace {
+auto at(auto i) { return static_cast<std::size_t>(i); }
+// Named sizes in a node's attributes.
+std::vector<std::string> names_in(const Attrs& attrs) {
+    std::vector<std::string> names;
+    for (const auto& [key, a] : attrs)
+        if (auto* d = std::get_if<Dim>(&a)) d->names(names);
+        else if (auto* list = std::get_if<std::vector<Dim>>(&a))
+            for (const Dim& x : *list) x.names(names);
+    return names;
+}
+std::string name_of(const Node& n) { return n.is(Op::dot) ? "dot" : n.text("name"); }
+}  // namespace
+
+Executable::Executable(Plan plan, const Target& target, const std::vector<std::string>& names) : plan_(std::move(plan)) {
     auto start = std::chrono::steady_clock::now();
-    const Program& p = plan_.program;
-    writer_.assign(p.graph.nodes.size(), -1);
-    for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
-        if (p.steps[static_cast<std::size_t>(s)].launch < 0) writer_[static_cast<std::size_t>(p.steps[static_cast<std::size_t>(s)].call)] = s;
-        else
-            for (const Nest& n : p.launches[static_cast<std::size_t>(p.steps[static_cast<std::size_t>(s)].launch)].nests)
-                for (Id r : n.roots) writer_[static_cast<std::size_t>(r)] = s;
-    }
-    auto count = p.launches.size();
+    number(names);
+    arrange();
+    auto count = plan_.program.launches.size();
     texts_.resize(count);
-    launcher_ = target.cuda() ? cuda_launcher(plan_, target) : cpu_launcher(plan_);
+    launcher_ = target.cuda() ? cuda_launcher(plan_, frame_, target) : cpu_launcher(plan_, frame_);
     // Two at a time: the machine that compiles is the machine that trains.
     std::atomic<std::size_t> next{0};
     auto work = [&] {
@@ -39,89 +47,249 @@ Executable::Executable(Plan plan, const Target& target) : plan_(std::move(plan))
 }
 Executable::~Executable() = default;
 
-std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs, Sizes& sizes) {
+// Slots for every name, numbers for every value that has memory.
+void Executable::number(const std::vector<std::string>& names) {
+    const Graph& g = plan_.program.graph;
+    frame_.names = SizeNames(names);
+    for (const auto& n : g.symbols()) frame_.names.add(n);
+    for (const Node& n : g.nodes)
+        for (const auto& s : names_in(n.attrs)) frame_.names.add(s);
+    for (const auto& nests : plan_.loops)
+        for (const loop::Nest& n : nests)
+            for (const auto& s : n.sizes) frame_.names.add(s);
+    frame_.buffer.assign(g.nodes.size(), -1);
+    for (Id id = 0; id < g.size(); ++id) {
+        if (!plan_.program.is_stored(id) && g[id].kind() != Kind::call && !g[id].is(Op::dot)) continue;
+        frame_.buffer[at(id)] = static_cast<int>(frame_.elements.size());
+        frame_.elements.emplace_back(numel(g.type(id).shape), frame_.names);
+        frame_.dtypes.push_back(g.type(id).dtype);
+    }
+}
+
+void Executable::arrange() {
     const Program& p = plan_.program;
     const Graph& g = p.graph;
-    if (inputs.size() != g.inputs.size()) throw Error(fmt::format("{}: got {} inputs, expected {}", g.name, inputs.size(), g.inputs.size()));
-    std::vector<Array> values(g.nodes.size());
-    for (int round = 0; round < 2; ++round)
-        for (std::size_t i = 0; i < inputs.size(); ++i) {
-            const Type& t = g.type(g.inputs[i]);
-            const auto who = g[g.inputs[i]].text("name");
-            if (inputs[i].dtype != t.dtype) throw Error(fmt::format("input {}: got {}, expected {}: capture again for another dtype", who, name(inputs[i].dtype), name(t.dtype)));
-            bind_sizes(t.shape, inputs[i].sizes, sizes, "input " + who, ": fuse again, or name this dimension as one that varies");
-            values[static_cast<std::size_t>(g.inputs[i])] = inputs[i];
-        }
-    stats_ = {};
-    std::vector<char> is_output(g.nodes.size());
-    for (Id o : g.outputs) is_output[static_cast<std::size_t>(o)] = 1;
-    auto known = [&](const Type& t) {
-        std::vector<std::string> names;
-        for (const Dim& d : t.shape) d.names(names);
-        return std::all_of(names.begin(), names.end(), [&](const auto& n) { return sizes.count(n) != 0; });
+    const auto& names = frame_.names;
+    constexpr int kNever = INT_MAX;
+    std::vector<int> bound(names.list().size(), kNever);  // the step before which a name is known
+    auto binds = [&](const ShapeBinding& shape, int step) {
+        for (const SizeExpr& e : shape.shape())
+            if (int s = e.symbol(); s >= 0) bound[at(s)] = std::min(bound[at(s)], step);
     };
-    auto actual = [&](const Type& t) {
-        std::vector<std::int64_t> s;
-        for (const Dim& d : t.shape) s.push_back(d.eval(sizes));
-        return s;
-    };
-    std::vector<Array> arenas;
-    std::size_t names_bound = SIZE_MAX;
-    // Everything whose size is known by now and that has no memory yet: outputs on their own, the rest side by side in one arena.
-    auto allocate_from = [&](int step) {
-        if (sizes.size() == names_bound) return;
-        names_bound = sizes.size();
-        std::vector<Slot> slots;
-        for (Id id = 0; id < g.size(); ++id) {
-            int w = writer_[static_cast<std::size_t>(id)];
-            Array& a = values[static_cast<std::size_t>(id)];
-            if (w < step || a.data || g[id].kind() == Kind::call || g[id].is(Op::dot) || !p.is_stored(id) || !known(g.type(id))) continue;
-            a = {nullptr, g.type(id).dtype, actual(g.type(id)), false, nullptr};
-            if (is_output[static_cast<std::size_t>(id)]) a = host.allocate(a.dtype, a.sizes);
-            else slots.push_back({id, w, std::max(w, p.last_use[static_cast<std::size_t>(id)]), a.bytes()});
-        }
-        if (slots.empty()) return;
-        std::int64_t total = place(slots);
-        stats_.arena += total;
-        arenas.push_back(host.allocate(DType::b1, {total}));
-        for (const Slot& s : slots) values[static_cast<std::size_t>(s.value)].data = static_cast<char*>(arenas.back().data) + s.offset;
-    };
+    for (Id i : g.inputs) {
+        inputs_.push_back({frame_.of(i), g.type(i).dtype,
+                           ShapeBinding(g.type(i).shape, names, "input " + g[i].text("name"), ": fuse again, or name this dimension as one that varies")});
+        rest_ |= inputs_.back().shape.has_rest();
+        binds(inputs_.back().shape, 0);
+    }
+    std::vector<int> writer(g.nodes.size(), -1);  // per node: the step whose launch writes it
     for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
-        const Step& step = p.steps[static_cast<std::size_t>(s)];
-        allocate_from(s);
+        const Step& step = p.steps[at(s)];
+        Work& w = work_.emplace_back();
+        w.launch = step.launch;
         if (step.launch >= 0) {
-            auto k = static_cast<std::size_t>(step.launch);
-            launcher_->run(host, k, sizes, values);
-            ++stats_.launches;
-            for (const loop::Nest& n : plan_.loops[k])
-                for (const loop::Buffer& b : n.buffers) stats_.bytes += values[static_cast<std::size_t>(b.id)].bytes();
+            for (const Nest& n : p.launches[at(step.launch)].nests)
+                for (Id r : n.roots) writer[at(r)] = s;
             continue;
         }
         const Node& n = g[step.call];
-        std::vector<Array> operands;
-        for (Id i : n.in) {
-            Operand o = library_operand(g, i);
-            Array a = values[static_cast<std::size_t>(o.base)];
-            a.sizes = actual(g.type(i));
-            a.transposed = o.transposed;
-            operands.push_back(std::move(a));
-        }
-        ++stats_.calls;
-        auto results = host.call(n, operands, sizes);
-        bind_sizes(n.type.shape, results.at(0).sizes, sizes, n.is(Op::dot) ? "dot" : n.text("name"));
-        values[static_cast<std::size_t>(step.call)] = results[0];
+        w.call = &n;
+        w.named = n.in.empty() || !names_in(n.attrs).empty();
+        auto result = [&](std::size_t index, Id id) {
+            w.results.push_back({index, frame_.of(id), ShapeBinding(g.type(id).shape, names, name_of(n), "")});
+            binds(w.results.back().shape, s + 1);
+        };
+        result(0, step.call);
         for (Id id = step.call + 1; id < g.size() && !n.more.empty(); ++id)
-            if (g[id].is(Op::result) && g[id].in[0] == step.call) {
-                auto k = static_cast<std::size_t>(g[id].integer("index"));
-                bind_sizes(g.type(id).shape, results.at(k).sizes, sizes, n.text("name"));
-                values[static_cast<std::size_t>(id)] = results[k];
-            }
-        for (Id i : n.in)  // library results are dropped with their last reader
-            if (Id b = library_operand(g, i).base; p.last_use[static_cast<std::size_t>(b)] == s && !g[b].is(Op::input)) values[static_cast<std::size_t>(b)].owner.reset();
+            if (g[id].is(Op::result) && g[id].in[0] == step.call) result(at(g[id].integer("index")), id);
+        for (Id i : n.in) {
+            auto o = library_operand(g, i);
+            w.operands.push_back({frame_.of(o.base), o.transposed, shape_expr(g.type(i).shape, names)});
+        }
     }
-    std::vector<Array> outputs;
-    for (Id o : g.outputs) outputs.push_back(values[static_cast<std::size_t>(o)]);
+    // A name that is needed before anything binds it has to be given.
+    for (int s = 0; s < static_cast<int>(work_.size()); ++s)
+        for (int slot : needed(work_[at(s)]))
+            if (bound[at(slot)] > s) bound[at(slot)] = 0, given_.push_back(slot);
+    sources_.assign(frame_.elements.size(), {});
+    for (std::size_t k = 0; k < inputs_.size(); ++k) sources_[at(inputs_[k].buffer)] = {Source::From::input, k};
+    std::vector<int> output(frame_.elements.size(), -1);  // per buffer: the first output that it is
+    for (std::size_t k = 0; k < g.outputs.size(); ++k) {
+        int b = frame_.of(g.outputs[k]);
+        if (output[at(b)] < 0) output[at(b)] = static_cast<int>(k);
+        outputs_.push_back(b);
+        first_.push_back(at(output[at(b)]));
+    }
+    for (Id id = 0; id < g.size(); ++id) {
+        int last = p.last_use[at(id)], b = frame_.of(id);
+        if (writer[at(id)] >= 0 && b >= 0) {
+            Fresh f{b, output[at(b)], shape_expr(g.type(id).shape, names), writer[at(id)], std::max(writer[at(id)], last)};
+            std::vector<int> slots;
+            for (const SizeExpr& e : f.shape) e.slots(slots);
+            int from = 0;
+            for (int slot : slots) {
+                if (bound[at(slot)] > f.first) bound[at(slot)] = 0, given_.push_back(slot);
+                from = std::max(from, bound[at(slot)]);
+            }
+            Work& w = work_[at(from)];
+            if (w.stretch < 0) w.stretch = static_cast<int>(stretches_.size()), stretches_.emplace_back();
+            Stretch& stretch = stretches_[at(w.stretch)];
+            sources_[at(b)] = f.output >= 0 ? Source{Source::From::output, at(f.output)} : Source{Source::From::arena, at(w.stretch)};
+            (f.output >= 0 ? stretch.outputs : stretch.arena).push_back(std::move(f));
+        } else if (b >= 0 && !g[id].is(Op::input)) {
+            sources_[at(b)] = {Source::From::call, results_++};
+            if (last >= 0 && last < static_cast<int>(work_.size())) work_[at(last)].dropped.push_back(sources_[at(b)].index);
+        }
+    }
+}
+std::vector<int> Executable::needed(const Work& w) const {
+    std::vector<int> slots;
+    auto shape = [&](const ShapeExpr& dims) {
+        for (const SizeExpr& e : dims) e.slots(slots);
+    };
+    if (w.launch >= 0)
+        for (const loop::Nest& n : plan_.loops[at(w.launch)]) {
+            for (const auto& s : n.sizes) slots.push_back(frame_.names.slot(s));
+            shape(shape_expr(n.outer, frame_.names));
+        }
+    else
+        for (const auto& s : names_in(w.call->attrs)) slots.push_back(frame_.names.slot(s));
+    for (const Operand& o : w.operands) shape(o.shape);
+    return slots;
+}
+
+// ---- one run
+struct Executable::Running {
+    Host& host;
+    std::span<const Array> inputs;
+    std::span<Array> outputs;
+    SizeValues& sizes;
+    Small<void*, 48> memory;                        // per buffer
+    std::vector<Owner> arenas;                      // per stretch, once there is one
+    std::vector<Array> results;                     // of calls, once there is one
+};
+
+void Executable::run(Host& host, std::span<const Array> inputs, std::span<Array> outputs, SizeValues& sizes) const {
+    HEDDLE_CHECK(outputs.size() == outputs_.size(), "room for " + std::to_string(outputs.size()) + " outputs");
+    bind(inputs, sizes);
+    Running r{host, inputs, outputs, sizes, Small<void*, 48>(frame_.elements.size()), {}, {}};
+    for (std::size_t k = 0; k < inputs.size(); ++k) r.memory[at(inputs_[k].buffer)] = inputs[k].data;
+    for (const Work& w : work_) {
+        if (w.stretch >= 0) begin(w.stretch, r);
+        if (w.launch >= 0) launcher_->run(host, at(w.launch), sizes.data(), r.memory.data());
+        else call(w, r);
+        for (std::size_t k : w.dropped) r.results[k].owner.reset();
+    }
+    for (std::size_t k = 0; k < outputs.size(); ++k)
+        if (const Source& s = sources_[at(outputs_[k])]; s.from != Source::From::output || s.index != k) outputs[k] = array(outputs_[k], r);
+}
+std::vector<Array> Executable::run(Host& host, const std::vector<Array>& inputs, Sizes& sizes) const {
+    SizeValues values = frame_.names.values(sizes);
+    std::vector<Array> outputs(outputs_.size());
+    run(host, inputs, outputs, values);
+    for (auto& [name, value] : frame_.names.named(values)) sizes[name] = value;
     return outputs;
+}
+
+Extents Executable::extents(const ShapeExpr& shape, const SizeValues& sizes) {
+    Extents e(shape.size());
+    for (std::size_t d = 0; d < shape.size(); ++d) e[d] = shape[d](sizes.data());
+    return e;
+}
+
+void Executable::bind(std::span<const Array> inputs, SizeValues& sizes) const {
+    const Graph& g = plan_.program.graph;
+    if (inputs.size() != inputs_.size()) throw Error(fmt::format("{}: got {} inputs, expected {}", g.name, inputs.size(), inputs_.size()));
+    sizes.resize(frame_.names.list().size(), kUnknown);
+    for (std::size_t k = 0; k < inputs.size(); ++k) {
+        const Input& in = inputs_[k];
+        if (inputs[k].dtype != in.dtype)
+            throw Error(fmt::format("{}: got {}, expected {}: capture again for another dtype", in.shape.who(), name(inputs[k].dtype), name(in.dtype)));
+        in.shape.bind(inputs[k].sizes, sizes.data());
+    }
+    for (std::size_t k = 0; rest_ && k < inputs.size(); ++k) inputs_[k].shape.check(inputs[k].sizes, sizes.data());
+    for (int s : given_)
+        if (sizes[at(s)] == kUnknown) throw Error(fmt::format("{}: size {} has no value", g.name, frame_.names.list()[at(s)]));
+}
+
+// Memory for everything whose size is known from here on: outputs on their own, the rest side by side in one arena.
+void Executable::begin(int index, Running& r) const {
+    const Stretch& stretch = stretches_[at(index)];
+    for (const Fresh& f : stretch.outputs) {
+        Array& a = r.outputs[at(f.output)] = r.host.allocate(frame_.dtypes[at(f.buffer)], extents(f.shape, r.sizes));
+        r.memory[at(f.buffer)] = a.data;
+    }
+    if (stretch.arena.empty()) return;
+    auto l = layout(stretch, r.sizes);
+    Array arena = r.host.allocate(DType::b1, {l->total});
+    for (std::size_t k = 0; k < stretch.arena.size(); ++k) r.memory[at(stretch.arena[k].buffer)] = static_cast<char*>(arena.data) + l->offsets[k];
+    r.arenas.resize(stretches_.size());
+    r.arenas[at(index)] = std::move(arena.owner);
+}
+Executable::Layout Executable::laid_out(const Stretch& stretch, const SizeValues& sizes) const {
+    std::vector<Slot> slots;
+    for (const Fresh& f : stretch.arena) slots.push_back({f.buffer, f.first, f.last, frame_.bytes(f.buffer, sizes.data())});
+    Layout l{sizes, {}, place(slots)};
+    for (const Slot& s : slots) l.offsets.push_back(s.offset);
+    return l;
+}
+std::shared_ptr<const Executable::Layout> Executable::layout(const Stretch& stretch, const SizeValues& sizes) const {
+    auto last = stretch.last.load(std::memory_order_acquire);
+    if (last && last->sizes == sizes) return last;
+    last = std::make_shared<Layout>(laid_out(stretch, sizes));
+    stretch.last.store(last, std::memory_order_release);
+    return last;
+}
+
+int Executable::same_input(std::size_t k) const {
+    const Source& s = sources_[at(outputs_[k])];
+    return s.from == Source::From::input ? static_cast<int>(s.index) : -1;
+}
+
+// A value with whoever owns its memory.
+Array Executable::array(int buffer, const Running& r) const {
+    const Source& s = sources_[at(buffer)];
+    switch (s.from) {
+        case Source::From::input: return r.inputs[s.index];
+        case Source::From::output: return r.outputs[s.index];
+        case Source::From::arena: return {r.memory[at(buffer)], frame_.dtypes[at(buffer)], {}, false, r.arenas[s.index]};
+        case Source::From::call: break;
+    }
+    return r.results[s.index];
+}
+
+void Executable::call(const Work& w, Running& r) const {
+    std::vector<Array> operands;
+    operands.reserve(w.operands.size());
+    for (const Operand& o : w.operands) {
+        Array& a = operands.emplace_back(array(o.buffer, r));
+        a.transposed = o.transposed;
+        a.sizes = extents(o.shape, r.sizes);
+    }
+    auto results = r.host.call(*w.call, operands, w.named ? frame_.names.named(r.sizes) : Sizes{});
+    r.results.resize(results_);
+    for (const Result& result : w.results) {
+        Array& a = results.at(result.index);
+        result.shape.bind(a.sizes, r.sizes.data());
+        result.shape.check(a.sizes, r.sizes.data());
+        r.memory[at(result.buffer)] = a.data;
+        r.results[sources_[at(result.buffer)].index] = a;
+    }
+}
+
+Stats Executable::stats(const SizeValues& sizes) const {
+    Stats s;
+    for (const Work& w : work_) {
+        if (w.launch < 0) {
+            ++s.calls;
+            continue;
+        }
+        ++s.launches;
+        for (const loop::Nest& n : plan_.loops[at(w.launch)])
+            for (const loop::Buffer& b : n.buffers) s.bytes += frame_.bytes(frame_.of(b.id), sizes.data());
+    }
+    for (const Stretch& stretch : stretches_) s.arena += laid_out(stretch, sizes).total;
+    return s;
 }
 
 }  // namespace heddle

@@ -10,23 +10,28 @@ class PlainHost final : public Host {
 public:
     explicit PlainHost(int threads) : threads_(threads) {}
     int threads() const override { return threads_; }
-    Array allocate(DType t, std::vector<std::int64_t> sizes) override {
-        Array a{nullptr, t, std::move(sizes), false, nullptr};
-        auto n = static_cast<std::size_t>((a.bytes() + 127) / 64 * 64);
-        a.owner = std::shared_ptr<void>(std::aligned_alloc(64, n), std::free);
-        a.data = a.owner.get();
+    Array allocate(DType t, const Extents& sizes) override {
+        Array a{nullptr, t, sizes, false, {}};
+        a.owner = make_owned<Block>(static_cast<std::size_t>((a.bytes() + 127) / 64 * 64));
+        a.data = static_cast<Block*>(a.owner.get())->data;
         return a;
     }
-    std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& sizes) override {
+    std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes&) override {
         if (!n.is(Op::dot)) throw Error("call " + n.text("name") + ": the plain host has no library");
-        std::vector<std::int64_t> s;
-        for (const Dim& d : n.type.shape) s.push_back(d.eval(sizes));
+        Extents s = in[0].sizes;
+        s.back() = in[1].sizes.back();
         Array out = allocate(n.type.dtype, s);
         n.type.dtype == DType::f64 ? multiply<double>(in[0], in[1], out) : multiply<float>(in[0], in[1], out);
         return {out};
     }
 
 private:
+    struct Block {
+        explicit Block(std::size_t bytes) : data(std::aligned_alloc(64, bytes)) {}
+        Block(const Block&) = delete;
+        ~Block() { std::free(data); }
+        void* data;
+    };
     template <class T>
     static void multiply(const Array& a, const Array& b, Array& c) {
         auto r = c.sizes.size();

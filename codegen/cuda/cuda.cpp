@@ -13,7 +13,8 @@ std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
     std::int64_t group = n.schedule.lanes_inner ? n.schedule.group : 1;
     return (numel(n.outer).eval(sizes) * group + threads - 1) / threads;
 }
-std::int64_t CudaSource::blocks(const Sizes& s, std::size_t nest) const { return (points[nest].eval(s) * groups[nest] + threads - 1) / threads; }
+std::int64_t CudaSource::blocks_for(std::int64_t points_of_nest, std::size_t nest) const { return (points_of_nest * groups[nest] + threads - 1) / threads; }
+std::int64_t CudaSource::blocks(const Sizes& s, std::size_t nest) const { return blocks_for(points[nest].eval(s), nest); }
 std::int64_t CudaSource::blocks(const Sizes& s) const {
     std::int64_t sum = 0;
     for (std::size_t i = 0; i < points.size(); ++i) sum += blocks(s, i);

@@ -33,6 +33,7 @@ struct CudaSource {
     std::vector<Dim> limits;          // index values that a narrow kernel computes; each is to be < 2^31
     std::int64_t blocks(const Sizes&) const;  // the grid; 0: nothing to do
     std::int64_t blocks(const Sizes&, std::size_t nest) const;
+    std::int64_t blocks_for(std::int64_t points, std::size_t nest) const;  // the same, with the value of points[nest]
     // May a narrow kernel run at these sizes? The caller also sees to it that every buffer has < 2^31 elements.
     bool fits_narrow(const Sizes&) const;
 };

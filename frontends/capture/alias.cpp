@@ -4,11 +4,13 @@
 #include <ATen/core/TensorBody.h>
 #include <fmt/format.h>
 
+#include "frontends/capture/describe.h"
+
 namespace heddle {
 
 namespace {
-bool same_geometry(const c10::TensorImpl& a, const at::Tensor& b) {
-    return a.storage_offset() == b.storage_offset() && a.sizes() == b.sizes() && a.strides() == b.strides() && a.dtype() == b.dtype();
+bool same_geometry(const Alias& a, const at::Tensor& b) {
+    return a.offset == b.storage_offset() && a.strides == b.strides() && a.type == type_of(b);
 }
 std::vector<Dim> constants(const Shape& s) { return {s.begin(), s.end()}; }
 // The parent's value after `v` was written through `n`, a view of it.
@@ -48,14 +50,15 @@ Alias* Aliases::same_place(const at::Tensor& t) {
     auto it = memory_.find(t.storage().unsafeGetStorageImpl());
     if (it == memory_.end()) return nullptr;
     for (Alias* a : it->second.shown_by)
-        if (auto live = a->tensor.lock(); live && same_geometry(*live, t)) return a;
+        if (same_geometry(*a, t)) return a;
     return nullptr;
 }
 bool Aliases::knows_memory(const at::Tensor& t) const {
     return t.has_storage() && t.numel() > 0 && memory_.count(t.storage().unsafeGetStorageImpl()) != 0;
 }
 Alias* Aliases::add(const at::Tensor& t, std::shared_ptr<Base> base, Alias* parent, Node view, Type type, Id value) {
-    auto a = std::make_unique<Alias>(Alias{c10::weak_intrusive_ptr<c10::TensorImpl>(t.getIntrusivePtr()), std::move(base), parent, std::move(view), std::move(type), value, 0});
+    auto a = std::make_unique<Alias>(Alias{.tensor = c10::weak_intrusive_ptr<c10::TensorImpl>(t.getIntrusivePtr()), .offset = t.storage_offset(), .strides = t.strides().vec(),
+                                           .base = std::move(base), .parent = parent, .view = std::move(view), .type = std::move(type), .value = value});
     a->version = a->base->version;
     if (!parent) bases_.push_back(a->base);
     Alias* raw = a.get();

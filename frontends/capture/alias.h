@@ -21,6 +21,8 @@ struct Base {
 // A tensor: the whole of its base, or `view` of another tensor (operand 0 of the view is that tensor).
 struct Alias {
     c10::weak_intrusive_ptr<c10::TensorImpl> tensor;
+    std::int64_t offset = 0;                // where in its memory it lies: kept, as a view may outlive it
+    std::vector<std::int64_t> strides = {};
     std::shared_ptr<Base> base;
     Alias* parent = nullptr;
     Node view = {};            // attrs of the view op; other operands than 0 have none
@@ -35,7 +37,7 @@ using Emit = std::function<Id(std::string name, Attrs, std::vector<Id> in, const
 class Aliases {
 public:
     Alias* find(const at::Tensor&);
-    Alias* same_place(const at::Tensor&);  // one that shows the same elements of the same memory, or nullptr
+    Alias* same_place(const at::Tensor&);  // one that showed the same elements of the same memory, or nullptr
     bool knows_memory(const at::Tensor&) const;
     Alias* add(const at::Tensor&, std::shared_ptr<Base>, Alias* parent, Node view, Type, Id value);
     Id value(Alias&, const Emit&);               // reads the view again if its memory was written

@@ -8,6 +8,7 @@
 #include <c10/core/GradMode.h>
 #include <ATen/ops/clone.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <cstring>
@@ -59,6 +60,10 @@ bool draws(const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) 
     auto p = op.schema().argumentIndexWithName("dropout_p");
     return op.hasTag(at::Tag::nondeterministic_seeded) && !(p && args[static_cast<std::size_t>(*p)].isDouble() && args[static_cast<std::size_t>(*p)].toDouble() == 0);
 }
+bool hooked(const at::Tensor& t) {
+    auto* meta = torch::autograd::impl::get_autograd_meta(t);
+    return meta && (!meta->hooks_.empty() || meta->post_acc_grad_hooks_);
+}
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
     if (v.isTensor()) return {v.toTensor()};
@@ -73,10 +78,10 @@ void set_place(std::string where) { scope = std::move(where); }
 Scope::Scope(std::string name) : outer_(scope) { scope = scope.empty() ? std::move(name) : scope + "." + name; }
 Scope::~Scope() { scope = outer_; }
 
-Recorder::Recorder(HostRead host_read, const std::vector<char>& integers, const Recording* first, int extra) : host_read_(host_read), integers_(integers), first_(first), extra_(extra) {}
+Recorder::Recorder(HostRead host_read, const std::vector<char>& integers, const Recording* first, int extra) : random_(random_state({})), host_read_(host_read), integers_(integers), first_(first), extra_(extra) {}
 
 Id Recorder::emit(std::string name, Attrs attrs, std::vector<Id> in, Type type, std::vector<Type> more, bool pure) {
-    bool on = c10::GradMode::is_enabled(), any = false, marked = false;
+    bool on = c10::GradMode::is_enabled(), any = false, marked = name == "aten.detach.default";
     Node n{.op = Op::call, .in = std::move(in), .attrs = {{"name", name}}, .type = std::move(type), .more = std::move(more), .loc = scope};
     std::size_t key = std::hash<std::string>{}(name);
     for (auto& [k, v] : attrs) {
@@ -84,17 +89,19 @@ Id Recorder::emit(std::string name, Attrs attrs, std::vector<Id> in, Type type, 
         marked |= k == "no_grad";
         n.attrs.emplace_back(k, std::move(v));
     }
-    if (!on && !marked) n.attrs.emplace_back("no_grad", true);
+    if ((!on || marked) && !n.has("no_grad")) n.attrs.emplace_back("no_grad", true);
     for (Id i : n.in) {
         any |= grad_[static_cast<std::size_t>(i)] != 0;
         key = key * 1099511628211u ^ key_[static_cast<std::size_t>(i)];
     }
-    bool grad = on && !marked && any && is_float(n.type.dtype) && name != "aten.detach.default";
+    const bool grad = on && !marked && any;
+    const std::vector<int> ended = n.has("ended") ? n.ints("ended") : std::vector<int>{};
     auto extra = n.more;
     if (!pure) key = 0x9e3779b97f4a7c15u * (rec_.nodes.size() + 1);
     auto push = [&](Node x, std::size_t k) {
+        int result = x.is(Op::result) ? x.integer("index") : 0;
         rec_.nodes.push_back(std::move(x));
-        grad_.push_back(grad && is_float(rec_.nodes.back().type.dtype));
+        grad_.push_back(grad && is_float(rec_.nodes.back().type.dtype) && std::find(ended.begin(), ended.end(), result) == ended.end());
         key_.push_back(k);
         return static_cast<Id>(rec_.nodes.size()) - 1;
     };
@@ -152,6 +159,7 @@ Alias* Recorder::alias_of(const at::Tensor& t) {
     } else if (a->base->input < 0 && t.grad_fn()) {
         throw Error(place() + ": an autograd Function of its own: its derivative can't be seen; write it with PyTorch's ops, or leave it out of the captured function");
     }
+    if (a->base->input < 0 && hooked(t)) throw Error(place() + ": a hook on a tensor made inside: what it does to gradients can't be seen");
     if (a->base->blank) look_for_host_writes(t, *a->base);
     return a;
 }
@@ -205,10 +213,13 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     std::vector<c10::IValue> args(stack.begin() + static_cast<std::ptrdiff_t>(from), stack.end());
     Node n = describe(op, args, [this](const at::Tensor& t) { return id_of(t); }, place());
     if (mutates) return write(op, std::move(n), args, stack);
+    const bool random = draws(op, args);
+    if (random) not_seeded_here(args);
     {
         Below below;
         op.callBoxed(&stack);
     }
+    if (random) random_ = random_state(args);
     std::vector<at::Tensor> results;
     for (std::size_t i = from; i < stack.size(); ++i)
         for (auto& t : tensors_in(stack[i])) results.push_back(t);
@@ -216,9 +227,9 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     if (results.empty()) return;
 
     drop_own_device(n, args, results[0]);
-    bool random = draws(op, args), blank = among(kBlankMakers, name) && results[0].is_cpu();
+    const bool blank = among(kBlankMakers, name) && results[0].is_cpu();
     if (random) n.attrs.emplace_back("random", true);
-    if (std::any_of(n.in.begin(), n.in.end(), [this](Id i) { return grad_[static_cast<std::size_t>(i)] != 0; }) && c10::GradMode::is_enabled() && ends_gradients(op, args)) n.attrs.emplace_back("no_grad", true);
+    if (c10::GradMode::is_enabled() && std::any_of(n.in.begin(), n.in.end(), [this](Id i) { return grad_[static_cast<std::size_t>(i)] != 0; })) mark_ended(n, op, args, results);
     std::vector<Type> types;
     for (auto& t : results) types.push_back(t.defined() ? type_of(t) : Type{DType::f32, {0}});
     if (blank && results[0].storage().nbytes() > 0) std::memset(results[0].storage().mutable_data(), kBlank, results[0].storage().nbytes());
@@ -280,10 +291,13 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
     }
     std::vector<Type> types;
     for (auto& t : targets) types.push_back(type_of(t));
+    const bool random = draws(op, args);
+    if (random) not_seeded_here(args);
     {
         Below below;
         op.callBoxed(&stack);
     }
+    if (random) random_ = random_state(args);
     for (std::size_t i = 0; i < targets.size(); ++i)
         if (type_of(targets[i]) != types[i]) throw Error(fmt::format("{}: {}: resizes its result; use the form that returns a new one", place(), dotted(op)));
     // Arguments of the functional form, by name; `out` falls away.
@@ -294,7 +308,6 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
         for (const auto& [k, v] : n.attrs)
             if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
     Type first = types[0];
-    bool random = draws(op, args);
     if (random) call.attrs.emplace_back("random", true);
     Id id = emit(functional->name, Attrs(call.attrs.begin() + 1, call.attrs.end()), call.in, first, {types.begin() + 1, types.end()}, !random);
     for (std::size_t i = 0; i < targets.size(); ++i) {

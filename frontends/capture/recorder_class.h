@@ -35,7 +35,10 @@ private:
     void masked_select(torch::jit::Stack&);
     void masks_to_indices(torch::jit::Stack&, std::size_t from, bool writes);
     void batch_norm(torch::jit::Stack&);
+    void not_seeded_here(const std::vector<c10::IValue>& args);  // throws Error if the generator's state isn't what the last draw left
 
+
+    at::Tensor random_;                                    // state of the generator after the last draw, or at the start
     HostRead host_read_;
     const std::vector<char>& integers_;
     const Recording* first_;
@@ -47,9 +50,11 @@ private:
     std::unordered_map<std::size_t, at::Tensor> nonzero_;  // by the mask's key: one count, one name
 };
 
-// Has no result of the op a gradient, though an argument has? Such an op (rand_like, bucketize) ends gradients. PyTorch is asked, once for
-// each op and kind of arguments, by running it under autograd; the random generators stay as they are.
-bool ends_gradients(const c10::OperatorHandle&, const std::vector<c10::IValue>& args);
+// Results that have no gradient though they are floats and an argument has one end it: `no_grad` on the call if that is all of them (rand_like),
+// else `ended` names them (the statistics of a normalisation). PyTorch is asked, once for each op and kind of arguments, by running it under
+// autograd; the random generators stay as they are.
+void mark_ended(Node&, const c10::OperatorHandle&, const std::vector<c10::IValue>& args, const std::vector<at::Tensor>& results);
+at::Tensor random_state(const std::vector<c10::IValue>& args);  // of the generator that an op with these arguments draws from
 
 // Where an error is: the scope, or "capture".
 std::string place();

@@ -12,6 +12,7 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -120,38 +121,65 @@ void Recorder::masked_select(torch::jit::Stack& stack) {
     stack.emplace_back(at::index(both[0], indices));
 }
 
-bool ends_gradients(const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
-    static std::mutex mutex;
-    static std::map<std::string, bool> known;
-    std::string key = dotted(op);
+namespace {
+at::Generator generator(const std::vector<c10::IValue>& args) {
     at::Device device = at::kCPU;
-    auto note = [&](const at::Tensor& t) {
-        if (!t.defined()) return;
-        key += t.requires_grad() ? " g" : " -";
-        device = t.device();
-    };
     for (const c10::IValue& v : args) {
-        if (v.isTensor()) note(v.toTensor());
-        else if (v.isTensorList())
-            for (const at::Tensor& t : v.toTensorVector()) note(t);
+        if (v.isDevice()) device = v.toDevice();
+        if (v.isTensor() && v.toTensor().defined() && device.is_cpu()) device = v.toTensor().device();
     }
+    return at::globalContext().defaultGenerator(device);
+}
+std::vector<at::Tensor> all_tensors(c10::ArrayRef<c10::IValue> values) {
+    std::vector<at::Tensor> all;
+    for (const c10::IValue& v : values) {
+        if (v.isTensor()) all.push_back(v.toTensor());
+        else if (v.isTensorList())
+            for (const at::Tensor& t : v.toTensorVector()) all.push_back(t);
+        else if (v.isOptionalTensorList())
+            for (const std::optional<at::Tensor>& t : v.toOptionalTensorVector()) all.push_back(t.value_or(at::Tensor()));
+    }
+    return all;
+}
+}  // namespace
+
+at::Tensor random_state(const std::vector<c10::IValue>& args) { return generator(args).get_state(); }
+void Recorder::not_seeded_here(const std::vector<c10::IValue>& args) {
+    at::Tensor now = random_state(args);
+    bool same = now.nbytes() == random_.nbytes() && std::memcmp(now.data_ptr(), random_.data_ptr(), now.nbytes()) == 0;
+    if (!same && now.nbytes() == random_.nbytes()) throw Error(place() + ": the random generator is seeded inside the captured function: seed it outside");
+}
+
+void mark_ended(Node& n, const c10::OperatorHandle& op, const std::vector<c10::IValue>& args, const std::vector<at::Tensor>& results) {
+    static std::mutex mutex;
+    static std::map<std::string, std::vector<char>> known;  // per result: is it a float without a gradient?
+    std::string key = dotted(op);
+    for (const at::Tensor& t : all_tensors(args)) key += !t.defined() ? " ." : t.requires_grad() ? " g" : " -";
+    for (const at::Tensor& t : results) key += t.defined() && at::isFloatingType(t.scalar_type()) ? " f" : " i";
+    if (key.find('f', key.find(' ')) == key.npos) return;
     std::lock_guard lock(mutex);
-    if (auto it = known.find(key); it != known.end()) return it->second;
-    at::Generator generator = at::globalContext().defaultGenerator(device);
-    at::Tensor state = op.hasTag(at::Tag::nondeterministic_seeded) ? generator.get_state() : at::Tensor();
-    torch::jit::Stack stack(args.begin(), args.end());
-    {
-        c10::impl::ExcludeDispatchKeyGuard mode{c10::DispatchKey::TESTING_ONLY_GenericMode};
-        op.callBoxed(&stack);
+    auto it = known.find(key);
+    if (it == known.end()) {
+        at::Generator random = generator(args);
+        at::Tensor state = op.hasTag(at::Tag::nondeterministic_seeded) ? random.get_state() : at::Tensor();
+        torch::jit::Stack stack(args.begin(), args.end());
+        {
+            c10::impl::ExcludeDispatchKeyGuard mode{c10::DispatchKey::TESTING_ONLY_GenericMode};
+            op.callBoxed(&stack);
+        }
+        if (state.defined()) random.set_state(state);
+        std::vector<char> ended;
+        for (const at::Tensor& t : all_tensors(stack)) ended.push_back(t.defined() && at::isFloatingType(t.scalar_type()) && !t.requires_grad());
+        it = known.emplace(key, ended).first;
     }
-    if (state.defined()) generator.set_state(state);
-    bool ends = true;
-    for (const c10::IValue& v : stack) {
-        if (v.isTensor()) ends &= !v.toTensor().defined() || !v.toTensor().requires_grad();
-        else if (v.isTensorList())
-            for (const at::Tensor& t : v.toTensorVector()) ends &= !t.defined() || !t.requires_grad();
+    std::vector<Dim> ended;
+    bool all = true;
+    for (std::size_t k = 0; k < results.size() && k < it->second.size(); ++k) {
+        if (it->second[k]) ended.emplace_back(static_cast<std::int64_t>(k));
+        else all &= !results[k].defined() || !at::isFloatingType(results[k].scalar_type());
     }
-    return known[key] = ends;
+    if (all) n.attrs.emplace_back("no_grad", true);
+    else if (!ended.empty()) n.attrs.emplace_back("ended", ended);
 }
 
 void Recorder::batch_norm(torch::jit::Stack& stack) {

@@ -11,14 +11,15 @@
 #include <shared_mutex>
 
 #include "frontends/capture/recorder.h"
+#include "frontends/export/load.h"
 #include "frontends/torch/fuse.h"
 
 namespace heddle {
 namespace {
 
 Tensors call_python(std::int64_t function, const Tensors& in) {
-    static auto op = c10::Dispatcher::singleton().findSchemaOrThrow("heddle::python", "").typed<Tensors(std::int64_t, at::TensorList)>();
-    return op.call(function, in);
+    static auto op = c10::Dispatcher::singleton().findSchemaOrThrow("heddle::python", "").typed<Tensors(std::int64_t, at::TensorList, bool)>();
+    return op.call(function, in, capturing());
 }
 
 // Regions by number: what the hot path takes. A number is never used again.
@@ -79,7 +80,37 @@ struct Region final : torch::CustomClassHolder {
     }
 };
 
-Tensors run(std::int64_t region, at::TensorList in) { return (*regions().get(region))(in.vec()); }
+// A .pt2 file. Arguments and results are flat here; Python nests them.
+struct Saved final : torch::CustomClassHolder {
+    Exported exported;
+    Saved(const std::string& path, const std::string& device) : exported(load(path, options(device))) {}
+    static LoadOptions options(const std::string& device) {
+        LoadOptions o;
+        if (!device.empty()) o.device = at::Device(device);
+        o.fuse.recapture = true;
+        return o;
+    }
+    static std::string names(const NamedTensors& all) {
+        auto j = nlohmann::json::array();
+        for (const auto& [name, t] : all) j.push_back(name);
+        return j.dump();
+    }
+    static Tensors tensors(const NamedTensors& all) {
+        Tensors list;
+        for (const auto& [name, t] : all) list.push_back(t);
+        return list;
+    }
+    // {"arguments": [{"name", "type", "input"}], "results": [whether it is a tensor of a call], "parameters": [name], "buffers": [name], "in": .., "out": ..}
+    std::string about() const {
+        nlohmann::json j{{"parameters", nlohmann::json::parse(names(exported.named_parameters()))}, {"buffers", nlohmann::json::parse(names(exported.named_buffers()))},
+                         {"in", exported.in_spec()}, {"out", exported.out_spec()}, {"arguments", nlohmann::json::array()}, {"results", nlohmann::json::array()}};
+        for (const auto& a : exported.arguments()) j["arguments"].push_back({{"name", a.name}, {"type", a.type}, {"input", a.input}});
+        for (const auto& r : exported.outputs()) j["results"].push_back(r.result);
+        return j.dump();
+    }
+};
+
+Tensors run(std::int64_t region, at::TensorList in) { return (*regions().get(region))(in); }
 // Numbers of the host as tensors without dimensions.
 Tensors run_with_numbers(std::int64_t region, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats) {
     Tensors all = in.vec();
@@ -94,7 +125,7 @@ void mark_number(const at::Tensor& t) {
 }  // namespace
 
 TORCH_LIBRARY(heddle, m) {
-    m.def("python(int function, Tensor[] inputs) -> Tensor[]");
+    m.def("python(int function, Tensor[] inputs, bool captured) -> Tensor[]");
     m.def("run(int region, Tensor[] inputs) -> Tensor[]", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run)));
     m.def("run_with_numbers(int region, Tensor[] inputs, int[] integers, float[] floats) -> Tensor[]",
           torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run_with_numbers)));
@@ -109,6 +140,21 @@ TORCH_LIBRARY(heddle, m) {
         .def("explain", [](const c10::intrusive_ptr<Region>& r) { return r->fused().explain(); })
         .def("dump", [](const c10::intrusive_ptr<Region>& r, std::string folder) { return r->fused().dump(folder); })
         .def("kernels", [](const c10::intrusive_ptr<Region>& r) { return r->kernels(); });
+    m.class_<Saved>("Program")
+        .def(torch::init<std::string, std::string>())
+        .def("about", [](const c10::intrusive_ptr<Saved>& p) { return p->about(); })
+        .def("parameters", [](const c10::intrusive_ptr<Saved>& p) { return Saved::tensors(p->exported.named_parameters()); })
+        .def("buffers", [](const c10::intrusive_ptr<Saved>& p) { return Saved::tensors(p->exported.named_buffers()); })
+        .def("fixed_argument", [](const c10::intrusive_ptr<Saved>& p, std::int64_t k) { return p->exported.arguments().at(static_cast<std::size_t>(k)).fixed; })
+        .def("fixed_result", [](const c10::intrusive_ptr<Saved>& p, std::int64_t k) { return p->exported.outputs().at(static_cast<std::size_t>(k)).fixed; })
+        .def("example", [](const c10::intrusive_ptr<Saved>& p) { return p->exported.example(); })
+        .def("run", [](const c10::intrusive_ptr<Saved>& p, const Tensors& in) { return p->exported(in); })
+        .def("eagerly", [](const c10::intrusive_ptr<Saved>& p, const Tensors& in) { return p->exported.eagerly(in); })
+        .def("explain", [](const c10::intrusive_ptr<Saved>& p) { return p->exported.explain(); });
+}
+TORCH_LIBRARY_IMPL(heddle, FuncTorchBatchedDecomposition, m) {  // under vmap: what they are made of
+    m.impl("run", TORCH_FN(run));
+    m.impl("run_with_numbers", TORCH_FN(run_with_numbers));
 }
 
 }  // namespace heddle

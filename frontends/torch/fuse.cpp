@@ -3,11 +3,14 @@
 
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
+#include <ATen/SavedTensorHooks.h>
 #include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <atomic>
 #include <mutex>
+#include <span>
 
 #include "frontends/capture/recorder.h"
 #include "frontends/torch/host.h"
@@ -26,31 +29,37 @@ struct Way {
 // Element types and sizes of a call's arguments.
 using Shapes = std::vector<std::pair<at::ScalarType, std::vector<std::int64_t>>>;
 
+using Ways = std::vector<std::shared_ptr<const Way>>;
+
 struct Fused::State : std::enable_shared_from_this<Fused::State> {
     Callable callable;
     FuseOptions options;
-    std::mutex mutex;                                  // ways, sizes seen, and the report
-    std::vector<std::shared_ptr<const Way>> ways;      // most recent first
+    std::atomic<std::shared_ptr<const Ways>> ways = std::make_shared<const Ways>();  // most recent first; replaced, never changed
+    LastCalls calls;
+    // Of whoever captures, which takes long and runs the user's code: others don't wait, they run eagerly meanwhile.
+    std::mutex capturing;
     std::vector<Shapes> seen;                          // arguments of earlier captures
-    Report report;
+    std::atomic<int> captures = 0;
+    std::mutex mutex;                                  // of whoever replaces the ways
 
-    std::shared_ptr<const Way> capture_for(const Tensors& in);
-    std::vector<Varying> changed(const Tensors& in) const;
-    std::vector<std::shared_ptr<Variant>> variants();
-    void count_compile_seconds() {
-        report.compile_seconds = 0;
-        for (const auto& w : ways)
-            if (w->variant) report.compile_seconds += w->variant->compile_seconds();
+    std::shared_ptr<const Way> capture_for(at::TensorList in);
+    std::vector<Varying> changed(at::TensorList in) const;
+    std::vector<std::shared_ptr<Variant>> variants() const;
+    void put_first(std::shared_ptr<const Way>);
+    Tensors eagerly(at::TensorList in, const std::string& reason) {
+        calls.eager(reason);
+        return callable(in.vec());
     }
-    Tensors eagerly(const Tensors& in, const std::string& reason) {
-        {
-            std::lock_guard guard(mutex);
-            report.eager_reason = reason;
-        }
-        return callable(in);
-    }
-    Tensors run(const std::shared_ptr<Variant>&, const Tensors& user, const Tensors& all);
-    void attach(const std::shared_ptr<Variant>&, Rerun, const std::vector<Array>& in, const std::vector<Array>& out, const Sizes&, Tensors& results);
+    std::optional<Tensors> attempt(const Way&, at::TensorList in);
+    Tensors run(const std::shared_ptr<Variant>&, std::size_t users, at::TensorList all);
+    struct Ran;
+    void attach(const std::shared_ptr<Variant>&, Rerun, const Ran&, Tensors& results);
+};
+
+// Of one run, what its autograd node may need.
+struct Fused::State::Ran {
+    c10::SmallVector<Array, 8> in, out;
+    SizeValues sizes;
 };
 
 namespace {
@@ -59,15 +68,14 @@ at::Generator generator(at::Device d) { return at::globalContext().defaultGenera
 // The CPU is no device that can be current.
 std::optional<at::Device> current(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
 
-bool shares(const Array& a, const Array& b) { return a.data == b.data && a.numel() > 0 && b.numel() > 0; }
 // Does a tensor that the callable writes share its memory with another? Then order matters, which a plan doesn't keep.
-bool entangled(const Variant& v, const Tensors& all) {
+bool entangled(const Variant& v, at::TensorList all) {
     for (const auto& w : v.captured.writes)
         for (std::size_t k = 0; k < all.size(); ++k)
             if (static_cast<int>(k) != w.input && all[k].is_alias_of(all[static_cast<std::size_t>(w.input)])) return true;
     return false;
 }
-Shapes shapes_of(const Tensors& in) {
+Shapes shapes_of(at::TensorList in) {
     Shapes s;
     for (const at::Tensor& t : in) s.emplace_back(t.scalar_type(), t.sizes().vec());
     return s;
@@ -78,7 +86,7 @@ bool same_kind(const Shapes& a, const Shapes& b) {
 }  // namespace
 
 // Sizes that differ between this call and earlier captures, by name; those that always were equal to each other share one.
-std::vector<Varying> Fused::State::changed(const Tensors& in) const {
+std::vector<Varying> Fused::State::changed(at::TensorList in) const {
     std::vector<Shapes> calls{shapes_of(in)};
     for (const Shapes& s : seen)
         if (same_kind(s, calls[0])) calls.push_back(s);
@@ -97,21 +105,23 @@ std::vector<Varying> Fused::State::changed(const Tensors& in) const {
     return names;
 }
 
-std::shared_ptr<const Way> Fused::State::capture_for(const Tensors& in) {
+// A new way for these inputs, which has yet to be put among the others.
+std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
     auto way = std::make_shared<Way>();
-    ++report.captures;
-    if (report.captures == 9) TORCH_WARN(options.name, ": captured 9 times; each time a call's sizes, types or branches were new. Look at explain()");
+    if (++captures == 9) TORCH_WARN(options.name, ": captured 9 times; each time a call's sizes, types or branches were new. Look at explain()");
     auto with = [&](const std::vector<Varying>& more) {
         std::vector<Varying> dynamic = options.dynamic;
         dynamic.insert(dynamic.end(), more.begin(), more.end());
-        way->variant = make_variant(callable, in, dynamic, options);
+        auto variant = make_variant(callable, in.vec(), dynamic, options);
+        variant->forward();
+        way->variant = std::move(variant);
         way->guard = way->variant->guard;
     };
     std::vector<Varying> names = options.recapture ? changed(in) : std::vector<Varying>{};
     try {
         try {
             with(names);
-        } catch (const std::exception&) {
+        } catch (const Error&) {
             if (names.empty()) throw;
             // Not all of them can be names: those that can, one after the other.
             std::vector<Varying> kept;
@@ -125,177 +135,204 @@ std::shared_ptr<const Way> Fused::State::capture_for(const Tensors& in) {
                 try {
                     with(more);
                     kept = std::move(more);
-                } catch (const std::exception&) {
+                } catch (const Error&) {
                 }
             }
             if (kept.empty()) with({});
         }
     } catch (const std::exception& e) {
         if (!options.eager_if_uncapturable) throw;
-        way->variant = nullptr;
-        way->reason = std::string(e.what()).substr(0, std::string(e.what()).find('\n'));
+        way->reason = first_line(e);
         names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
-        way->guard = Guard(in, names, options.recapture);
+        way->guard = Guard(in.vec(), names, options.recapture);
     }
-    if (options.recapture) seen.push_back(shapes_of(in));
+    if (options.recapture && way->variant) seen.push_back(shapes_of(in));
     if (seen.size() > kWays) seen.erase(seen.begin());
-    ways.insert(ways.begin(), way);
-    if (ways.size() > kWays) ways.pop_back();
     return way;
 }
+void Fused::State::put_first(std::shared_ptr<const Way> way) {
+    std::lock_guard lock(mutex);
+    auto all = std::make_shared<Ways>(*ways.load());
+    std::erase(*all, way);
+    all->insert(all->begin(), std::move(way));
+    if (all->size() > kWays) all->pop_back();
+    ways.store(std::move(all));
+}
 
-Tensors Fused::State::run(const std::shared_ptr<Variant>& v, const Tensors& user, const Tensors& all) {
+Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, at::TensorList all) {
     const std::size_t n = v->outputs;
+    const Executable& forward = v->forward();
     bool any = std::any_of(all.begin(), all.end(), [](const at::Tensor& t) { return t.requires_grad(); });
     bool differentiate = any && at::GradMode::is_enabled();
     Rerun rerun;
-    std::vector<Array> in, out;
-    Sizes sizes;
-    for (const auto& [name, k] : v->integers) sizes[name] = all[k].item<std::int64_t>();
-    Tensors results;
+    Ran ran;
+    ran.sizes.resize(forward.names().list().size(), kUnknown);
+    for (std::size_t i = 0; i < v->integers.size(); ++i) ran.sizes[i] = all[v->integers[i].second].item<std::int64_t>();
+    Tensors results(n);
     c10::OptionalDeviceGuard on_device(current(v->device));
     {
         at::NoGradGuard no_grad;
-        for (std::size_t k = 0; k < all.size(); ++k) in.push_back(array_of(all[k], v->device, "input", k));
+        for (std::size_t k = 0; k < all.size(); ++k) ran.in.push_back(array_of(all[k], v->device, "input", k));
         if (differentiate) {
-            rerun = {&callable, all, Tensors(all.size()), {}, v->random ? generator(v->device).get_state() : at::Tensor(), v->device, user.size()};
+            rerun = {&callable, all.vec(), {}, {}, v->random ? generator(v->device).get_state() : at::Tensor(), v->device, users};
+            if (!v->captured.writes.empty()) rerun.before.resize(all.size());
             for (const auto& w : v->captured.writes) rerun.before[static_cast<std::size_t>(w.input)] = all[static_cast<std::size_t>(w.input)].clone();
         }
-        {
-            at::AutoDispatchBelowADInplaceOrView below;
-            out = v->forward().run(*v->host, in, sizes);
-        }
-        // A result has memory of its own, unless it is an input itself.
+        at::AutoDispatchBelowADInplaceOrView below;
+        ran.out.resize(v->pair.split.forward.outputs.size());
+        forward.run(*v->host, std::span(ran.in.begin(), ran.in.end()), std::span(ran.out.begin(), ran.out.end()), ran.sizes);
         for (std::size_t k = 0; k < n; ++k) {
             const Variant::Result& r = v->results[k];
-            if (!r.own()) {
-                results.emplace_back();
-                continue;
-            }
-            bool common = std::any_of(in.begin(), in.end(), [&](const Array& a) { return shares(a, out[k]); });
-            for (std::size_t j = 0; j < k; ++j) common |= v->results[j].own() && shares(out[j], out[k]);
-            at::Tensor t = tensor_of(out[k]);
-            if (common) t = t.clone();
-            at::AutoDispatchBelowADInplaceOrView below;
-            results.push_back(r.back.empty() ? t : t.permute(r.back));
+            if (!r.own()) continue;
+            bool common = forward.same_input(k) >= 0;  // what is a result of its own has memory of its own
+            for (std::size_t j = forward.first_same(k); j < k; ++j) common |= forward.first_same(j) == forward.first_same(k) && v->results[j].own();
+            results[k] = tensor_of(ran.out[k]);
+            if (common) results[k] = results[k].clone();
+            if (!r.back.empty()) results[k] = results[k].permute(r.back);
         }
-        for (const auto& w : v->captured.writes) all[static_cast<std::size_t>(w.input)].copy_(tensor_of(out[static_cast<std::size_t>(w.output)]));
     }
-    {
-        std::lock_guard guard(mutex);
-        report.eager_reason.clear();
-        note_forward(report, *v, out);
-        count_compile_seconds();
+    if (!v->captured.writes.empty()) {
+        at::NoGradGuard no_grad;
+        Tensors written;
+        for (const auto& w : v->captured.writes) {
+            written.push_back(tensor_of(ran.out[static_cast<std::size_t>(w.output)]));
+            if (forward.same_input(static_cast<std::size_t>(w.output)) >= 0) written.back() = written.back().clone();  // that input may be written first
+        }
+        for (std::size_t k = 0; k < written.size(); ++k) all[static_cast<std::size_t>(v->captured.writes[k].input)].copy_(written[k]);
     }
-    if (differentiate) attach(v, std::move(rerun), in, out, sizes, results);
+    calls.forward(v, ran.sizes);
+    if (differentiate) attach(v, std::move(rerun), ran, results);
+    std::optional<Sizes> sizes;
     for (std::size_t k = 0; k < n; ++k) {
         const Variant::Result& r = v->results[k];
         if (r.own()) continue;
         results[k] = r.of == Captured::Origin::Of::input ? all[r.index] : results[r.index];
-        for (const PreparedCall& view : r.views) results[k] = view.view(results[k], sizes);
+        if (!sizes && !r.views.empty()) sizes = forward.names().named(ran.sizes);
+        for (const PreparedCall& view : r.views) results[k] = view.view(results[k], *sizes);
     }
     return results;
 }
 
-void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const std::vector<Array>& in, const std::vector<Array>& out, const Sizes& sizes, Tensors& results) {
+void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const Ran& ran, Tensors& results) {
+    const Executable& forward = v->forward();
     const Tensors& all = rerun.inputs;
     auto node = make_node<RegionBackward>();
-    node->variant = v;
-    node->sizes = sizes;
-    node->ran = [state = shared_from_this(), v = v.get()] {
-        std::lock_guard guard(state->mutex);
-        note_backward(state->report, *v);
-        state->count_compile_seconds();
-    };
-    node->set_next_edges(torch::autograd::collect_next_edges(all));
+    torch::autograd::edge_list edges;
+    edges.reserve(all.size());
+    for (const at::Tensor& t : all) edges.push_back(torch::autograd::impl::gradient_edge(t));
+    node->set_next_edges(std::move(edges));
     int slots = 0;
     for (std::size_t k = 0; k < results.size(); ++k) {
-        bool reached = false, own = v->results[k].own();
-        for (std::size_t i = 0; i < all.size(); ++i) reached |= v->reaches[k][i] && all[i].requires_grad();
-        node->output_sizes.push_back(own ? results[k].sizes().vec() : std::vector<std::int64_t>{});
-        node->slot.push_back(reached && own ? slots++ : -1);
-        if (node->slot[k] >= 0) torch::autograd::set_history(results[k], node);
+        const auto& from = v->reaches[k];
+        bool reached = v->results[k].own() && std::any_of(from.begin(), from.end(), [&](std::size_t i) { return all[i].requires_grad(); });
+        node->slot.push_back(reached ? slots++ : -1);
+        if (reached) torch::autograd::set_history(results[k], node);
     }
     if (slots == 0) return;
     // Memory that the caller can write into is watched; what the callable itself wrote over is kept as it was.
-    for (const auto& s : v->pair.split.backward_inputs) {
-        Kept kept;
+    const bool hooks = at::SavedTensorDefaultHooks::get_hooks().has_value();
+    const auto& reads = v->pair.split.backward_inputs;
+    node->kept.reserve(reads.size());
+    for (const auto& s : reads) {
         auto i = static_cast<std::size_t>(s.index);
-        if (s.from == Split::Source::From::input && rerun.before[i].defined()) {
-            at::NoGradGuard no_grad;
-            kept.array = array_of(rerun.before[i], v->device, "input", i);
-        } else if (s.from == Split::Source::From::input) {
-            kept.array = in[i];
-            kept.watched.emplace(all[i], false);
-        } else if (s.from == Split::Source::From::saved) {
-            kept.array = out[v->forward_outputs + i];
-            for (std::size_t k = 0; k < results.size() && !kept.watched; ++k)
-                if (v->results[k].own() && shares(out[k], kept.array) && results[k].data_ptr() == kept.array.data) kept.watched.emplace(results[k], node->slot[k] >= 0);
-            for (std::size_t k = 0; k < in.size() && !kept.watched; ++k)
-                if (shares(in[k], kept.array) && !rerun.before[k].defined()) kept.watched.emplace(all[k], false);
+        if (s.from == Split::Source::From::seed) {
+            node->kept.emplace_back();
+            continue;
         }
-        node->kept.push_back(std::move(kept));
+        int input = static_cast<int>(i);
+        if (s.from == Split::Source::From::saved) i += v->forward_outputs, input = forward.same_input(i);
+        if (input >= 0 && rerun.overwritten(static_cast<std::size_t>(input)).defined()) {
+            at::NoGradGuard no_grad;
+            node->kept.emplace_back(array_of(rerun.overwritten(static_cast<std::size_t>(input)), v->device, "input", static_cast<std::size_t>(input)));
+        } else if (input >= 0) {
+            node->kept.emplace_back(ran.in[static_cast<std::size_t>(input)]).watch(all[static_cast<std::size_t>(input)]);
+        } else {
+            Kept& kept = node->kept.emplace_back(ran.out[i]);
+            for (std::size_t k = forward.first_same(i); k < results.size(); ++k)
+                if (v->results[k].own() && forward.first_same(k) == forward.first_same(i)) {  // the first has this memory, others are copies
+                    kept.watch(results[k]);
+                    break;
+                }
+        }
+        if (hooks) node->kept.back().pack();
     }
     for (const at::Tensor& t : all) rerun.versions.push_back(version_of(t));
+    node->variant = v;
+    node->calls = {shared_from_this(), &calls};
+    node->sizes = ran.sizes;
     node->rerun = std::move(rerun);
 }
 
 Fused::Fused(std::shared_ptr<State> s) : state_(std::move(s)) {}
 
-Tensors Fused::operator()(const Tensors& inputs) const {
-    State& s = *state_;
-    if (capturing()) return s.callable(inputs);  // part of a larger callable that is being fused
-    if (const char* why = must_be_eager(inputs)) return s.eagerly(inputs, why);
-    std::vector<std::shared_ptr<const Way>> known;
-    {
-        std::lock_guard guard(s.mutex);
-        known = s.ways;
+// None: the way doesn't hold for these inputs.
+std::optional<Tensors> Fused::State::attempt(const Way& way, at::TensorList in) {
+    if (!way.variant) return eagerly(in, way.reason);
+    const auto& v = way.variant;
+    Tensors held;
+    if (v->holds_tensors() || in.size() != v->wants.size()) {
+        held = v->with_held(in);
+        if (held.empty() && !options.recapture) throw Error(v->gone());
+        if (held.empty() || (options.recapture && !way.guard.holds(held))) return {};
     }
-    auto attempt = [&](const Way& way) -> std::optional<Tensors> {
-        if (!way.variant) return s.eagerly(inputs, way.reason);
-        const auto& v = way.variant;
-        Tensors all = v->with_held(inputs);
-        if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
-        if (entangled(*v, all)) return s.eagerly(inputs, "an input that is written shares its memory with another");
-        at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
-        try {
-            return s.run(v, inputs, all);
-        } catch (const GuardFailed&) {
-            if (before.defined()) generator(v->device).set_state(before);
-            return {};
-        }
-    };
-    for (const auto& way : known) {
-        if (s.options.recapture ? !way->guard.holds(inputs) : false) continue;
-        auto out = attempt(*way);
+    at::TensorList all = held.empty() ? in : at::TensorList(held);
+    if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
+    if (entangled(*v, all)) return eagerly(in, "an input that is written shares its memory with another");
+    at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
+    try {
+        return run(v, in.size(), all);
+    } catch (const GuardFailed&) {
+        if (before.defined()) generator(v->device).set_state(before);
+        return {};
+    }
+}
+
+Tensors Fused::operator()(at::TensorList inputs) const {
+    State& s = *state_;
+    if (capturing()) return s.callable(inputs.vec());  // part of a larger callable that is being fused
+    if (const char* why = must_be_eager(inputs.data(), inputs.size())) return s.eagerly(inputs, why);
+    const auto known = s.ways.load(std::memory_order_acquire);
+    for (const auto& way : *known) {
+        if (s.options.recapture && !(way->variant && way->variant->holds_tensors()) && !way->guard.holds(inputs)) continue;
+        auto out = s.attempt(*way, inputs);
         if (!out) continue;
-        if (way != known.front()) {
-            std::lock_guard guard(s.mutex);
-            if (std::erase(s.ways, way)) s.ways.insert(s.ways.begin(), way);
-        }
-        return *out;
+        if (way != known->front()) s.put_first(way);
+        return std::move(*out);
     }
     std::shared_ptr<const Way> way;
     {
-        std::lock_guard guard(s.mutex);
+        std::unique_lock lock(s.capturing, std::try_to_lock);
+        if (!lock) return s.eagerly(inputs, "it is being captured at this moment");
+        if (known != s.ways.load(std::memory_order_acquire)) {  // by another thread, perhaps just for such inputs
+            lock.unlock();
+            return (*this)(inputs);
+        }
         way = s.capture_for(inputs);
+        if (way->variant) s.put_first(way);
     }
-    if (auto out = attempt(*way)) return *out;
+    auto out = s.attempt(*way, inputs);
+    if (!way->variant) s.put_first(way);  // the callable ran, so what failed was the capture, and would again
+    if (out) return std::move(*out);
     return s.eagerly(inputs, "what it reads on the host changes between two runs of the same call");
 }
 
-const Report& Fused::report() const { return state_->report; }
-std::vector<std::shared_ptr<Variant>> Fused::State::variants() {
-    std::lock_guard guard(mutex);
+Report Fused::report() const {
+    Report r;
+    state_->calls.fill(r);
+    for (const auto& v : state_->variants()) r.compile_seconds += v->compile_seconds();
+    r.captures = state_->captures;
+    return r;
+}
+std::vector<std::shared_ptr<Variant>> Fused::State::variants() const {
     std::vector<std::shared_ptr<Variant>> all;
-    for (const auto& w : ways)
+    for (const auto& w : *ways.load())
         if (w->variant) all.push_back(w->variant);
     return all;
 }
 std::vector<std::string> Fused::dump(const std::string& folder) const { return dump_variants(state_->variants(), folder); }
 std::string Fused::explain() const {
     std::string text;
-    for (const auto& w : state_->ways) text += w->variant ? explain_variant(*w->variant) : "runs eagerly: " + w->reason + "\n";
+    for (const auto& w : *state_->ways.load()) text += w->variant ? explain_variant(*w->variant) : "runs eagerly: " + w->reason + "\n";
     return text;
 }
 std::vector<std::pair<std::string, std::string>> Fused::cuda_kernels() const {
@@ -316,7 +353,8 @@ Fused fuse(Callable callable, const Tensors& example, FuseOptions options) {
     s->callable = std::move(callable);
     s->options = std::move(options);
     auto way = s->capture_for(example);
-    s->report.eager_reason = way->reason;
+    s->put_first(way);
+    if (!way->variant) s->calls.eager(way->reason);
     return Fused(s);
 }
 

@@ -34,8 +34,8 @@ struct Report {                          // of the last call
 class Fused {
 public:
     // Same outputs as the callable, attached to autograd by one node. Throws Error where sizes or dtypes contradict the capture.
-    Tensors operator()(const Tensors& inputs) const;
-    const Report& report() const;
+    Tensors operator()(at::TensorList inputs) const;
+    Report report() const;
     // Writes graphs after each pass, programs and kernels (CUDA text, PTX where NVRTC is found, LLVM IR) into a folder. Returns the files.
     std::vector<std::string> dump(const std::string& folder) const;
     std::string explain() const;         // kernels, and for each value why it did or didn't join another's kernel

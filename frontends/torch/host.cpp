@@ -3,6 +3,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
 
@@ -15,23 +16,12 @@ namespace heddle {
 namespace {
 constexpr std::array<at::ScalarType, 7> kTypes = {at::kBool, at::kInt, at::kLong, at::kHalf, at::kBFloat16, at::kFloat, at::kDouble};
 
-Array owned(at::Tensor t) {
-    Array a;
-    a.dtype = dtype_of(t.scalar_type());
-    a.sizes = t.sizes().vec();
-    a.data = t.data_ptr();
-    a.owner = std::make_shared<at::Tensor>(std::move(t));
-    return a;
-}
-// What the library reads: a view of the memory with the strides the operand has.
-at::Tensor operand(const Array& a, at::Device where) {
-    auto sizes = a.sizes;
-    std::vector<std::int64_t> strides(sizes.size(), 1);
-    if (a.transposed) std::swap(sizes[sizes.size() - 1], sizes[sizes.size() - 2]);
-    for (std::size_t k = sizes.size(); k-- > 1;) strides[k - 1] = strides[k] * std::max<std::int64_t>(1, sizes[k]);
-    if (a.transposed) std::swap(strides[sizes.size() - 1], strides[sizes.size() - 2]);
-    // The device is told, not asked for by address: memory of no element has none.
-    return at::for_blob(a.data, a.sizes).strides(strides).target_device(where).options(at::TensorOptions().dtype(scalar_type(a.dtype)).device(where)).make_tensor();
+// What an Array of PyTorch's owns: a storage, so that a tensor that shares it, and whatever hangs on that tensor, may go.
+constexpr Owner::Ways kStorage = {[](void* p) { c10::raw::intrusive_ptr::incref(static_cast<c10::StorageImpl*>(p)); },
+                                  [](void* p) { c10::raw::intrusive_ptr::decref(static_cast<c10::StorageImpl*>(p)); }};
+Owner owner_of(c10::Storage s) { return {s.unsafeReleaseStorageImpl(), kStorage}; }
+Array owned(const at::Tensor& t) {
+    return {t.data_ptr(), dtype_of(t.scalar_type()), {t.sizes().begin(), t.sizes().end()}, false, owner_of(t.storage())};
 }
 
 class TorchHost final : public Host {
@@ -41,10 +31,18 @@ public:
     }
     bool cuda() const override { return where_.is_cuda(); }
     void* stream() const override { return guard_ ? guard_->getStreamNativeHandle(guard_->getStream(where_)) : nullptr; }
-    Array allocate(DType t, std::vector<std::int64_t> sizes) override {
-        return owned(at::empty(sizes, at::TensorOptions().dtype(scalar_type(t)).device(where_)));
+    Array allocate(DType t, const Extents& sizes) override {
+        Array a{nullptr, t, sizes, false, {}};
+        auto bytes = a.bytes();
+        c10::Storage memory;
+        if (where_.is_cpu()) memory = c10::Storage(c10::Storage::use_byte_size_t(), static_cast<std::size_t>(bytes), c10::GetCPUAllocator(), true);
+        else memory = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(where_)).storage();
+        a.data = memory.mutable_data();
+        a.owner = owner_of(std::move(memory));
+        return a;
     }
     int threads() const override { return at::get_num_threads(); }
+    std::int64_t grain() const override { return 1 << 15; }  // as ATen's: about what waking a thread costs
     void parallel(int tasks, const std::function<void(int)>& f) override {
         at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
             for (auto i = begin; i < end; ++i) f(static_cast<int>(i));
@@ -52,13 +50,13 @@ public:
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& sizes) override {
         std::vector<at::Tensor> operands;
-        for (const Array& a : in) operands.push_back(operand(a, where_));
+        for (const Array& a : in) operands.push_back(tensor_of(a));
         if (n.is(Op::call) && n.text("name") == "heddle.guard") {
             if (operands[0].item().toDouble() != n.number("value")) throw GuardFailed{};
             return {in[0]};
         }
         std::vector<Array> results;
-        for (at::Tensor& t : calls_.run(n, operands, sizes)) results.push_back(owned(t.to(where_).contiguous()));
+        for (const at::Tensor& t : calls_.run(n, operands, sizes)) results.push_back(owned(t.to(where_).contiguous()));
         return results;
     }
 
@@ -76,21 +74,35 @@ DType dtype_of(at::ScalarType t) {
     throw Error(fmt::format("element type {}: heddle has no word for it; convert to bool, int32, int64, float16, bfloat16, float32 or float64", c10::toString(t)));
 }
 Array array_of(const at::Tensor& t, at::Device where, const char* who, std::size_t index) {
-    if (t.device() == where) return owned(t.contiguous());
+    if (t.device() == where) return t.is_contiguous() ? owned(t) : owned(t.contiguous());
     if (t.dim() > 0 || !t.is_cpu()) throw Error(fmt::format("{} {}: is on {}, expected {}", who, index, t.device().str(), where.str()));
     return owned(t.to(where));
 }
 at::Tensor tensor_of(const Array& a) {
-    if (a.owner) {
-        const auto& t = *static_cast<const at::Tensor*>(a.owner.get());
-        if (t.data_ptr() == a.data && t.sizes() == at::IntArrayRef(a.sizes) && !a.transposed) return t;
+    auto* owner = static_cast<c10::StorageImpl*>(a.owner.get());
+    HEDDLE_CHECK(owner, "an array without an owner");
+    auto from = static_cast<const char*>(owner->data());
+    auto offset = a.numel() > 0 ? (static_cast<const char*>(a.data) - from) / bytes(a.dtype) : 0;
+    c10::DispatchKeySet keys(c10::computeDispatchKey(std::nullopt, std::nullopt, owner->device()));
+    auto t = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(owner)), keys,
+                                                      c10::scalarTypeToTypeMeta(scalar_type(a.dtype)));
+    at::IntArrayRef sizes(a.sizes.data(), a.sizes.size());
+    auto* impl = t.unsafeGetTensorImpl();
+    impl->set_storage_offset(offset);
+    if (!a.transposed) {
+        impl->set_sizes_contiguous(sizes);
+        return t;
     }
-    auto keep = a.owner;
-    at::Tensor view = operand(a, keep ? static_cast<const at::Tensor*>(keep.get())->device() : at::Device(at::kCPU));
-    return at::for_blob(a.data, view.sizes()).strides(view.strides()).deleter([keep](void*) {}).target_device(view.device()).options(view.options()).make_tensor();
+    auto inner = a.sizes;  // as they lie in memory
+    std::swap(inner[inner.size() - 1], inner[inner.size() - 2]);
+    Extents strides(inner.size(), 1);
+    for (std::size_t k = inner.size(); k-- > 1;) strides[k - 1] = strides[k] * std::max<std::int64_t>(1, inner[k]);
+    std::swap(strides[inner.size() - 1], strides[inner.size() - 2]);
+    impl->set_sizes_and_strides(sizes, at::IntArrayRef(strides.data(), strides.size()));
+    return t;
 }
 std::unique_ptr<Host> torch_host(at::Device where) { return std::make_unique<TorchHost>(where); }
-at::Device common_device(const std::vector<at::Tensor>& tensors) {
+at::Device common_device(at::TensorList tensors) {
     for (const at::Tensor& t : tensors)
         if (t.is_cuda()) return t.device();
     return at::kCPU;

@@ -207,6 +207,7 @@ std::vector<at::Tensor> PreparedCall::Parts::gradients(const std::vector<at::Ten
 std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
     const Parts& p = *parts_;
     at::AutoDispatchBelowADInplaceOrView below;
+    c10::impl::ExcludeDispatchKeyGuard cast(c10::autocast_dispatch_keyset);  // casts are calls of their own
     if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
     if (!p.op) return {literal(p.node, sizes)};
     auto results = p.vjp ? p.gradients(in, sizes) : p.call(in, sizes);

@@ -46,9 +46,9 @@ public:
             g.set_state(r.random);
         }
         for (std::size_t k = r.users; k < r.inputs.size(); ++k)
-            if (r.before[k].defined()) {
+            if (r.overwritten(k).defined()) {
                 now_.push_back(r.inputs[k].clone());
-                r.inputs[k].detach().copy_(r.before[k]);
+                r.inputs[k].detach().copy_(r.overwritten(k));
             }
     }
     ~Rewound() {
@@ -56,7 +56,7 @@ public:
         if (at::Generator g = generator(); state_.defined()) g.set_state(state_);
         std::size_t i = 0;
         for (std::size_t k = rerun_.users; k < rerun_.inputs.size(); ++k)
-            if (rerun_.before[k].defined()) rerun_.inputs[k].detach().copy_(now_[i++]);
+            if (rerun_.overwritten(k).defined()) rerun_.inputs[k].detach().copy_(now_[i++]);
     }
 
 private:
@@ -69,30 +69,55 @@ private:
 
 std::uint32_t version_of(const at::Tensor& t) { return t.is_inference() ? 0 : static_cast<std::uint32_t>(t._version()); }
 
+void Kept::watch(const at::Tensor& t) {
+    TORCH_CHECK(!t.is_inference(), "Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in computation tracked by "
+                                   "autograd: make a clone, or use torch.no_grad() instead of torch.inference_mode().");
+    counter_ = t.unsafeGetTensorImpl()->version_counter();
+    version_ = counter_.current_version();
+}
+void Kept::pack() {
+    packed_ = std::make_unique<torch::autograd::SavedVariable>(tensor_of(array_), false);
+    array_.owner.reset();
+}
+Array Kept::read(at::Device where) const {
+    if (counter_.enabled() && counter_.current_version() != version_)
+        throw std::runtime_error(fmt::format("one of the variables needed for gradient computation has been modified by an inplace operation: [{} {}] is at version {}; "
+                                             "expected version {} instead",
+                                             c10::toString(scalar_type(array_.dtype)), c10::str(at::IntArrayRef(array_.sizes.data(), array_.sizes.size())),
+                                             counter_.current_version(), version_));
+    return packed_ ? array_of(packed_->unpack(), where, "saved tensor", 0) : array_;
+}
+
 variable_list RegionBackward::apply(variable_list&& grads) {
     std::lock_guard lock(mutex_);
     const Split& split = variant->pair.split;
-    bool reads = std::any_of(split.backward_inputs.begin(), split.backward_inputs.end(), [](const auto& s) { return s.from != Split::Source::From::seed; });
-    if (released_ && (reads || at::GradMode::is_enabled())) throw std::runtime_error(torch::autograd::ERR_BACKWARD_TWICE);
-    if (at::GradMode::is_enabled()) return again(grads);
-    std::vector<char> reached(variant->wants.size());
+    if (released_) {
+        bool reads = std::any_of(split.backward_inputs.begin(), split.backward_inputs.end(), [](const auto& s) { return s.from != Split::Source::From::seed; });
+        if (reads || at::GradMode::is_enabled()) throw std::runtime_error(torch::autograd::ERR_BACKWARD_TWICE);
+    }
+    if (at::GradMode::is_enabled()) return again(grads, true);
+    c10::SmallVector<char, 16> reached(variant->wants.size());
+    bool any = false;
     for (std::size_t k = 0; k < slot.size(); ++k)
         if (defined(grads, slot[k]))
-            for (std::size_t i = 0; i < reached.size(); ++i) reached[i] |= variant->reaches[k][i];
-    std::vector<Array> out;
-    if (variant->pair.has_backward && std::count(reached.begin(), reached.end(), 1)) out = run(grads);
+            for (std::size_t i : variant->reaches[k]) reached[i] = any = true;
+    for (std::size_t k = 0; k < reached.size(); ++k) reached[k] = reached[k] && task_should_compute_output(k);
     variable_list result(reached.size());
-    for (std::size_t k = 0; k < reached.size(); ++k) {
-        if (!reached[k] || !task_should_compute_output(k)) continue;
-        if (int g = variant->pair.gradients[k]; g >= 0) {
-            result[k] = tensor_of(out[static_cast<std::size_t>(g)]);
-            continue;
+    if (variant->pair.has_backward && any) {
+        try {
+            variant->backward();
+        } catch (const std::exception& e) {  // it can't be compiled
+            calls->eager("backward: " + first_line(e));
+            at::AutoGradMode on(true);
+            return again(grads, false);
         }
+        run(grads, result, reached);
+    }
+    for (std::size_t k = 0; k < reached.size(); ++k) {
+        if (!reached[k] || variant->pair.gradients[k] >= 0) continue;
         // There is a path, and rewriting found that nothing flows on it: zeros, as eager would have.
-        const Type& t = variant->input_type(k);
-        std::vector<std::int64_t> s;
-        for (const Dim& d : t.shape) s.push_back(d.eval(sizes));
-        result[k] = at::zeros(s, at::TensorOptions().dtype(scalar_type(t.dtype)).device(variant->device));
+        auto s = variant->forward().input_sizes(k, sizes);
+        result[k] = at::zeros(at::IntArrayRef(s.data(), s.size()), at::TensorOptions().dtype(scalar_type(variant->input_type(k).dtype)).device(variant->device));
     }
     return result;
 }
@@ -103,28 +128,49 @@ void RegionBackward::release_variables() {
     released_ = true;
 }
 
-std::vector<Array> RegionBackward::run(const variable_list& grads) {
+void RegionBackward::run(const variable_list& grads, variable_list& result, at::ArrayRef<char> wanted) {
     const Split& split = variant->pair.split;
-    std::vector<Array> in;
+    const Executable& backward = variant->backward();
+    c10::OptionalDeviceGuard on_device(variant->device.is_cpu() ? std::nullopt : std::optional(variant->device));
+    SizeValues bound = sizes;
+    bound.resize(backward.names().list().size(), kUnknown);
+    c10::SmallVector<Array, 8> in, out(split.backward.outputs.size());
+    c10::SmallVector<at::Tensor, 8> seeds(split.backward_inputs.size());
     for (std::size_t k = 0; k < split.backward_inputs.size(); ++k) {
         const auto& s = split.backward_inputs[k];
-        if (s.from == Split::Source::From::seed) {
-            auto i = static_cast<std::size_t>(s.index);
-            auto type = at::TensorOptions().dtype(scalar_type(split.backward.type(split.backward.inputs[k]).dtype)).device(variant->device);
-            in.push_back(array_of(defined(grads, slot[i]) ? grads[static_cast<std::size_t>(slot[i])].to(type.dtype()) : at::zeros(output_sizes[i], type), variant->device, "gradient", i));
+        if (s.from != Split::Source::From::seed) {
+            in.push_back(kept[k].read(variant->device));
             continue;
         }
-        if (kept[k].watched) (void)kept[k].watched->unpack(pointer_to(this));  // throws if it was written since
-        in.push_back(kept[k].array);
+        auto i = static_cast<std::size_t>(s.index);
+        auto type = scalar_type(split.backward.type(split.backward.inputs[k]).dtype);
+        if (defined(grads, slot[i])) {
+            const at::Tensor& g = grads[static_cast<std::size_t>(slot[i])];
+            seeds[k] = g.scalar_type() == type ? g : g.to(type);
+        } else {
+            auto shape = backward.input_sizes(k, bound);
+            seeds[k] = at::zeros(at::IntArrayRef(shape.data(), shape.size()), at::TensorOptions().dtype(type).device(variant->device));
+        }
+        in.push_back(array_of(seeds[k], variant->device, "gradient", i));
     }
-    Sizes bound = sizes;
-    c10::OptionalDeviceGuard on_device(variant->device.is_cpu() ? std::nullopt : std::optional(variant->device));
-    auto out = variant->backward().run(*variant->host, in, bound);
-    ran();
-    return out;
+    backward.run(*variant->host, std::span(in.begin(), in.end()), std::span(out.begin(), out.end()), bound);
+    calls->backward(variant, bound);
+    // Gradients that are one value are one tensor: whoever accumulates them keeps a tensor that nobody else has.
+    c10::SmallVector<at::Tensor, 8> made(out.size());
+    for (std::size_t k = 0; k < wanted.size(); ++k) {
+        int g = variant->pair.gradients[k];
+        if (g < 0 || !wanted[k]) continue;
+        auto first = backward.first_same(static_cast<std::size_t>(g));
+        if (!made[first].defined()) {
+            int from = backward.same_input(first);
+            if (from < 0) made[first] = tensor_of(out[first]);
+            else made[first] = seeds[static_cast<std::size_t>(from)].defined() ? seeds[static_cast<std::size_t>(from)] : tensor_of(out[first]).clone();
+        }
+        result[k] = made[first];
+    }
 }
 
-variable_list RegionBackward::again(const variable_list& grads) {
+variable_list RegionBackward::again(const variable_list& grads, bool differentiable) {
     const Rerun& r = rerun;
     for (std::size_t k = 0; k < r.inputs.size(); ++k) {
         if (version_of(r.inputs[k]) != r.versions[k])
@@ -135,10 +181,11 @@ variable_list RegionBackward::again(const variable_list& grads) {
     }
     // Inputs are seen through views, so that the derivative in one input doesn't run on into another that it was computed from.
     Tensors fed, wanted, used, seeds;
-    for (std::size_t k = 0; k < r.users; ++k) fed.push_back(r.before[k].defined() ? r.before[k].clone() : r.inputs[k].requires_grad() ? r.inputs[k].view_as(r.inputs[k]) : r.inputs[k]);
+    for (std::size_t k = 0; k < r.users; ++k) fed.push_back(r.overwritten(k).defined() ? r.overwritten(k).clone() : r.inputs[k].requires_grad() ? r.inputs[k].view_as(r.inputs[k]) : r.inputs[k]);
     Tensors outs;
     {
         Rewound rewound(r);
+        CastAgain cast(variant->guard.ambient());
         outs = (*r.callable)(fed);
     }
     for (std::size_t k = 0; k < outs.size(); ++k)
@@ -148,7 +195,7 @@ variable_list RegionBackward::again(const variable_list& grads) {
     std::vector<std::size_t> where;
     for (std::size_t k = 0; k < r.inputs.size(); ++k)
         if (r.inputs[k].requires_grad()) wanted.push_back(k < r.users ? fed[k] : r.inputs[k]), where.push_back(k);
-    auto got = torch::autograd::grad(used, wanted, seeds, true, true, true);
+    auto got = torch::autograd::grad(used, wanted, seeds, differentiable, differentiable, true);
     for (std::size_t k = 0; k < where.size(); ++k) result[where[k]] = got[k];
     return result;
 }

@@ -36,11 +36,11 @@ std::vector<std::vector<char>> reached_inputs(const Graph& g, const std::vector<
     }
     return r;
 }
-// What the callable computes doesn't depend on who captures it: gradients are on, and arguments are tensors of their own, so that
-// one that is given twice, or that the callable also holds, stays an argument.
-Captured captured_apart(const Callable& callable, const Tensors& example, const CaptureOptions& options) {
+// What the callable computes doesn't depend on who captures it: arguments are tensors of their own, so that one that is given twice, or that
+// the callable also holds, stays an argument.
+Captured captured_apart(const Callable& callable, const Tensors& example, const CaptureOptions& options, bool gradients) {
     c10::InferenceMode no_inference(false);
-    at::AutoGradMode grad(true);
+    at::AutoGradMode grad(gradients);
     Tensors apart;
     for (const at::Tensor& t : example) apart.push_back(t.detach().set_requires_grad(t.requires_grad()));
     return capture(callable, apart, options);
@@ -50,16 +50,16 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options) {
     const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
-    v->guard = Guard(example, dynamic, fuse_options.recapture);
     for (const Varying& d : dynamic)
         if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
     CaptureOptions options;
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
     options.name = name;
-    v->captured = captured_apart(callable, example, options);
+    v->captured = captured_apart(callable, example, options, !fuse_options.recapture || at::GradMode::is_enabled());
     Tensors everything = example;
     everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());
+    v->guard = Guard(everything, dynamic, fuse_options.recapture);
     v->device = common_device(everything);
     v->host = torch_host(v->device);
     Graph g = v->captured.graph;
@@ -85,8 +85,14 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         v->held_.emplace_back(t.getIntrusivePtr());
     }
     v->captured.implicit.clear();
-    auto reached = reached_inputs(g, v->wants);
-    for (std::size_t i = 0; i < v->outputs; ++i) v->reaches.push_back(reached[static_cast<std::size_t>(g.outputs[i])]);
+    // Asked of the captured ops, of which the lowered ones may drop a path on which nothing flows (a softmax over one element).
+    auto reached = reached_inputs(v->captured.graph, v->wants);
+    for (std::size_t i = 0; i < v->outputs; ++i) {
+        const auto& from = reached[static_cast<std::size_t>(v->captured.graph.outputs[i])];
+        auto& inputs = v->reaches.emplace_back();
+        for (std::size_t k = 0; k < from.size(); ++k)
+            if (from[k]) inputs.push_back(k);
+    }
     // What is another tensor, or a view of one, is made from that at run time; the plan has no gradient to take through it.
     using Of = Captured::Origin::Of;
     for (std::size_t i = 0; i < v->outputs; ++i) {
@@ -109,66 +115,114 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         forward.outputs[i] = permute(forward.value(forward.outputs[i]), order).id;
         for (int axis : inverse(order)) v->results[i].back.push_back(axis);
     }
+    if (fuse_options.deterministic && v->device.is_cuda())
+        for (const Graph* h : {&v->pair.split.forward, &v->pair.split.backward})
+            if (std::string at = adds_in_any_order(plan(*h)); !at.empty())
+                throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", name, at));
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
 }
 
-Executable& Variant::ready(std::unique_ptr<Executable>& e, const Graph& g) {
+const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vector<std::string>& names) {
     std::lock_guard lock(mutex_);
-    if (!e) {
+    if (c.failed) std::rethrow_exception(c.failed);
+    if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        e = std::make_unique<Executable>(plan(g), target);
+        c.owned = std::make_unique<const Executable>(plan(g), target, names);
+        c.ready.store(c.owned.get(), std::memory_order_release);
+    } catch (...) {
+        c.failed = std::current_exception();
+        throw;
     }
-    return *e;
+    return *c.owned;
 }
-Executable& Variant::forward() { return ready(forward_, pair.split.forward); }
-Executable& Variant::backward() { return ready(backward_, pair.split.backward); }
+const Executable& Variant::forward() {
+    if (auto* e = forward_.ready.load(std::memory_order_acquire)) return *e;
+    std::vector<std::string> names;
+    for (const auto& [name, input] : integers) names.push_back(name);
+    return compiled(forward_, pair.split.forward, names);
+}
+const Executable& Variant::backward() {
+    if (auto* e = backward_.ready.load(std::memory_order_acquire)) return *e;
+    return compiled(backward_, pair.split.backward, forward().names().list());
+}
 double Variant::compile_seconds() const {
-    std::lock_guard lock(mutex_);
-    return (forward_ ? forward_->compile_seconds() : 0) + (backward_ ? backward_->compile_seconds() : 0);
+    auto of = [](const Compiled& c) {
+        auto* e = c.ready.load(std::memory_order_acquire);
+        return e ? e->compile_seconds() : 0;
+    };
+    return of(forward_) + of(backward_);
 }
 
-Tensors Variant::with_held(const Tensors& arguments) const {
+Tensors Variant::with_held(at::TensorList arguments) const {
     if (arguments.size() + held_.size() != wants.size())
         throw Error(fmt::format("{}: got {} inputs, expected {}", captured.graph.name, arguments.size(), wants.size() - held_.size()));
-    Tensors all = arguments;
-    for (std::size_t k = 0; k < held_.size(); ++k) {
-        auto live = held_[k].lock();
-        if (!live)
-            throw Error(fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", captured.graph.name,
-                                    print(captured.graph.type(captured.graph.inputs[arguments.size() + k]))));
+    Tensors all = arguments.vec();
+    for (const auto& held : held_) {
+        auto live = held.lock();
+        if (!live) return {};
         all.push_back(at::Tensor(std::move(live)));
     }
     return all;
 }
-bool Variant::knows_gradients(const Tensors& all) const {
+std::string Variant::gone() const {
+    std::size_t k = 0;
+    while (k < held_.size() && !held_[k].expired()) ++k;
+    return fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", captured.graph.name,
+                       print(captured.graph.type(captured.graph.inputs[wants.size() - held_.size() + std::min(k, held_.size() - 1)])));
+}
+bool Variant::knows_gradients(at::TensorList all) const {
     for (std::size_t k = 0; k < all.size(); ++k)
         if (all[k].requires_grad() && !wants[k]) return false;
     return true;
 }
 
-void note_forward(Report& r, Variant& v, const std::vector<Array>& outputs) {
-    const Stats& s = v.forward().stats();
-    r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
-    r.saved_bytes = 0;
-    for (std::size_t k = v.forward_outputs; k < outputs.size(); ++k) r.saved_bytes += outputs[k].bytes();
-    r.library_calls.clear();
-    for (const Step& step : v.forward().plan().program.steps)
-        if (step.launch < 0) {
-            const Node& n = v.forward().plan().program.graph[step.call];
-            r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
-        }
+void LastCalls::eager(std::string reason) {
+    std::lock_guard lock(mutex_);
+    reason_ = std::move(reason);
 }
-void note_backward(Report& r, Variant& v) {
-    const Stats& s = v.backward().stats();
-    r.launches_backward = s.launches, r.calls_backward = s.calls, r.bytes_backward = s.bytes;
+void LastCalls::forward(const std::shared_ptr<Variant>& v, const SizeValues& sizes) {
+    std::lock_guard lock(mutex_);
+    forward_.set(v, sizes);
+    reason_.clear();
+}
+void LastCalls::backward(const std::shared_ptr<Variant>& v, const SizeValues& sizes) {
+    std::lock_guard lock(mutex_);
+    backward_.set(v, sizes);
+}
+void LastCalls::fill(Report& r) const {
+    Call f, b;
+    {
+        std::lock_guard lock(mutex_);
+        f = forward_, b = backward_, r.eager_reason = reason_;
+    }
+    if (f.variant) {
+        const Executable& e = f.variant->forward();
+        Stats s = e.stats(f.sizes);
+        r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
+        for (std::size_t k = f.variant->forward_outputs; k < e.plan().program.graph.outputs.size(); ++k) r.saved_bytes += e.output_bytes(k, f.sizes);
+        for (const Step& step : e.plan().program.steps)
+            if (step.launch < 0) {
+                const Node& n = e.plan().program.graph[step.call];
+                r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
+            }
+    }
+    if (b.variant) {
+        Stats s = b.variant->backward().stats(b.sizes);
+        r.launches_backward = s.launches, r.calls_backward = s.calls, r.bytes_backward = s.bytes;
+    }
+}
+
+std::string first_line(const std::exception& e) {
+    std::string what = e.what();
+    return what.substr(0, what.find('\n'));
 }
 
 std::string explain_variant(Variant& v) {
     std::string text;
-    auto direction = [&](const char* what, Executable& e) {
+    auto direction = [&](const char* what, const Executable& e) {
         const Plan& p = e.plan();
         text += fmt::format("{}: {} kernels, {} library calls\n", what, p.program.launches.size(), p.program.steps.size() - p.program.launches.size());
         for (const Decision& d : p.decisions)
@@ -177,13 +231,17 @@ std::string explain_variant(Variant& v) {
             if (s.launch < 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
     };
     direction("forward", v.forward());
-    if (v.pair.has_backward) direction("backward", v.backward());
+    if (v.pair.has_backward) try {
+        direction("backward", v.backward());
+    } catch (const std::exception& e) {
+        text += fmt::format("backward runs eagerly: {}\n", first_line(e));
+    }
     return text;
 }
 
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
     std::vector<std::pair<std::string, std::string>> all;
-    auto direction = [&](Executable& e) {
+    auto direction = [&](const Executable& e) {
         const Plan& p = e.plan();
         for (std::size_t k = 0; k < p.loops.size(); ++k) {
             CudaSource s = cuda_text(p.program.launches[k].name, p.loops[k]);
@@ -211,7 +269,7 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         std::string dir = variants.size() > 1 ? fmt::format("variant{}/", i) : "";
         int n = 0;
         for (const auto& [pass, g] : v.stages) write(fmt::format("{}{:02}-{}.hir", dir, n++, pass), print(g));
-        auto direction = [&](const char* what, Executable& e) {
+        auto direction = [&](const char* what, const Executable& e) {
             write(fmt::format("{}{:02}-{}-program.hir", dir, n++, what), print(e.plan().program));
             std::string loops;
             for (std::size_t k = 0; k < e.plan().loops.size(); ++k)

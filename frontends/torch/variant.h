@@ -3,6 +3,9 @@
 #pragma once
 #include <c10/core/UndefinedTensorImpl.h>
 
+#include <atomic>
+#include <mutex>
+
 #include "frontends/torch/fuse.h"
 #include "frontends/torch/guard.h"
 #include "frontends/torch/host.h"
@@ -19,8 +22,8 @@ struct Variant {
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
     std::size_t outputs = 0;           // the user's
     std::size_t forward_outputs = 0;   // with guards, before the saved values
-    // Per user output and input: does a differentiable path lead there? Asked before any rewriting, as eager's None is.
-    std::vector<std::vector<char>> reaches;
+    // Per user output: the inputs that a differentiable path leads to. Asked before any rewriting, as eager's None is.
+    std::vector<std::vector<std::size_t>> reaches;
     struct Result {                    // how a user output comes from what the plan computes, or from another tensor
         Captured::Origin::Of of = Captured::Origin::Of::itself;
         std::size_t index = 0;
@@ -30,31 +33,59 @@ struct Variant {
     };
     std::vector<Result> results;
     Guard guard;
-    std::vector<std::pair<std::string, std::size_t>> integers;  // sizes that are the value of an input
+    std::vector<std::pair<std::string, std::size_t>> integers;  // sizes that are the value of an input; the forward's first slots
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
 
-    Executable& forward();
-    Executable& backward();
+    const Executable& forward();
+    const Executable& backward();      // its first sizes are those of the forward
     double compile_seconds() const;
     const Type& input_type(std::size_t k) const { return pair.split.forward.type(pair.split.forward.inputs[k]); }
-    // The arguments, then what the callable holds. Throws Error where one of these was replaced since the capture.
-    Tensors with_held(const Tensors& arguments) const;
+    bool holds_tensors() const { return !held_.empty(); }
+    // The arguments, then what the callable holds; empty where one of these is gone since the capture.
+    Tensors with_held(at::TensorList arguments) const;
+    std::string gone() const;          // what to say then
     // requires_grad may be dropped since the capture, never added.
-    bool knows_gradients(const Tensors& all) const;
+    bool knows_gradients(at::TensorList all) const;
 
 private:
     friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&);
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
-    Executable& ready(std::unique_ptr<Executable>&, const Graph&);
-    std::unique_ptr<Executable> forward_, backward_;
+    struct Compiled {
+        std::unique_ptr<const Executable> owned;
+        std::exception_ptr failed;
+        std::atomic<const Executable*> ready = nullptr;  // once it is
+    };
+    const Executable& compiled(Compiled&, const Graph&, const std::vector<std::string>& names);
+    Compiled forward_, backward_;
     mutable std::mutex mutex_;
 };
 
+// What the last calls of a fused callable were. A call only notes it; report() works it out.
+class LastCalls {
+public:
+    void eager(std::string reason);
+    void forward(const std::shared_ptr<Variant>&, const SizeValues&);
+    void backward(const std::shared_ptr<Variant>&, const SizeValues&);
+    void fill(Report&) const;
+
+private:
+    struct Call {
+        std::shared_ptr<Variant> variant;
+        SizeValues sizes;
+        void set(const std::shared_ptr<Variant>& v, const SizeValues& s) {
+            if (variant != v) variant = v;
+            sizes = s;
+        }
+    };
+    mutable std::mutex mutex_;
+    Call forward_, backward_;
+    std::string reason_;
+};
+
 std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&);
-void note_forward(Report&, Variant&, const std::vector<Array>& outputs);
-void note_backward(Report&, Variant&);
 std::string explain_variant(Variant&);
+std::string first_line(const std::exception&);  // of what it says
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant&);
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>&, const std::string& folder);
 

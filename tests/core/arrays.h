@@ -41,7 +41,7 @@ inline Array to_array(Host& h, const Tensor& t) {
     return a;
 }
 inline Tensor to_tensor(const Array& a) {
-    Tensor t{a.dtype, a.sizes, std::vector<double>(static_cast<std::size_t>(a.numel()))};
+    Tensor t{a.dtype, {a.sizes.begin(), a.sizes.end()}, std::vector<double>(static_cast<std::size_t>(a.numel()))};
     switch (a.dtype) {
         case DType::f32: copy_out<float>(t.data, a.data); break;
         case DType::f64: copy_out<double>(t.data, a.data); break;

@@ -31,11 +31,10 @@ Pair example() {
 class DeviceHost final : public Host {
 public:
     bool cuda() const override { return true; }
-    Array allocate(DType t, std::vector<std::int64_t> sizes) override {
-        Array a{nullptr, t, std::move(sizes), false, nullptr};
-        auto memory = std::make_shared<DeviceMemory>(static_cast<std::size_t>(a.bytes()));
-        a.data = memory->data();
-        a.owner = memory;
+    Array allocate(DType t, const Extents& sizes) override {
+        Array a{nullptr, t, sizes, false, {}};
+        a.owner = make_owned<DeviceMemory>(static_cast<std::size_t>(a.bytes()));
+        a.data = static_cast<DeviceMemory*>(a.owner.get())->data();
         return a;
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>&, const Sizes&) override { throw Error("call " + n.text("name") + ": no library here"); }

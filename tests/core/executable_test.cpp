@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include "ir/text.h"
 #include "passes/pipeline.h"
@@ -144,6 +145,111 @@ TEST(Scan, RoundsOnceHoweverLong) {
     Sizes bound;
     double last = to_tensor(e.run(*host, {to_array(*host, in)}, bound)[0]).data.back();
     EXPECT_EQ(last, static_cast<double>(static_cast<float>(static_cast<double>(0.1f) * static_cast<double>(n))));
+}
+
+// ---- what a run is told, and what several do at once
+std::string error_of(const std::function<void()>& f) {
+    try {
+        f();
+    } catch (const Error& e) {
+        return e.what();
+    }
+    return "none";
+}
+Array filled(Host& host, const Extents& sizes, float value = 1) {
+    Array a = host.allocate(DType::f32, sizes);
+    std::fill_n(static_cast<float*>(a.data), a.numel(), value);
+    return a;
+}
+TEST(Run, SaysWhichSizeIsWrong) {
+    Graph g;
+    Dim B = Dim::symbol("B"), N = Dim::symbol("N");
+    V a = g.value(g.input({DType::f32, {B * N, 3}}, "a")), b = g.value(g.input({DType::f32, {B}}, "b")), c = g.value(g.input({DType::f32, {N, B}}, "c"));
+    g.outputs = {sum(a, {0, 1}).id, sum(b, {0}).id, sum(c, {0, 1}).id};
+    Executable e(plan(g));
+    auto host = plain_host();
+    const std::string remedy = ": fuse again, or name this dimension as one that varies";
+    auto run = [&](const Extents& x, const Extents& y, const Extents& z, Sizes sizes = {}) {
+        return error_of([&] { e.run(*host, {filled(*host, x), filled(*host, y), filled(*host, z)}, sizes); });
+    };
+    EXPECT_EQ(run({8, 3}, {4}, {2, 4}), "none");
+    EXPECT_EQ(run({8, 3}, {4}, {2, 4}, {{"N", 2}}), "none");
+    EXPECT_EQ(run({0, 3}, {0}, {2, 0}), "none");
+    EXPECT_EQ(run({8, 2}, {4}, {2, 4}), "input a: size 3 of dimension 1 is 2, expected 3" + remedy);
+    EXPECT_EQ(run({9, 3}, {4}, {2, 4}), "input a: size B*N of dimension 0 is 9, expected 8" + remedy);
+    EXPECT_EQ(run({8, 3}, {4}, {2, 5}), "input c: size B of dimension 1 is 5, expected 4" + remedy);
+    EXPECT_EQ(run({8, 3}, {4}, {2, 4}, {{"N", 3}}), "input c: size N of dimension 0 is 2, expected 3" + remedy);
+    EXPECT_EQ(run({8, 3}, {4, 1}, {2, 4}), "input b: got 2 dimensions, expected [B]" + remedy);
+    Sizes sizes;
+    EXPECT_EQ(error_of([&] { e.run(*host, {filled(*host, {8, 3})}, sizes); }), "f: got 1 inputs, expected 3");
+    EXPECT_EQ(error_of([&] { e.run(*host, {filled(*host, {8, 3}), host->allocate(DType::f64, {4}), filled(*host, {2, 4})}, sizes); }),
+              "input b: got f64, expected f32: capture again for another dtype");
+}
+TEST(Run, SizesThatNothingBindsAreGiven) {
+    Graph g;
+    V x = g.value(g.input({DType::f32, {Dim::symbol("B")}}, "x"));
+    g.outputs = {expand(sum(x, {0}), {0}, {Dim::symbol("M") + 1}).id};
+    Executable e(plan(g), {}, {"Z", "M"});  // names in the order of another plan
+    EXPECT_EQ(e.names().list()[1], "M");
+    auto host = plain_host();
+    Sizes sizes;
+    EXPECT_EQ(error_of([&] { e.run(*host, {filled(*host, {4})}, sizes); }), "f: size M has no value");
+    sizes["M"] = 2;
+    EXPECT_EQ(to_tensor(e.run(*host, {filled(*host, {4})}, sizes)[0]).data, std::vector<double>(3, 4));
+    EXPECT_EQ(sizes, (Sizes{{"B", 4}, {"M", 2}}));
+}
+TEST(Run, OutputsThatAreInputsOrEachOther) {
+    Graph g;
+    V x = g.value(g.input({DType::f32, {3}}, "x")), y = exp(x);
+    g.outputs = {y.id, x.id, y.id};
+    Executable e(plan(g));
+    auto host = plain_host();
+    Sizes sizes;
+    auto in = filled(*host, {3});
+    auto out = e.run(*host, {in}, sizes);
+    EXPECT_EQ(out[1].data, in.data);
+    EXPECT_EQ(out[2].data, out[0].data);
+    EXPECT_EQ(e.same_input(0), -1);
+    EXPECT_EQ(e.same_input(1), 0);
+    EXPECT_EQ(e.first_same(2), 0u);
+}
+TEST(Run, FromSeveralThreadsAtOnce) {  // of two stretches, with an arena, each thread at sizes of its own that change
+    Graph g;
+    Dim B = Dim::symbol("B"), N = Dim::symbol("N");
+    V x = g.value(g.input({DType::f32, {B, N}}, "x")), w = g.value(g.input({DType::f32, {N, N}}, "w"));
+    V centred = x - expand(sum(x, {1}), {1}, {B, N}), product = dot(exp(centred), w);
+    g.outputs = {sum(product * product, {1}).id, sum(centred, {0}).id};
+    Executable e(plan(g));
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            auto host = plain_host(1 + t % 2 * 2);
+            std::mt19937 rng(static_cast<unsigned>(t));
+            for (int i = 0; i < 50; ++i) {
+                Sizes sizes{{"B", 1 + (t * 7 + i) % 5}, {"N", (t + i / 3) % 6}}, bound;
+                std::vector<Tensor> in{random_tensor(g.type(g.inputs[0]), sizes, rng, -0.3, 0.3), random_tensor(g.type(g.inputs[1]), sizes, rng, -1, 1)};
+                auto want = evaluate(g, in);
+                auto got = e.run(*host, {to_array(*host, in[0]), to_array(*host, in[1])}, bound);
+                for (std::size_t k = 0; k < want.size(); ++k)
+                    for (std::size_t j = 0; j < want[k].data.size(); ++j) wrong += !(std::fabs(to_tensor(got[k]).data[j] - want[k].data[j]) < 1e-4);
+            }
+        });
+    for (auto& t : threads) t.join();
+    EXPECT_EQ(wrong, 0);
+}
+TEST(Run, TellsWhatItMoved) {
+    Graph g;
+    Dim B = Dim::symbol("B");
+    V x = g.value(g.input({DType::f32, {B, 4}}, "x"));
+    g.outputs = {sum(dot(sin(x), transpose(cos(x))), {0, 1}).id};
+    Executable e(plan(g));
+    Stats s = e.stats(e.names().values({{"B", 10}}));
+    EXPECT_EQ(s.calls, 1);
+    EXPECT_EQ(s.launches, static_cast<int>(e.plan().program.launches.size()));
+    EXPECT_GE(s.arena, 2 * 10 * 4 * 4);  // sin and cos of x
+    EXPECT_GE(s.bytes, (3 * 10 * 4 + 10 * 10 + 1) * 4);
+    EXPECT_GT(e.stats(e.names().values({{"B", 20}})).bytes, s.bytes);
 }
 
 }  // namespace

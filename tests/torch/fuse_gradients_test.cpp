@@ -164,5 +164,64 @@ TEST(Fuse, WritesIntoOutputs) {
     }
 }
 
+TEST(Fuse, CallsWithoutABackwardAreFreed) {  // also where the backward reads a result, which leads to the node that reads it
+    for (bool backward : {false, true}) {
+        Tensor x = real({400, 30});
+        c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> input(x.getIntrusivePtr()), result(input);
+        Fused g = strict(
+            [](const Tensors& in) {
+                Tensor s = in[0].sum(0);
+                return Tensors{s, (in[0] / s).sin()};
+            },
+            {x});
+        {
+            Tensors out = g({x});
+            ASSERT_GT(g.report().saved_bytes, 0);
+            result = out[0].getIntrusivePtr();
+            if (backward) out[1].sum().backward();
+        }
+        x.reset();
+        EXPECT_TRUE(result.expired()) << backward;
+        EXPECT_TRUE(input.expired()) << backward;
+    }
+}
+TEST(Fuse, GradientsAreMemoryOfTheirOwn) {  // one value may be the gradient of several inputs, or be the incoming gradient itself
+    Callable f = [](const Tensors& in) { return Tensors{in[0] + in[1], in[0] * 1}; };
+    Tensor x = real({3}), y = real({3}), seed = at::ones({3}, at::kDouble);
+    Fused g = strict(f, {x, y});
+    g({x, y})[0].backward(seed);
+    EXPECT_NE(x.grad().data_ptr(), y.grad().data_ptr());
+    EXPECT_NE(x.grad().data_ptr(), seed.data_ptr());
+    EXPECT_NE(y.grad().data_ptr(), seed.data_ptr());
+    x.mutable_grad().mul_(5);
+    expect_near(y.grad(), at::ones({3}, at::kDouble), 1, "y");
+    expect_near(seed, at::ones({3}, at::kDouble), 1, "seed");
+    g({x, y})[0].backward(seed);
+    expect_near(x.grad(), at::full({3}, 6.0, at::kDouble), 1, "x");
+    expect_near(y.grad(), at::full({3}, 2.0, at::kDouble), 1, "y");
+}
+TEST(Fuse, CallsInsideABackward) {
+    Tensor x = real({3}), z = real({3});
+    Fused g = strict([](const Tensors& in) { return Tensors{(in[0].exp() * in[0]).sum()}; }, {x});
+    Tensor inner;
+    x.register_hook([&](Tensor) {
+        at::AutoGradMode grad(true);
+        inner = torch::autograd::grad({g({z})[0]}, {z})[0];
+    });
+    Tensor got = torch::autograd::grad({g({x})[0]}, {x})[0];
+    expect_near(got, (x.exp() * (x + 1)).detach(), 1, "outer");
+    expect_near(inner, (z.exp() * (z + 1)).detach(), 1, "inner");
+}
+TEST(Fuse, AnExceptionInABackwardLeavesTheRestAsItWas) {
+    Tensor x = real({3});
+    Fused g = strict([](const Tensors& in) { return Tensors{in[0].exp() * in[0]}; }, {x});
+    Tensor q = x * 1, y = g({q})[0], other = g({q})[0];
+    q.register_hook([](Tensor) { throw std::runtime_error("a hook's"); });
+    EXPECT_THAT(error_of([&] { y.sum().backward({}, true); }), HasSubstr("a hook's"));
+    EXPECT_FALSE(x.grad().defined());
+    Tensor p = x * 1;
+    g({p})[0].sum().backward();
+    expect_near(x.grad(), (x.exp() * (x + 1)).detach(), 1, "x");
+}
 }  // namespace
 }  // namespace heddle::testing

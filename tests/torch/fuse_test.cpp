@@ -221,5 +221,32 @@ TEST(Fuse, SeveralThreads) {
     EXPECT_EQ(wrong, 0);
 }
 
+TEST(Fuse, SeveralThreadsThatCapture) {  // types, ranks, sizes and branches of its own in each thread; one asks for reports
+    Callable f = [](const Tensors& in) {
+        Tensor y = in[0].sum().item<double>() > 0 ? in[0].exp() : in[0].sin();
+        return Tensors{(y * in[0]).sum(-1), y};
+    };
+    Fused g = fuse(f, {.name = "f", .recapture = true});
+    std::vector<std::thread> threads;
+    std::atomic<int> wrong{0}, running{4};
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < 12; ++i) {
+                auto type = t % 2 ? at::kDouble : at::kFloat;
+                Tensor x = (t < 2 ? at::ones({1 + i, 3}, type) : at::ones({2 + i}, type)).mul(i % 3 ? 0.3 : -0.3).set_requires_grad(true);
+                Tensors a = g({x}), b = f({x});
+                for (std::size_t k = 0; k < 2; ++k) wrong += a[k].scalar_type() != type || !at::allclose(a[k], b[k], 1e-5, 1e-6);
+                wrong += !at::allclose(torch::autograd::grad({a[0].sum()}, {x})[0], torch::autograd::grad({b[0].sum()}, {x})[0], 1e-5, 1e-6);
+            }
+            --running;
+        });
+    while (running > 0) {
+        wrong += g.report().launches_forward < 0;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    for (auto& t : threads) t.join();
+    EXPECT_EQ(wrong, 0);
+    EXPECT_LE(g.report().captures, 4 * 5);  // per thread: the first, sizes that change, the other branch
+}
 }  // namespace
 }  // namespace heddle::testing

@@ -3,6 +3,7 @@
     loss_fn = heddle.fuse(loss_fn)                      # any function or nn.Module
     model   = torch.compile(model, backend="heddle")    # the same through PyTorch's own door
     print(heddle.explain(loss_fn, *inputs))             # regions, kernels, and why values did or didn't fuse
+    program = heddle.load("loss.pt2")                   # an exported program, fused and trainable
     heddle.dump(loss_fn, *inputs, to="dump/")           # every stage as text
     print(heddle.compare(loss_fn, *inputs))             # eager float64, eager, fused: times, launches, bytes, errors
 """
@@ -10,5 +11,6 @@
 from ._compare import Comparison, Mismatch, compare
 from ._explain import Explanation, dump, explain
 from ._fuse import fuse
+from ._load import Program, load
 
-__all__ = ["Comparison", "Explanation", "Mismatch", "compare", "dump", "explain", "fuse"]
+__all__ = ["Comparison", "Explanation", "Mismatch", "Program", "compare", "dump", "explain", "fuse", "load"]

@@ -17,10 +17,19 @@ from ._region import Region, run, run_with_numbers
 # Functions of Python numbers as functions of tensors of no dimensions.
 _OF_NUMBERS: dict[Any, Any] = {getattr(torch, "_sym_" + f): getattr(torch, f)
                                for f in ("sqrt", "cos", "cosh", "sin", "sinh", "tan", "tanh", "asin", "acos", "atan", "log2") if hasattr(torch, "_sym_" + f)}
-_OF_NUMBERS |= {torch.sym_float: lambda x: x, torch.sym_max: torch.maximum, torch.sym_min: torch.minimum}
+_OF_NUMBERS |= {torch.sym_float: lambda x: x, torch.sym_max: lambda a, b: _pick(b, ">", a), torch.sym_min: lambda a, b: _pick(b, "<", a)}
 # What Dynamo asserts about sizes holds by its guards, and not at the sizes that a capture tries.
 _ASSERTIONS = {torch.ops.aten._assert_scalar.default, torch.ops.aten.sym_constrain_range.default, torch.ops.aten.sym_constrain_range_for_size.default,
                torch._check, torch._check_is_size}
+# Functions that switch a transform (torch.func) or a forward derivative on and off, and what they work on.
+_TRANSFORMS = ("torch._C._functorch", "torch._functorch", "torch.autograd.forward_ad")
+_FORWARD = {"_enter_dual_level", "_exit_dual_level", "_make_dual", "_unpack_dual", "_set_fwd_grad_enabled"}
+
+
+def _pick(a: Any, sign: str, b: Any) -> Tensor:
+    """Python's max and min of numbers: a if it's larger (smaller), else b."""
+    a, b = (x if isinstance(x, Tensor) else _region.number(_region.scalar_tensor(x, dtype=torch.float64)) for x in (a, b))
+    return torch.where(a > b if sign == ">" else a < b, a, b)
 
 
 def _value(node: fx.Node) -> Any:
@@ -83,9 +92,19 @@ def _rewritten(gm: fx.GraphModule) -> fx.GraphModule:
         elif is_float and node.op == "call_function" and (node.target in _OF_NUMBERS or getattr(node.target, "__module__", "") == "_operator"):
             made = graph.call_function(_OF_NUMBERS.get(node.target, node.target), tuple(as_number(x) for x in node.args))
             at[node] = graph.call_function(_region.number, (made,))
+        elif node.op == "call_function" and node.target is torch._C._autograd._get_data_attr:
+            at[node] = graph.call_function(torch.Tensor.detach, (at[node.args[0]],))
         else:
             at[node] = graph.node_copy(node, lambda n: at[n])
     return fx.GraphModule(gm, graph)
+
+
+def _transform(gm: fx.GraphModule) -> str:
+    """The transform inside a graph, or "". Such a graph changes PyTorch's state as it runs, and can't run twice at once."""
+    for n in gm.graph.nodes:
+        if n.op == "call_function" and ((getattr(n.target, "__module__", None) or "").startswith(_TRANSFORMS) or getattr(n.target, "__name__", "") in _FORWARD):
+            return n.target.__name__
+    return ""
 
 
 class Graph:
@@ -100,6 +119,9 @@ class Graph:
         other = [k for k in range(len(values)) if k not in tensors and k not in integers]
         if other:
             self.reason = f"an argument of the graph is a {type(values[other[0]]).__name__}, neither a tensor nor a size"
+        elif transform := _transform(gm):
+            self.reason = f"a transform inside ({transform}); fuse the function it is of"
+        if self.reason:
             self.call: Callable = gm.forward
             return
 
@@ -135,7 +157,7 @@ class Graph:
         graph = _rewritten(gm)
         count, n = len(values), len(tensors)
 
-        def of_tensors(flat: list[Tensor]) -> list[Tensor]:
+        def of_tensors(flat: list[Tensor], graph: fx.GraphModule = graph) -> list[Tensor]:
             args: list[Any] = [0] * count
             for i, k in enumerate(tensors):
                 args[k] = flat[i]
@@ -149,7 +171,7 @@ class Graph:
             return [torch.scalar_tensor(o, dtype=torch.int64 if kind is int else torch.float64) if not isinstance(o, Tensor) else o
                     for kind, o in zip(kinds, out) if kind != "constant"]
 
-        self.region = Region(of_tensors, name=name, dynamic=dynamic, deterministic=deterministic)
+        self.region = Region(of_tensors, eager=lambda flat: of_tensors(flat, gm), name=name, dynamic=dynamic, deterministic=deterministic)
         region = self.region.id
         order = [*tensors]
         plain = all(k is None for k in kinds)

@@ -7,15 +7,18 @@ import functools
 from typing import Any, TypeVar
 
 import torch
+from torch.nn.modules.module import _has_any_global_hook
 
 from ._dynamo import Backend
 from ._region import Region
 from ._static import Static
+from ._watch import inline
 
 F = TypeVar("F")
 
-# Boolean masks stay in the graph: their number of rows is a size that Dynamo doesn't know.
-_CAPTURE = {"capture_dynamic_output_shape_ops": True}
+# Boolean masks stay in the graph: their number of rows is a size that Dynamo doesn't know. A hook added to a part of a module is seen.
+_CAPTURE = {"capture_dynamic_output_shape_ops": True, "skip_nnmodule_hook_guards": False}
+_FAILURES = 4  # of Dynamo on one piece of code, after which it isn't asked again
 
 
 def _name(function: Any) -> str:
@@ -23,19 +26,33 @@ def _name(function: Any) -> str:
     return "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "f"
 
 
-def _with_masks(context: Any) -> Any:
-    """Dynamo's context with _CAPTURE set while a frame is compiled; calls that are compiled already don't come there."""
-    convert = context.callback._torchdynamo_orig_backend
+class _Frames:
+    """Dynamo's compilation of one function's frames: under _CAPTURE, and what it can't compile runs as it is, with the reason kept."""
 
-    @functools.wraps(convert)
-    def compile_frame(*args: Any, **kwargs: Any) -> Any:
-        with torch._dynamo.config.patch(_CAPTURE):
-            return convert(*args, **kwargs)
+    def __init__(self) -> None:
+        self.reasons: dict[str, None] = {}
+        self.failures: dict[Any, int] = {}
 
-    compile_frame._torchdynamo_orig_backend = convert._torchdynamo_orig_backend
-    compile_frame._clone_with_backend = convert._clone_with_backend
-    context.callback._torchdynamo_orig_backend = compile_frame
-    return context
+    def around(self, context: Any) -> Any:
+        """Dynamo's context, compiling through this. Calls that are compiled already don't come here."""
+        convert = context.callback._torchdynamo_orig_backend
+
+        @functools.wraps(convert)
+        def compile_frame(frame: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                with torch._dynamo.config.patch(_CAPTURE):
+                    return convert(frame, *args, **kwargs)
+            except torch._dynamo.exc.ResumePrologueTracingError:
+                raise
+            except Exception as error:  # the user's own error comes again, as itself, where the code runs as it is
+                self.reasons[f"Dynamo can't compile {frame.f_code.co_name}: {str(error).strip().partition(chr(10))[0]}"] = None
+                failures = self.failures[frame.f_code] = self.failures.get(frame.f_code, 0) + 1
+                return torch._dynamo.types.ConvertFrameReturn(apply_to_code=failures >= _FAILURES)
+
+        compile_frame._torchdynamo_orig_backend = convert._torchdynamo_orig_backend
+        compile_frame._clone_with_backend = convert._clone_with_backend
+        context.callback._torchdynamo_orig_backend = compile_frame
+        return context
 
 
 class Door:
@@ -47,8 +64,9 @@ class Door:
         if static:
             self.call = self.static = Static(function, name, deterministic)
             return
-        self.backend = Backend(name, deterministic)
-        self.call = _with_masks(torch._dynamo.optimize(self.backend, dynamic=dynamic))(function)
+        self.backend, self.frames = Backend(name, deterministic), _Frames()
+        compiled = self.frames.around(torch._dynamo.optimize(self.backend, dynamic=dynamic))(function)
+        self.call = lambda *args, **kwargs: (function if inline.depth else compiled)(*args, **kwargs)
 
     def regions(self) -> list[Region]:
         """All regions so far, in the order of their capture."""
@@ -57,8 +75,8 @@ class Door:
         return [g.region for g in self.backend.graphs if g.region is not None]
 
     def reasons(self) -> list[str]:
-        """Why graphs didn't become regions."""
-        return [] if self.options["static"] else [g.reason for g in self.backend.graphs if g.region is None]
+        """Why calls or graphs of Dynamo didn't become regions."""
+        return self.static.reasons() if self.options["static"] else [g.reason for g in self.backend.graphs if g.region is None] + list(self.frames.reasons)
 
 
 class FusedFunction:
@@ -88,6 +106,8 @@ def _fused_class(cls: type) -> type:
     """A subclass of a module's class whose call is fused. Its instances share the `__dict__` of the module they were made of."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _has_any_global_hook():  # they want to see every module
+            return self._heddle.function(*args, **kwargs)
         return self._heddle.call(*args, **kwargs)
 
     def reduce(self: Any, protocol: Any = None) -> Any:
@@ -115,7 +135,8 @@ def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = Fals
         dynamic: as for torch.compile: None lets a size that changed vary from then on, True from the first call, False never.
         deterministic: run eagerly what would add floats in an order that changes from run to run (atomics on CUDA; none on the CPU).
         static: capture by running, without Dynamo: calls cost less, but what the function reads besides its arguments (globals, attributes,
-            closures) and which way its Python branches go is bound at the first call with arguments of a kind.
+            closures) is bound at the first call with arguments of a kind, and what it does to Python's objects isn't done again. A module's
+            parameters, buffers and mode may change.
 
     Returns:
         a callable like `function`.

@@ -1,6 +1,7 @@
 """A Python function over a flat list of tensors, captured and compiled by heddle when it's called.
 
-Law: the function has no other inputs than the list; what it holds besides (a closure's tensors) is bound when it's captured.
+Law: the function has no other inputs than the list; what it holds besides (a closure's tensors) is bound when it's captured. It comes in
+two forms that compute the same: the one that is captured sees numbers as tensors, the one that runs eagerly sees them as they are.
 """
 
 import itertools
@@ -12,16 +13,18 @@ from torch import Tensor
 
 from . import _library  # noqa: F401  loads the ops
 
-_functions: dict[int, Callable[[list[Tensor]], list[Tensor]]] = {}
+OfTensors = Callable[[list[Tensor]], list[Tensor]]
+_functions: dict[int, tuple[OfTensors, OfTensors]] = {}  # as it runs, as it's captured
 _numbers = itertools.count()
 _implementation = torch.library.Library("heddle", "IMPL")
 
 
-def _python(function: int, inputs: list[Tensor]) -> list[Tensor]:
-    return _functions[function](inputs)
+def _python(function: int, inputs: list[Tensor], captured: bool) -> list[Tensor]:
+    return _functions[function][captured](inputs)
 
 
-_implementation.impl("python", _python, "CompositeImplicitAutograd")
+for _key in ("CompositeImplicitAutograd", "FuncTorchBatchedDecomposition"):  # vmap asks for its own
+    _implementation.impl("python", _python, _key)
 
 # The ops as plain functions: what torch.ops.heddle.run(...) ends in, less three lookups.
 run = torch.ops.heddle.run.default._op
@@ -40,11 +43,11 @@ def number(x: Tensor) -> Tensor:
 class Region:
     """One compiled function. `Region.id` is what `run` takes."""
 
-    def __init__(self, function: Callable[[list[Tensor]], list[Tensor]], *, name: str = "f", dynamic: Sequence[tuple[int, int, str]] = (),
+    def __init__(self, function: OfTensors, *, eager: OfTensors | None = None, name: str = "f", dynamic: Sequence[tuple[int, int, str]] = (),
                  recapture: bool = True, deterministic: bool = False, strict: bool = False) -> None:
         self.name = name
         self._function = next(_numbers)
-        _functions[self._function] = function
+        _functions[self._function] = (eager or function, function)
         options = {"name": name, "recapture": recapture, "deterministic": deterministic, "strict": strict,
                    "dynamic": [{"input": i, "dim": d, "name": n} for i, d, n in dynamic]}
         self._handle = torch.classes.heddle.Region(self._function, json.dumps(options))

@@ -1,0 +1,411 @@
+#!/usr/bin/env python3
+"""PyTorch's own database of ops (OpInfo) through heddle.fuse: every sample of every op, forward and gradient, against eager on the CPU.
+
+    opinfo.py                    # LIMIT samples of each op and element type, ops shared out to 2 processes
+    opinfo.py --all              # every sample
+    opinfo.py --ops 'nn.func.*pool'  --dtypes float32 --verbose
+
+Law: a sample agrees if values, element types, shapes, strides (of results that are dense in memory), which results require grad, which
+gradients are None, and the exceptions are eager's. It is run twice, the second time with other values, so that nothing of the first is a constant. Nothing is left out but by
+name and with a reason, in SKIPPED. Exit status 1 if a sample disagrees.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import select
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "frontends" / "python"))
+
+LIMIT = 3          # samples of an op and element type, unless --all
+SECONDS = 120      # an op that takes longer is reported as hung
+DTYPES = ("float32", "float64", "int64", "int32", "bool")
+
+# By name of the OpInfo: why its results can't be compared.
+SKIPPED = {
+    "empty": "the values of empty memory are undefined",
+    "empty_like": "the values of empty memory are undefined",
+    "empty_permuted": "the values of empty memory are undefined",
+    "empty_strided": "the values of empty memory are undefined",
+    "new_empty": "the values of empty memory are undefined",
+    "new_empty_strided": "the values of empty memory are undefined",
+}
+# By name of the OpInfo: how many roundings of 1 gradients may differ by, whatever their size, and why.
+WIDER = {
+    "nn_functional_hardsigmoid": (2**29, "eager multiplies the gradient by 1/6 rounded to float32, also in float64"),
+    "nn_functional_group_norm": (4, "over a group of two elements the gradient is zero but for the rounding of terms of about 1"),
+    "nn_functional_layer_norm": (4, "over two elements the gradient is zero but for the rounding of terms of about 1"),
+}
+
+
+def same_but_values(a, b):
+    """Do two samples differ in nothing but the values of their tensors?"""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    x, s = pytree.tree_flatten((a.input, a.args, a.kwargs))
+    y, t = pytree.tree_flatten((b.input, b.args, b.kwargs))
+    if s != t:
+        return False
+    for p, q in zip(x, y):
+        if isinstance(p, torch.Tensor) != isinstance(q, torch.Tensor):
+            return False
+        if isinstance(p, torch.Tensor):
+            if p.layout != torch.strided or (p.shape, p.dtype, p.stride()) != (q.shape, q.dtype, q.stride()):
+                return False
+        elif type(p) is not type(q) or not (p is q or p == q or p != p):
+            return False
+    return True
+
+
+def order(t):
+    """Strides of a tensor whose elements fill their memory, each standing once, without those of size 1, which say nothing; else None."""
+    kept = [(s, n) for s, n in zip(t.stride(), t.shape) if n > 1]
+    filled = 1 if t.numel() else -1
+    for s, n in sorted(kept):
+        if s != filled:
+            return None
+        filled *= n
+    return [s for s, _ in kept]
+
+
+def spread(samples, limit):
+    """`limit` of them, from the first to the last; all of them if it's 0."""
+    if not limit or len(samples) <= limit:
+        return samples
+    return [samples[k * (len(samples) - 1) // (limit - 1)] for k in range(limit)] if limit > 1 else samples[:1]
+
+
+def largest(t):
+    """Of the absolute values, without NaN and infinities."""
+    return float(t.detach().abs().nan_to_num(0, 0, 0).max()) if t.numel() else 0.0
+
+
+def tolerance(dtype, length):
+    """From element type and the length of the longest reduction: additions round at random, 16 leaves room for a chain of ops around them."""
+    import torch
+
+    return 16 * torch.finfo(dtype).eps * max(1, length) ** 0.5
+
+
+class Checker:
+    """One sample, eager and fused."""
+
+    def __init__(self, op, dtype):
+        self.op, self.dtype = op, dtype
+
+    def outcome(self, function, sample, gradients):
+        """What a call gives: ("raised", type, text), or ("gave", results, gradients or their error)."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
+        leaves = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_(x.requires_grad and gradients) if isinstance(x, torch.Tensor) and x.layout == torch.strided else x
+                  for x in leaves]
+        given, args, kwargs = pytree.tree_unflatten(leaves, spec)
+        torch.manual_seed(7)
+        try:
+            out = function(given, *args, **kwargs)
+        except Exception as e:  # noqa: BLE001  whatever eager raises is what must be raised
+            return "raised", type(e), str(e).split("\n")[0]
+        results = pytree.tree_leaves(out)
+        if not gradients:
+            return "gave", results, None
+        processed = sample.output_process_fn_grad(out)
+        roots = [x for x in pytree.tree_leaves(processed) if isinstance(x, torch.Tensor) and x.requires_grad]
+        wanted = [x for x in leaves if isinstance(x, torch.Tensor) and x.requires_grad]
+        if not roots or not wanted:
+            return "gave", results, None
+        seeds = [torch.sin(torch.arange(x.numel(), dtype=torch.float64) + k).reshape(x.shape).to(x.dtype) for k, x in enumerate(roots)]
+        try:
+            return "gave", results, list(torch.autograd.grad(roots, wanted, seeds, allow_unused=True))
+        except Exception as e:  # noqa: BLE001
+            return "gave", results, (type(e), str(e).split("\n")[0])
+
+    def values(self, got, want, exact, length, what):
+        """Where two tensors differ, in words; None if they don't."""
+        import torch
+
+        if not isinstance(want, torch.Tensor):
+            same = type(got) is type(want) and (got == want or (got != got and want != want))
+            if isinstance(want, float) and isinstance(got, float) and not same:
+                same = abs(got - want) <= tolerance(torch.float64, length) * max(abs(want), 1e-30)
+            return None if same else f"{what}: got {got!r}, expected {want!r}"
+        if not isinstance(got, torch.Tensor):
+            return f"{what}: got a {type(got).__name__}, expected a tensor"
+        if got.layout != torch.strided or want.layout != torch.strided:
+            return None if got.layout == want.layout else f"{what}: layout {got.layout}, expected {want.layout}"
+        for name in ("dtype", "shape", "requires_grad"):
+            if getattr(got, name) != getattr(want, name):
+                return f"{what}: {name} {getattr(got, name)}, expected {getattr(want, name)}"
+        if what.startswith("result") and order(want) is not None and order(got) != order(want):
+            return f"{what}: strides {got.stride()}, expected {want.stride()} for {tuple(want.shape)}"
+        if not want.is_floating_point():
+            return None if torch.equal(got.to(torch.complex128), want.to(torch.complex128)) or torch.equal(got, want) else f"{what}: {int((got != want).sum())} of {want.numel()} elements differ"
+        a, b = got.detach().double(), want.detach().double()
+        finite = b[b.isfinite()].abs()
+        scale = float(finite.max()) if finite.numel() else 1.0
+        rtol = tolerance(want.dtype, length)
+        more = WIDER.get(self.op.formatted_name, (0, ""))[0] * torch.finfo(want.dtype).eps if what.startswith("gradient") else 0
+        if torch.allclose(a, b, rtol, max(rtol * scale, more), True):
+            return None
+        worst = largest(a - b)
+        text = f"{what}: differs by {worst:.3g} where eager's largest is {scale:.3g} (allowed {rtol * scale:.3g}); got {a.flatten()[:4].tolist()}, expected {b.flatten()[:4].tolist()}"
+        if exact is None or exact[0].shape != want.shape or not torch.equal(a.isfinite(), b.isfinite()):
+            return text
+        # float32 may be 4 times as far from the exact value as eager's is hereabouts; float64 rounds 2^29 times as finely.
+        truth, error = exact
+        if want.dtype == torch.float32:
+            return None if largest(a - truth) <= max(rtol * scale, 4 * error) else text
+        return None if largest(a - b) <= max(rtol * scale, 4 * error * 2**-29) else text
+
+    def errors(self, sample, gradients):
+        """Eager's results and gradients in float64, and how far from these its float32 is at worst, over inputs that differ by a rounding."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        def at(dtype, leaves, spec):
+            given, args, kwargs = pytree.tree_unflatten([x.to(dtype).requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+                                                         for x in leaves], spec)
+            got = self.outcome(self.op, type(sample)(given, args=args, kwargs=kwargs, output_process_fn_grad=sample.output_process_fn_grad), gradients)
+            return [*got[1], *(got[2] if isinstance(got[2], list) else [])] if got[0] == "gave" else []
+
+        leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
+        types = [torch.float64 if x in (torch.float32, torch.float64) else x for x in leaves]
+        truth, worst = at(torch.float64, types, spec), []
+        for k in range(8):
+            moved = [(x.detach() * (1 + (k > 0) * 1.2e-7 * torch.randn(x.shape).to(x.dtype))).float().requires_grad_(x.requires_grad)
+                     if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in types]
+            narrow, wide = at(torch.float32, [torch.float32 if x is torch.float64 else x for x in moved], spec), at(torch.float64, moved, spec)
+            if len(narrow) != len(truth) or len(wide) != len(truth):
+                return {}
+            worst.append([largest(n.double() - w.double()) if isinstance(n, torch.Tensor) and n.is_floating_point() and n.shape == w.shape else 0 for n, w in zip(narrow, wide)])
+        return {j: (t.detach().double(), max(w[j] for w in worst)) for j, t in enumerate(truth) if isinstance(t, torch.Tensor) and t.is_floating_point()}
+
+    def compare(self, fused, sample, gradients):
+        import torch
+        from torch.utils import _pytree as pytree
+
+        want = self.outcome(self.op, sample, gradients)
+        got = self.outcome(fused, sample, gradients)
+        if want[0] != got[0]:
+            return f"{got[0]} {got[1:] if got[0] == 'raised' else ''}, eager {want[0]} {want[1:] if want[0] == 'raised' else ''}"
+        if want[0] == "raised":
+            return None if want == got else f"raised {got[1:]}, eager {want[1:]}"
+        tensors = [x for x in pytree.tree_leaves((sample.input, sample.args, sample.kwargs)) if isinstance(x, torch.Tensor)]
+        length = max([x.numel() for x in tensors] + [1])
+        if len(want[1]) != len(got[1]):
+            return f"gave {len(got[1])} results, eager {len(want[1])}"
+
+        def differences(exact):
+            found = [self.values(g, w, exact.get(k), length, f"result {k}") for k, (g, w) in enumerate(zip(got[1], want[1]))]
+            if isinstance(want[2], tuple) or isinstance(got[2], tuple) or want[2] is None or got[2] is None:
+                if want[2] != got[2]:
+                    found.append(f"gradients: {got[2]}, eager {want[2]}")
+                return [x for x in found if x]
+            terms = length * max(1, *[x.numel() for x in want[1] if isinstance(x, torch.Tensor)])
+            for k, (g, w) in enumerate(zip(got[2], want[2])):
+                if (g is None) != (w is None):
+                    if (w if g is None else g).numel():  # of no elements, None and a tensor are the same to whoever takes it
+                        found.append(f"gradient {k}: {'None' if g is None else 'a tensor'}, eager {'None' if w is None else 'a tensor'}")
+                elif w is not None:
+                    found.append(self.values(g, w, exact.get(len(want[1]) + k), terms, f"gradient {k}"))
+            return [x for x in found if x]
+
+        found = differences({})
+        if found and self.dtype.is_floating_point:
+            found = differences(self.errors(sample, gradients))
+        return "; ".join(found) or None
+
+
+def check_op(op, dtypes, limit):
+    """All samples of one op: counts, disagreements, and why samples ran eagerly."""
+    import torch
+
+    import heddle
+    from heddle._fuse import door_of
+
+    row = {"op": op.formatted_name, "samples": {}, "fused": 0, "calls": 0, "eager": 0, "library": [], "reasons": {}, "wrong": [], "seconds": 0}
+    start = time.time()
+    supported = op.supported_dtypes("cpu")
+    for name in dtypes:
+        dtype = getattr(torch, name)
+        if dtype not in supported:
+            continue
+        gradients = dtype.is_floating_point and op.supports_autograd
+        checker = Checker(op, dtype)
+        try:
+            torch.manual_seed(1)
+            samples = spread(list(op.sample_inputs("cpu", dtype, requires_grad=gradients)), limit)
+            torch.manual_seed(2)
+            others = spread(list(op.sample_inputs("cpu", dtype, requires_grad=gradients)), limit)
+        except Exception as e:  # noqa: BLE001
+            row["wrong"].append(f"{name}: its samples can't be made: {e}")
+            continue
+        for k, sample in enumerate(samples):
+            fused = heddle.fuse(op.op, static=True)
+            wrong = checker.compare(fused, sample, gradients)
+            if not wrong and k < len(others) and same_but_values(sample, others[k]):
+                wrong = checker.compare(fused, others[k], gradients)
+                wrong = wrong and "other values: " + wrong
+            row["samples"][name] = row["samples"].get(name, 0) + 1
+            if wrong:
+                row["wrong"].append(f"{name} sample {k}: {wrong}")
+            reports = [r.report() for r in door_of(fused).regions()]
+            reason = next((r["eager_reason"] for r in reports if r["eager_reason"]), "" if reports else "no region was made")
+            if reason:
+                row["eager"] += 1
+                row["reasons"][reason] = row["reasons"].get(reason, 0) + 1
+            else:
+                calls = [c for r in reports for c in r["library_calls"] if c != "dot"]
+                row["calls" if calls else "fused"] += 1
+                row["library"] = sorted({*row["library"], *calls})
+    row["seconds"] = round(time.time() - start, 2)
+    return row
+
+
+def database(pattern):
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    return [k for k, op in enumerate(op_db) if re.search(pattern, op.formatted_name)]
+
+
+def worker(options):
+    """Reads positions in the database, a line each, and writes a row for each."""
+    import torch
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    from torch.testing._internal import common_methods_invocations
+
+    # Ops that draw are called as they are; their wrapper would seed the generator inside the function.
+    common_methods_invocations.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        op = op_db[int(line)]
+        try:
+            row = check_op(op, options.dtypes, 0 if options.all else options.limit)
+        except Exception:  # noqa: BLE001
+            row = {"op": op.formatted_name, "wrong": [traceback.format_exc(limit=-2)]}
+        out.write(json.dumps(row) + "\n")
+        out.flush()
+
+
+class Workers:
+    """Hands ops out to processes; one that dies or hangs costs its op and is started again."""
+
+    def __init__(self, count, arguments):
+        self.count, self.command = count, [sys.executable, __file__, "--worker", *arguments]
+
+    def start(self):
+        return subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def rows(self, positions, names):
+        left, busy = list(positions)[::-1], {}
+        processes = [self.start() for _ in range(min(self.count, len(left)))]
+
+        def give(p):
+            if left:
+                k = left.pop()
+                busy[p] = k, time.time()
+                p.stdin.write(f"{k}\n")
+                p.stdin.flush()
+            else:
+                p.stdin.close()
+
+        for p in processes:
+            give(p)
+        while busy:
+            ready, _, _ = select.select([p.stdout for p in busy], [], [], 1)
+            for p in list(busy):
+                k, since = busy[p]
+                line = p.stdout.readline() if p.stdout in ready else None
+                if line:
+                    del busy[p]
+                    give(p)
+                    yield json.loads(line)
+                elif line == "" or time.time() - since > SECONDS:
+                    p.kill()
+                    del busy[p]
+                    yield {"op": names[k], "wrong": ["the process died" if line == "" else f"hung for {SECONDS} s"]}
+                    fresh = self.start()
+                    give(fresh)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="every sample, not the first --limit of each op and element type")
+    parser.add_argument("--limit", type=int, default=LIMIT)
+    parser.add_argument("--ops", default="", help="a regular expression that names of ops match")
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--part", default="1/1", help="k/n: the k-th of n parts of the ops")
+    parser.add_argument("--json", help="write the rows into this file")
+    parser.add_argument("--verbose", action="store_true", help="a line for each op, not only a summary and what disagrees")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return worker(options)
+
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    part, parts = map(int, options.part.split("/"))
+    names = [op.formatted_name for op in op_db]
+    positions = [k for k in database(options.ops) if names[k] not in SKIPPED][part - 1::parts]
+    arguments = ["--limit", str(options.limit), "--dtypes", *options.dtypes] + (["--all"] if options.all else [])
+    start, rows = time.time(), []
+    for row in Workers(options.processes, arguments).rows(positions, names):
+        rows.append(row)
+        if row["wrong"] or options.verbose:
+            print(line_of(row), flush=True)
+            for wrong in row["wrong"]:
+                print("    " + wrong, flush=True)
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(rows, indent=1))
+    summary(rows, options, time.time() - start)
+    return 1 if any(r["wrong"] for r in rows) else 0
+
+
+def line_of(row):
+    counts = " ".join(f"{t} {n}" for t, n in row.get("samples", {}).items())
+    how = ", ".join(f"{row.get(k, 0)} {text}" for k, text in (("fused", "fused"), ("calls", "with library calls"), ("eager", "eager")) if row.get(k))
+    text = f"{row['op']:<52} {counts:<60} {how}"
+    if row.get("library"):
+        text += f"  calls: {' '.join(row['library'])}"
+    for reason, n in row.get("reasons", {}).items():
+        text += f"  eager {n}: {reason}"
+    return text + ("  WRONG" if row["wrong"] else "")
+
+
+def summary(rows, options, seconds):
+    total = {t: sum(r.get("samples", {}).get(t, 0) for r in rows) for t in options.dtypes}
+    print(f"\n{len(rows)} ops, {sum(total.values())} samples ({', '.join(f'{t} {n}' for t, n in total.items())}), each run twice, in {seconds:.0f} s")
+    for k, text in (("fused", "ran fused with no library call"), ("calls", "ran with library calls inside"), ("eager", "ran eagerly")):
+        print(f"  {sum(r.get(k, 0) for r in rows):6} samples of {sum(1 for r in rows if r.get(k))} ops {text}")
+    reasons = {}
+    for r in rows:
+        for reason, n in r.get("reasons", {}).items():
+            short = re.sub(r"\(?[\d.]+(, ?[\d.]+)*\)?", "N", reason)
+            reasons.setdefault(short, [0, set()])
+            reasons[short][0] += n
+            reasons[short][1].add(r["op"])
+    for reason, (n, ops) in sorted(reasons.items(), key=lambda x: -x[1][0]):
+        print(f"    eager {n}: {reason} ({', '.join(sorted(ops)[:6])}{', ..' if len(ops) > 6 else ''})")
+    for name, reason in SKIPPED.items():
+        print(f"  skipped {name}: {reason}")
+    wrong = [r for r in rows if r["wrong"]]
+    print(f"  {sum(len(r['wrong']) for r in wrong)} disagreements in {len(wrong)} ops")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

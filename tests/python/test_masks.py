@@ -1,0 +1,109 @@
+"""Boolean masks and what depends on values: how many rows there are, which way a branch goes."""
+
+import pytest
+import torch
+
+from heddle._fuse import door_of
+from same import close, same
+
+
+def r(*shape, grad=False):
+    return torch.randn(shape).requires_grad_(grad)
+
+
+def leaf(*shape):
+    return r(*shape, grad=True)
+
+
+def masked_l1(pred, target, mask):
+    loss = (pred - target).abs()
+    return loss[mask].mean()
+
+
+def shade_hits(x, m):
+    out = torch.zeros(x.shape[0], 2)
+    out[m] = x[m].exp()[:, :2]
+    return out
+
+
+def if_any(x, m):
+    if m.any():
+        return x[m].sum()
+    return x.sum() * 0
+
+
+def early_out(x):
+    if (x > 100).any():
+        return x * 0
+    return x * 2
+
+
+def two_masks(x, a, b):
+    y = torch.zeros_like(x)
+    y[a & b] = x[a & b] * 2
+    y[~a] = x[~a].sin()
+    return y
+
+
+def loop_until(x):
+    n = 0
+    while x.abs().max() > 1 and n < 5:
+        x = x / 2
+        n += 1
+    return x, n
+
+
+CASES = {
+    "picked": (lambda x, m: x[m] * 2, lambda: [leaf(6, 3), r(6) > 0]),
+    "picked, all dimensions": (lambda x: x[x > 0].exp(), lambda: [leaf(6, 3)]),
+    "a masked loss": (masked_l1, lambda: [leaf(6, 3), r(6, 3), r(6, 3) > 0]),
+    "a masked loss by rows": (masked_l1, lambda: [leaf(6, 3), r(6, 3), r(6) > 0]),
+    "put back": (shade_hits, lambda: [leaf(6, 3), r(6) > 0]),
+    "filled": (lambda x, m: x.masked_fill(m, 0.0) + torch.where(m, x, -x), lambda: [leaf(6), r(6) > 0]),
+    "one value put": (lambda x, m: (lambda y: (y.__setitem__(m, 3.0), y)[1])(x * 2), lambda: [leaf(6), r(6) > 0]),
+    "if any": (if_any, lambda: [leaf(6, 3), r(6) > 0]),
+    "an early out": (early_out, lambda: [leaf(6)]),
+    "two masks": (two_masks, lambda: [leaf(6, 3), r(6) > 0, r(6) > 0]),
+    "masked_select and scatter": (lambda x, m: torch.zeros(6).masked_scatter(m, x.masked_select(m) * 2), lambda: [leaf(6), r(6) > 0]),
+    "nonzero": (lambda x: x[x.detach().abs().gt(0.5).nonzero(as_tuple=True)] * 2, lambda: [leaf(6, 3)]),
+    "how many": (lambda x, m: x[m].sum() / m.sum().clamp(min=1), lambda: [leaf(6, 3), r(6) > 0]),
+    "how many, in Python": (lambda x, m: (x[m].sum(), x[m].shape[0]), lambda: [leaf(6, 3), r(6) > 0]),
+    "a mask of a mask": (lambda x, m: x[m][x[m][:, 0] > 0].sum(), lambda: [leaf(16, 3), r(16) > 0]),
+    "item": (lambda x, m: x * m.sum().item(), lambda: [leaf(6), r(6) > 0]),
+    "item of a float": (lambda x: x / x.abs().max().item(), lambda: [leaf(6)]),
+    "a loop until": (loop_until, lambda: [leaf(6) if False else (r(6) * 3)]),
+    "any row": (lambda x, m: x[m.any(-1)] * 2, lambda: [leaf(6, 3), r(6, 2) > 0]),
+    "added into": (lambda x, i: torch.zeros(4, 3).index_add(0, i, x), lambda: [leaf(6, 3), torch.tensor([0, 3, 1, 1, 2, 0])]),
+    "index_put, accumulated": (lambda x, i: torch.zeros(4, 3).index_put((i,), x, accumulate=True), lambda: [leaf(6, 3), torch.tensor([0, 3, 1, 1, 2, 0])]),
+    "a uint8 mask": (lambda x, m: x[m] * 2, lambda: [leaf(6, 3), (r(6) > 0).to(torch.uint8)]),
+    "none of them": (lambda x, m: x[m].mean(), lambda: [leaf(6, 3), torch.zeros(6, dtype=torch.bool)]),
+    "all of them": (lambda x, m: x[m].mean(), lambda: [leaf(6, 3), torch.ones(6, dtype=torch.bool)]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:indexing with dtype torch.uint8")
+@pytest.mark.parametrize("case", CASES)
+def test_masks(door, case):
+    same(door, *CASES[case], eager=None, calls=4)
+
+
+@pytest.mark.parametrize("function", [masked_l1, shade_hits, if_any], ids=lambda f: f.__name__)
+def test_any_number_of_rows(own_door, function):
+    """One function over masks of every number of rows; rows are a size, so captures stay few."""
+    fused = own_door(function)
+    for n in (3, 5, 0, 6, 1, 2, 4):
+        x = r(6, 3)
+        m = torch.arange(6) < n
+        args = (r(6, 3), m) if function is masked_l1 else (m,)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        want, got = function(a, *args), fused(b, *args)
+        close(want, got, f"{n} rows")
+        want.sum().backward(), got.sum().backward()
+        close(a.grad, b.grad, f"gradient, {n} rows")
+    assert sum(region.report()["captures"] for region in door_of(fused).regions()) <= (4 if function is if_any else 2)
+
+
+def test_both_ways_of_a_branch(door):
+    fused = door(early_out)
+    for x in (torch.ones(3), torch.full((3,), 200.0), torch.ones(3) * 2, torch.full((3,), 300.0)):
+        close(early_out(x), fused(x), f"{x[0]}")

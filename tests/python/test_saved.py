@@ -1,0 +1,77 @@
+"""What a fused call keeps for its backward: seen by hooks for saved tensors, recomputed under checkpoints, watched for writes."""
+
+import pytest
+import torch
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+import heddle
+from heddle._fuse import door_of
+
+
+def normalised(x, w):
+    """Its backward reads both arguments, and s, which is a result too."""
+    s = x.sum(0)
+    return ((x / s) * w).sin().sum(), s
+
+
+def fused():
+    return heddle.fuse(normalised, static=True)
+
+
+def arguments():
+    g = torch.Generator().manual_seed(0)
+    return tuple((torch.rand(40, 3, generator=g) + 0.5).requires_grad_() for _ in range(2))
+
+
+def gradients(f, *inputs):
+    loss, s = f(*inputs)
+    return torch.autograd.grad(loss + s.square().sum(), inputs)
+
+
+def test_hooks_see_all_that_the_backward_reads():
+    want = gradients(normalised, *arguments())
+    seen = []
+
+    def pack(t):
+        seen.append(t.shape)
+        return t.detach().numpy().copy()
+
+    f = fused()
+    with saved_tensors_hooks(pack, torch.from_numpy):
+        got = gradients(f, *arguments())
+    report = door_of(f).regions()[0].report()
+    assert report["eager_reason"] == "" and report["launches_backward"] > 0 and len(seen) > 0
+    for a, b in zip(want, got):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_backward_reads_what_hooks_return():
+    x = torch.rand(3).add_(0.5).requires_grad_()
+    f = heddle.fuse(lambda x: (x * x).sum(), static=True)
+    with saved_tensors_hooks(lambda t: t, torch.zeros_like):
+        loss = f(x)
+    assert torch.autograd.grad(loss, x)[0].eq(0).all()
+
+
+def test_save_on_cpu_and_checkpoint():
+    want = gradients(normalised, *arguments())
+    f = fused()
+    with save_on_cpu():
+        got = gradients(f, *arguments())
+    again = gradients(lambda *a: checkpoint(f, *a, use_reentrant=False), *arguments())
+    for a, b, c in zip(want, got, again):
+        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, c)
+
+
+def test_writes_before_the_backward_are_errors():
+    f = fused()
+    for which in range(2):
+        x, w = arguments()
+        inputs = x * 1, w * 1
+        loss, s = f(*inputs)
+        with torch.no_grad():
+            inputs[which].add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            (loss + s.sum()).backward()
