@@ -108,6 +108,15 @@ Nest lower(const Program&, const heddle::Nest&);
 std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
 
+// How a carry goes on from one iteration to the next, if that is a * carry + b with a and b of what the body has before it reads the
+// carry: lanes can then walk the loop. a is a product (of none: 1), b a sum of products (of none: 0).
+struct Recurrence {
+    std::vector<Val> a;
+    std::vector<std::vector<Val>> b;
+};
+std::optional<Recurrence> recurrence(const Nest&, const Phase&, int carry);
+bool walkable(const Nest&, const Phase&);  // by lanes: it has no carries, or these are recurrences
+
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".
 struct Unfusable : std::runtime_error {
     using std::runtime_error::runtime_error;
