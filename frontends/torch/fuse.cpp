@@ -53,7 +53,7 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     std::optional<Tensors> attempt(const Way&, at::TensorList in);
     Tensors run(const std::shared_ptr<Variant>&, std::size_t users, at::TensorList all);
     struct Ran;
-    void attach(const std::shared_ptr<Variant>&, Rerun, const Ran&, Tensors& results);
+    NodePtr attach(const std::shared_ptr<Variant>&, Rerun, const Ran&, Tensors& results);
 };
 
 // Of one run, what its autograd node may need.
@@ -191,19 +191,16 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
             if (!r.back.empty()) results[k] = results[k].permute(r.back);
         }
     }
-    if (!v->captured.writes.empty()) {
-        at::NoGradGuard no_grad;
-        Tensors written;
-        for (const auto& w : v->captured.writes) {
-            written.push_back(tensor_of(ran.out[static_cast<std::size_t>(w.output)]));
-            if (forward.same_input(static_cast<std::size_t>(w.output)) >= 0) written.back() = written.back().clone();  // that input may be written first
-        }
-        for (std::size_t k = 0; k < written.size(); ++k) all[static_cast<std::size_t>(v->captured.writes[k].input)].copy_(written[k]);
-    }
     calls.forward(v, ran.sizes);
-    if (differentiate) attach(v, std::move(rerun), ran, results);
+    NodePtr node = differentiate ? attach(v, std::move(rerun), ran, results) : NodePtr();
+    for (const auto& w : v->captured.writes) {
+        at::AutoGradMode history(w.history && at::GradMode::is_enabled());
+        all[static_cast<std::size_t>(w.input)].copy_(results[static_cast<std::size_t>(w.output)]);
+    }
+    if (node) static_cast<RegionBackward&>(*node).note_versions();
+    results.resize(v->returned);
     std::optional<Sizes> sizes;
-    for (std::size_t k = 0; k < n; ++k) {
+    for (std::size_t k = 0; k < results.size(); ++k) {
         const Variant::Result& r = v->results[k];
         if (r.own()) continue;
         results[k] = r.of == Captured::Origin::Of::input ? all[r.index] : results[r.index];
@@ -213,7 +210,8 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
     return results;
 }
 
-void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const Ran& ran, Tensors& results) {
+// Null where no result has a gradient.
+NodePtr Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const Ran& ran, Tensors& results) {
     const Executable& forward = v->forward();
     const Tensors& all = rerun.inputs;
     auto node = make_node<RegionBackward>();
@@ -228,7 +226,7 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
         node->slot.push_back(reached ? slots++ : -1);
         if (reached) torch::autograd::set_history(results[k], node);
     }
-    if (slots == 0) return;
+    if (slots == 0) return {};
     // Memory that the caller can write into is watched; what the callable itself wrote over is kept as it was.
     const bool hooks = at::SavedTensorDefaultHooks::get_hooks().has_value();
     const auto& reads = v->pair.split.backward_inputs;
@@ -256,11 +254,11 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
         }
         if (hooks) node->kept.back().pack();
     }
-    for (const at::Tensor& t : all) rerun.versions.push_back(version_of(t));
     node->variant = v;
     node->calls = {shared_from_this(), &calls};
     node->sizes = ran.sizes;
     node->rerun = std::move(rerun);
+    return node;
 }
 
 Fused::Fused(std::shared_ptr<State> s) : state_(std::move(s)) {}

@@ -63,7 +63,10 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     v->device = common_device(everything);
     v->host = torch_host(v->device);
     Graph g = v->captured.graph;
-    v->outputs = v->captured.results;
+    v->returned = v->captured.results;
+    v->outputs = v->returned + v->captured.writes.size();
+    v->captured.origins.resize(v->outputs);
+    v->captured.order.resize(v->outputs);
     v->guarded = v->captured.guards > 0;
     v->forward_outputs = g.outputs.size();
     v->random = draws(g);
@@ -105,8 +108,6 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         v->results.push_back(std::move(r));
     }
     v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
-    for (const auto& w : v->captured.writes)
-        if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
     // Results lie in memory as eager's do.
     Graph& forward = v->pair.split.forward;
     for (std::size_t i = 0; i < v->outputs; ++i) {

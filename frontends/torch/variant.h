@@ -20,7 +20,8 @@ struct Variant {
     std::shared_ptr<Host> host;        // of that device
     Pair pair;
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
-    std::size_t outputs = 0;           // the user's
+    std::size_t returned = 0;          // the user's outputs
+    std::size_t outputs = 0;           // these, then what is written into inputs
     std::size_t forward_outputs = 0;   // with guards, before the saved values
     // Per user output: the inputs that a differentiable path leads to. Asked before any rewriting, as eager's None is.
     std::vector<std::vector<std::size_t>> reaches;
