@@ -87,7 +87,7 @@ Results cat_(const Call& c) {
     int axis = c.axis("dim", c.type().rank());
     std::vector<V> parts;
     for (V v : c.tensors("tensors"))
-        if (v.type().rank() == c.type().rank() && !(size_of(v, axis) == 0)) parts.push_back(to(v, c.type().dtype));
+        if (v.type().rank() == c.type().rank()) parts.push_back(to(v, c.type().dtype));
     if (parts.empty()) return {lift(c.g, c.type(), 0)};
     return {concat(parts, axis)};
 }

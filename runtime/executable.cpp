@@ -200,7 +200,7 @@ Extents Executable::extents(const ShapeExpr& shape, const SizeValues& sizes) {
 void Executable::bind(std::span<const Array> inputs, SizeValues& sizes) const {
     const Graph& g = plan_.program.graph;
     if (inputs.size() != inputs_.size()) throw Error(fmt::format("{}: got {} inputs, expected {}", g.name, inputs.size(), inputs_.size()));
-    sizes.resize(frame_.names.list().size(), -1);
+    sizes.resize(frame_.names.list().size(), kUnknown);
     for (std::size_t k = 0; k < inputs.size(); ++k) {
         const Input& in = inputs_[k];
         if (inputs[k].dtype != in.dtype)
@@ -209,7 +209,7 @@ void Executable::bind(std::span<const Array> inputs, SizeValues& sizes) const {
     }
     for (std::size_t k = 0; rest_ && k < inputs.size(); ++k) inputs_[k].shape.check(inputs[k].sizes, sizes.data());
     for (int s : given_)
-        if (sizes[at(s)] < 0) throw Error(fmt::format("{}: size {} has no value", g.name, frame_.names.list()[at(s)]));
+        if (sizes[at(s)] == kUnknown) throw Error(fmt::format("{}: size {} has no value", g.name, frame_.names.list()[at(s)]));
 }
 
 // Memory for everything whose size is known from here on: outputs on their own, the rest side by side in one arena.

@@ -16,7 +16,7 @@ int SizeNames::slot(const std::string& n) const {
     return static_cast<int>(it - names_.begin());
 }
 SizeValues SizeNames::values(const Sizes& sizes) const {
-    SizeValues v(names_.size(), -1);
+    SizeValues v(names_.size(), kUnknown);
     for (std::size_t k = 0; k < names_.size(); ++k)
         if (auto it = sizes.find(names_[k]); it != sizes.end()) v[k] = it->second;
     return v;
@@ -24,7 +24,7 @@ SizeValues SizeNames::values(const Sizes& sizes) const {
 Sizes SizeNames::named(const SizeValues& v) const {
     Sizes sizes;
     for (std::size_t k = 0; k < v.size(); ++k)
-        if (v[k] >= 0) sizes[names_[k]] = v[k];
+        if (v[k] != kUnknown) sizes[names_[k]] = v[k];
     return sizes;
 }
 
@@ -51,10 +51,10 @@ void SizeExpr::slots(std::vector<int>& out) const {
     for (const Term& t : terms_) out.insert(out.end(), t.slots.begin(), t.slots.end());
 }
 bool SizeExpr::known(const std::int64_t* values) const {
-    if (slot_ >= 0) return values[slot_] >= 0;
+    if (slot_ >= 0) return values[slot_] != kUnknown;
     for (const Term& t : terms_)
         for (int s : t.slots)
-            if (values[s] < 0) return false;
+            if (values[s] == kUnknown) return false;
     return true;
 }
 ShapeExpr shape_expr(const Shape& shape, const SizeNames& names) {
@@ -70,7 +70,7 @@ ShapeBinding::ShapeBinding(const Shape& shape, const SizeNames& names, std::stri
 void ShapeBinding::bind(std::span<const std::int64_t> actual, std::int64_t* values) const {
     if (actual.size() != dims_.size()) throw Error(fmt::format("{}: got {} dimensions, expected {}{}", who_, actual.size(), print(shape_), remedy_));
     for (std::size_t k = 0; k < dims_.size(); ++k) {
-        if (int s = dims_[k].symbol(); s >= 0 && values[s] < 0) values[s] = actual[k];
+        if (int s = dims_[k].symbol(); s >= 0 && values[s] == kUnknown) values[s] = actual[k];
         else if ((s >= 0 || dims_[k].is_const()) && dims_[k](values) != actual[k]) mismatch(k, actual[k], dims_[k](values));
     }
 }

@@ -1,6 +1,7 @@
 // Named sizes by number, so that a call looks up no names: shapes become expressions over a row of integers.
 // Law: an expression here has the value of the Dim that it was made from.
 #pragma once
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,8 +11,9 @@
 
 namespace heddle {
 
-// Values of a plan's named sizes in the order of its names; -1: not known. No size is negative.
+// Values of a plan's named sizes in the order of its names. No size is negative; a name that is the value of an integer may be.
 using SizeValues = Small<std::int64_t, 12>;
+constexpr std::int64_t kUnknown = std::numeric_limits<std::int64_t>::min();
 
 class SizeNames {
 public:

@@ -15,6 +15,7 @@ struct Base {
     int version = 0;
     int input = -1;            // position among the inputs, if it came from outside
     bool blank = false;        // made by empty and not written or read by an op yet
+    bool rebased = false;      // written where autograd looks: what it held has a history from then on
     at::Tensor before;         // what an input held before its first write
     at::Tensor handle;         // the input itself
 };

@@ -52,7 +52,8 @@ struct Captured {
     std::vector<Origin> origins;       // per result
     std::vector<std::vector<int>> order;  // per result: its axes as they lie in memory, outermost first, if dense but not row-major
     struct Write {
-        int input, output;             // after a run, input (position in graph.inputs) holds this output
+        int input, output;             // after a run, input (position in graph.inputs) holds this output,
+        bool history;                  // and has its history; else it keeps its own
     };
     std::vector<Write> writes;
     std::size_t guards = 0;            // how many outputs at the end are guards

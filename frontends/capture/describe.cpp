@@ -119,7 +119,7 @@ void drop_own_device(Node& n, const std::vector<c10::IValue>& args, const at::Te
 
 std::optional<Functional> functional_form(const c10::OperatorHandle& op) {
     static const std::pair<std::string_view, c10::OperatorName> kSpecial[] = {
-        {"aten::normal_", {"aten::normal_functional", ""}}, {"aten::bernoulli_.float", {"aten::bernoulli", "p"}}, {"aten::_index_put_impl_", {"aten::index_put", ""}}};
+        {"aten::_index_put_impl_", {"aten::index_put", ""}}};
     const auto& s = op.schema();
     auto& all = c10::Dispatcher::singleton();
     std::string full = s.name() + (s.overload_name().empty() ? "" : "." + s.overload_name());

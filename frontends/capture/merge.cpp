@@ -176,7 +176,7 @@ Captured Merge::run(std::size_t arguments, const std::string& name) {
     c.order = first.order;
     for (const auto& w : first.writes) {
         if (position[static_cast<std::size_t>(w.input)] < 0) continue;
-        c.writes.push_back({position[static_cast<std::size_t>(w.input)], static_cast<int>(g.outputs.size())});
+        c.writes.push_back({position[static_cast<std::size_t>(w.input)], static_cast<int>(g.outputs.size()), w.history});
         out(first.written[static_cast<std::size_t>(w.output)]);
     }
     for (Id id : first.guards) out(id);

@@ -64,6 +64,14 @@ bool hooked(const at::Tensor& t) {
     auto* meta = torch::autograd::impl::get_autograd_meta(t);
     return meta && (!meta->hooks_.empty() || meta->post_acc_grad_hooks_);
 }
+// What is drawn follows memory, not axes: the call tells how its first operand lies.
+void tell_order(Node& n, const std::vector<c10::IValue>& args, bool in_place) {
+    if (args.empty() || !args[0].isTensor() || !args[0].toTensor().defined()) return;
+    const at::Tensor& t = args[0].toTensor();
+    std::vector<int> order = memory_order(t);
+    if (in_place && order.empty() && !t.is_contiguous()) throw Error(fmt::format("{}: {}: draws into memory with gaps; draw into a tensor of its own", place(), n.text("name")));
+    if (!order.empty()) n.attrs.emplace_back("order", std::vector<Dim>(order.begin(), order.end()));
+}
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
     if (v.isTensor()) return {v.toTensor()};
@@ -229,7 +237,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
 
     drop_own_device(n, args, results[0]);
     const bool blank = among(kBlankMakers, name) && results[0].is_cpu();
-    if (random) n.attrs.emplace_back("random", true);
+    if (random) n.attrs.emplace_back("random", true), tell_order(n, args, false);
     if (c10::GradMode::is_enabled() && std::any_of(n.in.begin(), n.in.end(), [this](Id i) { return grad_[static_cast<std::size_t>(i)] != 0; })) mark_ended(n, op, args, results);
     std::vector<Type> types;
     for (auto& t : results) types.push_back(t.defined() ? type_of(t) : Type{DType::f32, {0}});
@@ -304,7 +312,8 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
     for (std::size_t i = 0; i < args.size(); ++i)
         if (writes(schema.arguments()[i]))
             for (auto& t : tensors_in(args[i])) targets.push_back(t);
-    auto functional = functional_form(op);
+    const bool random = draws(op, args), redraws = random && schema.name().back() == '_';  // drawn anew in place, into memory that lies the same
+    auto functional = redraws ? std::optional(Functional{dotted(op), {}}) : functional_form(op);
     if (!functional || targets.empty()) throw Error(fmt::format("{}: {}: has no functional form; use the op that returns a new tensor", place(), dotted(op)));
     bool any = false;
     for (Id i : n.in) any |= grad_[static_cast<std::size_t>(i)] != 0;
@@ -314,12 +323,12 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
         if (base.input >= 0 && !base.before.defined()) {
             if (auto other = aliases_.sharing_input(base)) throw Error(fmt::format("{}: {}: writes memory that two inputs share; clone one of them", place(), dotted(op)));
             Below below;
-            base.before = base.handle.clone();
+            base.before = base.handle.clone().set_requires_grad(base.handle.requires_grad());
         }
+        base.rebased |= c10::GradMode::is_enabled() && (any || grad_[static_cast<std::size_t>(base.value)] != 0);
     }
     std::vector<Type> types;
     for (auto& t : targets) types.push_back(type_of(t));
-    const bool random = draws(op, args);
     if (random) not_seeded_here(args);
     {
         Below below;
@@ -330,12 +339,11 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
         if (type_of(targets[i]) != types[i]) throw Error(fmt::format("{}: {}: resizes its result; use the form that returns a new one", place(), dotted(op)));
     // Arguments of the functional form, by name; `out` falls away.
     Node call = n;
-    call.attrs.assign(1, {"name", functional->name});
-    call.in.clear();
+    if (!redraws) call.attrs.assign(1, {"name", functional->name}), call.in.clear();
     for (const auto& argument : functional->arguments)
         for (const auto& [k, v] : n.attrs)
             if (k == argument) call.attrs.emplace_back(k, move_operands(v, n, call));
-    if (random) call.attrs.emplace_back("random", true);
+    if (random) call.attrs.emplace_back("random", true), tell_order(call, args, true);
     std::vector<at::Tensor> fresh;
     for (std::size_t i = stack.size() - schema.returns().size(); i < stack.size(); ++i)
         for (auto& t : tensors_in(stack[i]))
@@ -361,7 +369,7 @@ void Recorder::write(const c10::OperatorHandle& op, Node n, const std::vector<c1
             ++a->base->version;
         }
         for (Alias* p = a; p; p = p->parent)
-            if (auto live = p->tensor.lock(); live && any && c10::GradMode::is_enabled() && p->base->input < 0 && is_float(p->type.dtype)) live->set_requires_grad(true);
+            if (auto live = p->tensor.lock(); live && any && c10::GradMode::is_enabled() && is_float(p->type.dtype)) live->set_requires_grad(true);
     }
 }
 
@@ -401,9 +409,8 @@ void Recorder::finish(const std::vector<at::Tensor>& outputs) {
     }
     aliases_.each_base([&](Base& b) {
         if (b.input < 0 || !b.before.defined()) return;
-        rec_.writes.push_back({b.input, static_cast<int>(rec_.written.size())});
-        bool leaf = b.handle.requires_grad() && grad_[static_cast<std::size_t>(b.value)] != 0;  // a leaf holds values, not history
-        rec_.written.push_back(leaf ? emit("aten.detach.default", {{"self", Ref{0}}}, {b.value}, type_of(b.handle)) : b.value);
+        rec_.writes.push_back({b.input, static_cast<int>(rec_.written.size()), b.rebased});
+        rec_.written.push_back(!b.rebased && grad_[static_cast<std::size_t>(b.value)] != 0 ? emit("aten.detach.default", {{"self", Ref{0}}}, {b.value}, type_of(b.handle)) : b.value);
     });
     restore();
 }
@@ -412,6 +419,7 @@ void Recorder::restore() {
         if (!b.before.defined()) return;
         Below below;
         b.handle.copy_(b.before);
+        if (b.handle.requires_grad() && !b.before.requires_grad()) b.handle.set_requires_grad(false);
     });
 }
 

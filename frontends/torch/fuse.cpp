@@ -36,15 +36,16 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     FuseOptions options;
     std::atomic<std::shared_ptr<const Ways>> ways = std::make_shared<const Ways>();  // most recent first; replaced, never changed
     LastCalls calls;
-    std::mutex mutex;                                  // of whoever replaces the ways, and of what follows
+    // Of whoever captures, which takes long and runs the user's code: others don't wait, they run eagerly meanwhile.
+    std::mutex capturing;
     std::vector<Shapes> seen;                          // arguments of earlier captures
-    int captures = 0;
+    std::atomic<int> captures = 0;
+    std::mutex mutex;                                  // of whoever replaces the ways
 
     std::shared_ptr<const Way> capture_for(at::TensorList in);
     std::vector<Varying> changed(at::TensorList in) const;
     std::vector<std::shared_ptr<Variant>> variants() const;
-    void put_first(std::shared_ptr<const Way>);        // with the mutex held
-    void forget(const std::shared_ptr<const Way>&);    // likewise
+    void put_first(std::shared_ptr<const Way>);
     Tensors eagerly(at::TensorList in, const std::string& reason) {
         calls.eager(reason);
         return callable(in.vec());
@@ -52,7 +53,7 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     std::optional<Tensors> attempt(const Way&, at::TensorList in);
     Tensors run(const std::shared_ptr<Variant>&, std::size_t users, at::TensorList all);
     struct Ran;
-    void attach(const std::shared_ptr<Variant>&, Rerun, const Ran&, Tensors& results);
+    NodePtr attach(const std::shared_ptr<Variant>&, Rerun, const Ran&, Tensors& results);
 };
 
 // Of one run, what its autograd node may need.
@@ -104,21 +105,23 @@ std::vector<Varying> Fused::State::changed(at::TensorList in) const {
     return names;
 }
 
+// A new way for these inputs, which has yet to be put among the others.
 std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
     auto way = std::make_shared<Way>();
     if (++captures == 9) TORCH_WARN(options.name, ": captured 9 times; each time a call's sizes, types or branches were new. Look at explain()");
     auto with = [&](const std::vector<Varying>& more) {
         std::vector<Varying> dynamic = options.dynamic;
         dynamic.insert(dynamic.end(), more.begin(), more.end());
-        way->variant = make_variant(callable, in.vec(), dynamic, options);
+        auto variant = make_variant(callable, in.vec(), dynamic, options);
+        variant->forward();
+        way->variant = std::move(variant);
         way->guard = way->variant->guard;
-        (void)way->variant->forward();  // what can't be planned or compiled runs eagerly too
     };
     std::vector<Varying> names = options.recapture ? changed(in) : std::vector<Varying>{};
     try {
         try {
             with(names);
-        } catch (const std::exception&) {
+        } catch (const Error&) {
             if (names.empty()) throw;
             // Not all of them can be names: those that can, one after the other.
             std::vector<Varying> kept;
@@ -132,34 +135,27 @@ std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
                 try {
                     with(more);
                     kept = std::move(more);
-                } catch (const std::exception&) {
+                } catch (const Error&) {
                 }
             }
             if (kept.empty()) with({});
         }
     } catch (const std::exception& e) {
         if (!options.eager_if_uncapturable) throw;
-        way->variant = nullptr;
-        way->reason = std::string(e.what()).substr(0, std::string(e.what()).find('\n'));
+        way->reason = first_line(e);
         names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
         way->guard = Guard(in.vec(), names, options.recapture);
     }
-    if (options.recapture) seen.push_back(shapes_of(in));
+    if (options.recapture && way->variant) seen.push_back(shapes_of(in));
     if (seen.size() > kWays) seen.erase(seen.begin());
-    put_first(way);
     return way;
 }
 void Fused::State::put_first(std::shared_ptr<const Way> way) {
+    std::lock_guard lock(mutex);
     auto all = std::make_shared<Ways>(*ways.load());
     std::erase(*all, way);
     all->insert(all->begin(), std::move(way));
     if (all->size() > kWays) all->pop_back();
-    ways.store(std::move(all));
-}
-
-void Fused::State::forget(const std::shared_ptr<const Way>& way) {
-    auto all = std::make_shared<Ways>(*ways.load());
-    std::erase(*all, way);
     ways.store(std::move(all));
 }
 
@@ -170,7 +166,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
     bool differentiate = any && at::GradMode::is_enabled();
     Rerun rerun;
     Ran ran;
-    ran.sizes.resize(forward.names().list().size(), -1);
+    ran.sizes.resize(forward.names().list().size(), kUnknown);
     for (std::size_t i = 0; i < v->integers.size(); ++i) ran.sizes[i] = all[v->integers[i].second].item<std::int64_t>();
     Tensors results(n);
     c10::OptionalDeviceGuard on_device(current(v->device));
@@ -195,14 +191,16 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
             if (!r.back.empty()) results[k] = results[k].permute(r.back);
         }
     }
-    if (!v->captured.writes.empty()) {
-        at::NoGradGuard no_grad;
-        for (const auto& w : v->captured.writes) all[static_cast<std::size_t>(w.input)].copy_(tensor_of(ran.out[static_cast<std::size_t>(w.output)]));
-    }
     calls.forward(v, ran.sizes);
-    if (differentiate) attach(v, std::move(rerun), ran, results);
+    NodePtr node = differentiate ? attach(v, std::move(rerun), ran, results) : NodePtr();
+    for (const auto& w : v->captured.writes) {
+        at::AutoGradMode history(w.history && at::GradMode::is_enabled());
+        all[static_cast<std::size_t>(w.input)].copy_(results[static_cast<std::size_t>(w.output)]);
+    }
+    if (node) static_cast<RegionBackward&>(*node).note_versions();
+    results.resize(v->returned);
     std::optional<Sizes> sizes;
-    for (std::size_t k = 0; k < n; ++k) {
+    for (std::size_t k = 0; k < results.size(); ++k) {
         const Variant::Result& r = v->results[k];
         if (r.own()) continue;
         results[k] = r.of == Captured::Origin::Of::input ? all[r.index] : results[r.index];
@@ -212,7 +210,8 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
     return results;
 }
 
-void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const Ran& ran, Tensors& results) {
+// Null where no result has a gradient.
+NodePtr Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const Ran& ran, Tensors& results) {
     const Executable& forward = v->forward();
     const Tensors& all = rerun.inputs;
     auto node = make_node<RegionBackward>();
@@ -227,7 +226,7 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
         node->slot.push_back(reached ? slots++ : -1);
         if (reached) torch::autograd::set_history(results[k], node);
     }
-    if (slots == 0) return;
+    if (slots == 0) return {};
     // Memory that the caller can write into is watched; what the callable itself wrote over is kept as it was.
     const bool hooks = at::SavedTensorDefaultHooks::get_hooks().has_value();
     const auto& reads = v->pair.split.backward_inputs;
@@ -255,11 +254,11 @@ void Fused::State::attach(const std::shared_ptr<Variant>& v, Rerun rerun, const 
         }
         if (hooks) node->kept.back().pack();
     }
-    for (const at::Tensor& t : all) rerun.versions.push_back(version_of(t));
     node->variant = v;
     node->calls = {shared_from_this(), &calls};
     node->sizes = ran.sizes;
     node->rerun = std::move(rerun);
+    return node;
 }
 
 Fused::Fused(std::shared_ptr<State> s) : state_(std::move(s)) {}
@@ -269,7 +268,11 @@ std::optional<Tensors> Fused::State::attempt(const Way& way, at::TensorList in) 
     if (!way.variant) return eagerly(in, way.reason);
     const auto& v = way.variant;
     Tensors held;
-    if (v->holds_tensors() || in.size() != v->wants.size()) held = v->with_held(in);
+    if (v->holds_tensors() || in.size() != v->wants.size()) {
+        held = v->with_held(in);
+        if (held.empty() && !options.recapture) throw Error(v->gone());
+        if (held.empty() || (options.recapture && !way.guard.holds(held))) return {};
+    }
     at::TensorList all = held.empty() ? in : at::TensorList(held);
     if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
     if (entangled(*v, all)) return eagerly(in, "an input that is written shares its memory with another");
@@ -288,27 +291,26 @@ Tensors Fused::operator()(at::TensorList inputs) const {
     if (const char* why = must_be_eager(inputs.data(), inputs.size())) return s.eagerly(inputs, why);
     const auto known = s.ways.load(std::memory_order_acquire);
     for (const auto& way : *known) {
-        if (s.options.recapture && !way->guard.holds(inputs)) continue;
+        if (s.options.recapture && !(way->variant && way->variant->holds_tensors()) && !way->guard.holds(inputs)) continue;
         auto out = s.attempt(*way, inputs);
         if (!out) continue;
-        if (way != known->front()) {
-            std::lock_guard guard(s.mutex);
-            s.put_first(way);
-        }
+        if (way != known->front()) s.put_first(way);
         return std::move(*out);
     }
     std::shared_ptr<const Way> way;
     {
-        std::lock_guard guard(s.mutex);
+        std::unique_lock lock(s.capturing, std::try_to_lock);
+        if (!lock) return s.eagerly(inputs, "it is being captured at this moment");
+        if (known != s.ways.load(std::memory_order_acquire)) {  // by another thread, perhaps just for such inputs
+            lock.unlock();
+            return (*this)(inputs);
+        }
         way = s.capture_for(inputs);
+        if (way->variant) s.put_first(way);
     }
-    try {
-        if (auto out = s.attempt(*way, inputs)) return std::move(*out);
-    } catch (...) {  // eager's own error: nothing to remember about such inputs
-        std::lock_guard guard(s.mutex);
-        if (!way->variant) s.forget(way);
-        throw;
-    }
+    auto out = s.attempt(*way, inputs);
+    if (!way->variant) s.put_first(way);  // the callable ran, so what failed was the capture, and would again
+    if (out) return std::move(*out);
     return s.eagerly(inputs, "what it reads on the host changes between two runs of the same call");
 }
 
@@ -316,7 +318,6 @@ Report Fused::report() const {
     Report r;
     state_->calls.fill(r);
     for (const auto& v : state_->variants()) r.compile_seconds += v->compile_seconds();
-    std::lock_guard guard(state_->mutex);
     r.captures = state_->captures;
     return r;
 }
@@ -350,6 +351,7 @@ Fused fuse(Callable callable, const Tensors& example, FuseOptions options) {
     s->callable = std::move(callable);
     s->options = std::move(options);
     auto way = s->capture_for(example);
+    s->put_first(way);
     if (!way->variant) s->calls.eager(way->reason);
     return Fused(s);
 }

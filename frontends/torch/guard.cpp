@@ -1,7 +1,10 @@
 // Tensors against what was captured, field by field.
 #include "frontends/torch/guard.h"
 
+#include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <c10/util/SmallVector.h>
 
@@ -13,14 +16,20 @@ namespace {
 constexpr c10::DispatchKeySet kForeign({c10::DispatchKey::Python, c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched,
                                         c10::DispatchKey::Functionalize, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative, c10::DispatchKey::ZeroTensor});
 
-// Autocast of the two devices as one number: on or off, and to which type.
-std::int64_t ambient() {
-    std::int64_t a = 0;
-    for (auto d : {at::kCPU, at::kCUDA})
-        a = a * 256 + (at::autocast::is_autocast_enabled(d) ? 1 + static_cast<std::int64_t>(at::autocast::get_autocast_dtype(d)) : 0);
-    return a;
+void cast(const Ambient& a) {
+    for (auto [device, c] : {std::pair(at::kCPU, a.cpu), std::pair(at::kCUDA, a.cuda)}) {
+        at::autocast::set_autocast_enabled(device, c.on);
+        at::autocast::set_autocast_dtype(device, c.to);
+    }
 }
 }  // namespace
+
+Ambient Ambient::now() {
+    auto of = [](c10::DeviceType d) { return Cast{at::autocast::is_autocast_enabled(d), at::autocast::get_autocast_dtype(d)}; };
+    return {of(at::kCPU), of(at::kCUDA), c10::GradMode::is_enabled(), at::globalContext().deterministicAlgorithms(), c10::get_default_dtype_as_scalartype()};
+}
+CastAgain::CastAgain(const Ambient& a) : before_(Ambient::now()) { cast(a); }
+CastAgain::~CastAgain() { cast(before_); }
 
 const char* must_be_eager(const at::Tensor* t, std::size_t n) {
     if (c10::impl::TorchDispatchModeTLS::any_modes_set()) return "a dispatch mode is on that wants to see every op";
@@ -36,13 +45,13 @@ const char* must_be_eager(const at::Tensor* t, std::size_t n) {
     return nullptr;
 }
 
-Guard::Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying>& dynamic, bool layouts) : layouts_(layouts), ambient_(ambient()) {
+Guard::Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying>& dynamic, bool exact) : exact_(exact), ambient_(Ambient::now()) {
     std::vector<std::string> names;
     for (std::size_t k = 0; k < arguments.size(); ++k) {
         const at::Tensor& t = arguments[k];
         Input in{t.scalar_type(), t.device(), t.dim() == 0, t.requires_grad(), t.is_contiguous(), t.sizes().vec()};
         for (const Varying& v : dynamic) {
-            if (v.input != static_cast<int>(k) || v.tensor.defined() || v.dim < 0) continue;
+            if ((v.tensor.defined() ? !v.tensor.is_same(t) : v.input != static_cast<int>(k)) || v.dim < 0) continue;
             auto it = std::find(names.begin(), names.end(), v.name);
             if (it == names.end()) it = names.insert(it, v.name);
             in.sizes[static_cast<std::size_t>(v.dim)] = -1 - (it - names.begin());
@@ -53,7 +62,11 @@ Guard::Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying
 }
 
 bool Guard::holds(at::TensorList arguments) const {
-    if (arguments.size() != inputs_.size() || ambient_ != ambient()) return false;
+    if (arguments.size() != inputs_.size()) return false;
+    if (Ambient now = Ambient::now(); !(now == ambient_)) {
+        now.grad = ambient_.grad;  // what was captured with gradients serves without as well
+        if (exact_ || !(now == ambient_)) return false;
+    }
     c10::SmallVector<std::int64_t, 16> slots(static_cast<std::size_t>(slots_), -1);
     for (std::size_t k = 0; k < inputs_.size(); ++k) {
         const Input& in = inputs_[k];
@@ -61,7 +74,7 @@ bool Guard::holds(at::TensorList arguments) const {
         auto sizes = t.sizes();
         if (t.scalar_type() != in.dtype || sizes.size() != in.sizes.size() || (!in.number && t.device() != in.device)) return false;
         if (in.number && t.is_cuda() && t.device() != in.device) return false;
-        if (!in.wants && t.requires_grad()) return false;
+        if (exact_ ? in.wants != t.requires_grad() || in.contiguous != t.is_contiguous() : !in.wants && t.requires_grad()) return false;
         for (std::size_t d = 0; d < sizes.size(); ++d) {
             std::int64_t want = in.sizes[d];
             if (want < 0) {
@@ -71,7 +84,6 @@ bool Guard::holds(at::TensorList arguments) const {
             }
             if (sizes[d] != want) return false;
         }
-        if (layouts_ && t.is_contiguous() != in.contiguous) return false;
     }
     return true;
 }

@@ -14,13 +14,38 @@ namespace heddle {
 const char* must_be_eager(const at::Tensor*, std::size_t);
 inline const char* must_be_eager(const std::vector<at::Tensor>& t) { return must_be_eager(t.data(), t.size()); }
 
+// What ops do besides what their arguments say: PyTorch's modes of this thread and its defaults.
+struct Ambient {
+    struct Cast {
+        bool on;
+        at::ScalarType to;
+        bool operator==(const Cast&) const = default;
+    };
+    Cast cpu, cuda;                      // autocast
+    bool grad, deterministic;
+    at::ScalarType floats;               // the type of a float of the host
+    static Ambient now();
+    bool operator==(const Ambient&) const = default;
+};
+// Autocast as it was, while this lives.
+class CastAgain {
+public:
+    explicit CastAgain(const Ambient&);
+    ~CastAgain();
+
+private:
+    Ambient before_;
+};
+
 class Guard {
 public:
     Guard() = default;
-    // `dynamic`: sizes that may differ. `layouts`: which inputs are contiguous is part of it, as results' strides follow from it.
-    Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying>& dynamic, bool layouts);
-    // Element types, ranks, sizes, devices, autocast, and no gradient wanted that wasn't wanted then.
+    // `dynamic`: sizes that may differ. `exact`: what only Python code can tell, or shows in the strides of results, is part of it too: which
+    // inputs require a gradient and which are contiguous, and whether gradients are on.
+    Guard(const std::vector<at::Tensor>& arguments, const std::vector<Varying>& dynamic, bool exact);
+    // Element types, ranks, sizes, devices, what is ambient, and no gradient wanted that wasn't wanted then.
     bool holds(at::TensorList arguments) const;
+    const Ambient& ambient() const { return ambient_; }
 
 private:
     struct Input {
@@ -31,8 +56,8 @@ private:
     };
     std::vector<Input> inputs_;
     int slots_ = 0;
-    bool layouts_ = false;
-    std::int64_t ambient_ = 0;           // autocast
+    bool exact_ = false;
+    Ambient ambient_ = {};
 };
 
 }  // namespace heddle

@@ -109,6 +109,8 @@ struct PreparedCall::Parts {
     Node node;
     std::optional<c10::OperatorHandle> op;            // none: dot and heddle.tensor; of heddle.vjp, the op it differentiates
     bool vjp = false;
+    bool in_place = false;                            // draws into its first operand: into a copy
+    std::vector<std::int64_t> order, back;            // how that lies in memory, if not row by row
     torch::jit::Stack stack;                          // arguments that stay
     struct Late {
         std::size_t at;
@@ -121,6 +123,7 @@ struct PreparedCall::Parts {
     torch::jit::Stack filled(const std::vector<at::Tensor>& in, const Sizes&) const;
     std::vector<at::Tensor> call(const std::vector<at::Tensor>& operands, const Sizes&) const;
     std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& operands, const Sizes&) const;
+    std::vector<at::Tensor> laid(const std::vector<at::Tensor>& operands) const;
 };
 
 PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
@@ -129,7 +132,13 @@ PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
     if (n.is(Op::dot) || n.text("name") == "heddle.tensor") return;
     p.vjp = n.text("name") == "heddle.vjp";
     p.op = handle_of(n.text(p.vjp ? "of" : "name"));
-    for (const c10::Argument& arg : p.op->schema().arguments()) {
+    const auto& arguments = p.op->schema().arguments();
+    p.in_place = !arguments.empty() && arguments[0].alias_info() && arguments[0].alias_info()->isWrite();
+    if (p.node.has("order")) {
+        std::vector<int> order = p.node.ints("order"), back = inverse(order);
+        p.order.assign(order.begin(), order.end()), p.back.assign(back.begin(), back.end());
+    }
+    for (const c10::Argument& arg : arguments) {
         const Attr* a = p.node.find(arg.name());
         if (!a) {
             if (arg.default_value()) p.stack.push_back(*arg.default_value());
@@ -208,12 +217,20 @@ std::vector<at::Tensor> PreparedCall::Parts::gradients(const std::vector<at::Ten
     return torch::autograd::grad(outs, wanted, seeds, false, false, true);
 }
 
+std::vector<at::Tensor> PreparedCall::Parts::laid(const std::vector<at::Tensor>& in) const {
+    std::vector<at::Tensor> all = in;
+    if (order.empty()) all[0] = all[0].clone();
+    else all[0] = all[0].permute(order).clone(at::MemoryFormat::Contiguous).permute(back);
+    return all;
+}
+
 std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& in, const Sizes& sizes) const {
     const Parts& p = *parts_;
     at::AutoDispatchBelowADInplaceOrView below;
+    c10::impl::ExcludeDispatchKeyGuard cast(c10::autocast_dispatch_keyset);  // casts are calls of their own
     if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
     if (!p.op) return {literal(p.node, sizes)};
-    auto results = p.vjp ? p.gradients(in, sizes) : p.call(in, sizes);
+    auto results = p.vjp ? p.gradients(in, sizes) : p.call(p.in_place || !p.order.empty() ? p.laid(in) : in, sizes);
     settle(results, p.node, in, sizes);
     return results;
 }

@@ -105,9 +105,9 @@ variable_list RegionBackward::apply(variable_list&& grads) {
     variable_list result(reached.size());
     if (variant->pair.has_backward && any) {
         try {
-            (void)variant->backward();
-        } catch (const std::exception& e) {  // a plan that can't be made or compiled: as eager does it
-            TORCH_WARN_ONCE("heddle: the backward runs eagerly: ", e.what());
+            variant->backward();
+        } catch (const std::exception& e) {  // it can't be compiled
+            calls->eager("backward: " + first_line(e));
             at::AutoGradMode on(true);
             return again(grads, false);
         }
@@ -128,12 +128,16 @@ void RegionBackward::release_variables() {
     released_ = true;
 }
 
+void RegionBackward::note_versions() {
+    for (const at::Tensor& t : rerun.inputs) rerun.versions.push_back(version_of(t));
+}
+
 void RegionBackward::run(const variable_list& grads, variable_list& result, at::ArrayRef<char> wanted) {
     const Split& split = variant->pair.split;
     const Executable& backward = variant->backward();
     c10::OptionalDeviceGuard on_device(variant->device.is_cpu() ? std::nullopt : std::optional(variant->device));
     SizeValues bound = sizes;
-    bound.resize(backward.names().list().size(), -1);
+    bound.resize(backward.names().list().size(), kUnknown);
     c10::SmallVector<Array, 8> in, out(split.backward.outputs.size());
     c10::SmallVector<at::Tensor, 8> seeds(split.backward_inputs.size());
     for (std::size_t k = 0; k < split.backward_inputs.size(); ++k) {
@@ -170,31 +174,39 @@ void RegionBackward::run(const variable_list& grads, variable_list& result, at::
     }
 }
 
-variable_list RegionBackward::again(const variable_list& grads, bool create_graph) {
+variable_list RegionBackward::again(const variable_list& grads, bool differentiable) {
     const Rerun& r = rerun;
+    auto wants = [&](std::size_t k) { return next_edge(k).is_valid(); };  // did the input need a gradient when the call was made?
     for (std::size_t k = 0; k < r.inputs.size(); ++k) {
         if (version_of(r.inputs[k]) != r.versions[k])
             throw std::runtime_error(fmt::format("one of the variables needed for gradient computation has been modified by an inplace operation: input {} of {}", k, name()));
-        for (std::size_t j = 0; r.inputs[k].requires_grad() && k >= r.users && j < r.inputs.size(); ++j)
+        for (std::size_t j = 0; wants(k) && k >= r.users && j < r.inputs.size(); ++j)
             if (j != k && !r.inputs[j].is_same(r.inputs[k]) && depends(r.inputs[j], r.inputs[k]))
                 throw std::runtime_error("create_graph: a tensor that the fused callable holds also leads to one of its inputs: pass it as an input");
     }
-    // Inputs are seen through views, so that the derivative in one input doesn't run on into another that it was computed from.
-    Tensors fed, wanted, used, seeds;
-    for (std::size_t k = 0; k < r.users; ++k) fed.push_back(r.overwritten(k).defined() ? r.overwritten(k).clone() : r.inputs[k].requires_grad() ? r.inputs[k].view_as(r.inputs[k]) : r.inputs[k]);
+    // Inputs are seen through views, so that the derivative in one input doesn't run on into another that it was computed from; those that the
+    // callable writes through copies of what they held.
+    Tensors ends, fed, wanted, used, seeds;
+    for (std::size_t k = 0; k < r.users; ++k) {
+        bool written = r.overwritten(k).defined();
+        ends.push_back(written ? r.overwritten(k).detach().requires_grad_(wants(k)) : wants(k) ? r.inputs[k].view_as(r.inputs[k]) : r.inputs[k]);
+        fed.push_back(written ? ends.back().clone() : ends.back());
+    }
     Tensors outs;
     {
         Rewound rewound(r);
+        CastAgain cast(variant->guard.ambient());
         outs = (*r.callable)(fed);
     }
+    for (const auto& w : variant->captured.writes) outs.push_back(static_cast<std::size_t>(w.input) < r.users ? fed[static_cast<std::size_t>(w.input)] : at::Tensor());
     for (std::size_t k = 0; k < outs.size(); ++k)
-        if (defined(grads, slot[k]) && outs[k].requires_grad()) used.push_back(outs[k]), seeds.push_back(grads[static_cast<std::size_t>(slot[k])]);
+        if (outs[k].defined() && defined(grads, slot[k]) && outs[k].requires_grad()) used.push_back(outs[k]), seeds.push_back(grads[static_cast<std::size_t>(slot[k])]);
     variable_list result(r.inputs.size());
     if (used.empty()) return result;
     std::vector<std::size_t> where;
     for (std::size_t k = 0; k < r.inputs.size(); ++k)
-        if (r.inputs[k].requires_grad()) wanted.push_back(k < r.users ? fed[k] : r.inputs[k]), where.push_back(k);
-    auto got = torch::autograd::grad(used, wanted, seeds, create_graph, create_graph, true);
+        if (wants(k)) wanted.push_back(k < r.users ? ends[k] : r.inputs[k]), where.push_back(k);
+    auto got = torch::autograd::grad(used, wanted, seeds, differentiable, differentiable, true);
     for (std::size_t k = 0; k < where.size(); ++k) result[where[k]] = got[k];
     return result;
 }

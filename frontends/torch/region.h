@@ -45,17 +45,18 @@ public:
     std::shared_ptr<Variant> variant;
     std::shared_ptr<LastCalls> calls;            // told of every run of the backward
     std::vector<Kept> kept;                      // in the order of Split::backward_inputs, empty for seeds
-    c10::SmallVector<int, 8> slot;               // per user output: which incoming gradient is its, or -1
+    c10::SmallVector<int, 8> slot;               // per output of the variant: which incoming gradient is its, or -1
     SizeValues sizes;                            // of the forward
     Rerun rerun;
 
     std::string name() const override { return "HeddleBackward"; }
     torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override;
     void release_variables() override;
+    void note_versions();                        // when the call has ended, and all that it writes is written
 
 private:
     void run(const torch::autograd::variable_list& grads, torch::autograd::variable_list& result, at::ArrayRef<char> wanted);
-    torch::autograd::variable_list again(const torch::autograd::variable_list& grads, bool create_graph);
+    torch::autograd::variable_list again(const torch::autograd::variable_list& grads, bool differentiable);
     bool released_ = false;
 };
 

@@ -36,11 +36,11 @@ std::vector<std::vector<char>> reached_inputs(const Graph& g, const std::vector<
     }
     return r;
 }
-// What the callable computes doesn't depend on who captures it: gradients are on, and arguments are tensors of their own, so that
-// one that is given twice, or that the callable also holds, stays an argument.
-Captured captured_apart(const Callable& callable, const Tensors& example, const CaptureOptions& options) {
+// What the callable computes doesn't depend on who captures it: arguments are tensors of their own, so that one that is given twice, or that
+// the callable also holds, stays an argument.
+Captured captured_apart(const Callable& callable, const Tensors& example, const CaptureOptions& options, bool gradients) {
     c10::InferenceMode no_inference(false);
-    at::AutoGradMode grad(true);
+    at::AutoGradMode grad(gradients);
     Tensors apart;
     for (const at::Tensor& t : example) apart.push_back(t.detach().set_requires_grad(t.requires_grad()));
     return capture(callable, apart, options);
@@ -50,20 +50,23 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options) {
     const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
-    v->guard = Guard(example, dynamic, fuse_options.recapture);
     for (const Varying& d : dynamic)
         if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
     CaptureOptions options;
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
     options.name = name;
-    v->captured = captured_apart(callable, example, options);
+    v->captured = captured_apart(callable, example, options, !fuse_options.recapture || at::GradMode::is_enabled());
     Tensors everything = example;
     everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());
+    v->guard = Guard(everything, dynamic, fuse_options.recapture);
     v->device = common_device(everything);
     v->host = torch_host(v->device);
     Graph g = v->captured.graph;
-    v->outputs = v->captured.results;
+    v->returned = v->captured.results;
+    v->outputs = v->returned + v->captured.writes.size();
+    v->captured.origins.resize(v->outputs);
+    v->captured.order.resize(v->outputs);
     v->random = draws(g);
     v->stages.emplace_back("capture", g);
     g = lower_aten(g, v->device.is_cpu());  // on a device, reading a guard would wait for it; eager's errors there aren't exceptions either
@@ -105,8 +108,6 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         v->results.push_back(std::move(r));
     }
     v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
-    for (const auto& w : v->captured.writes)
-        if (v->pair.differentiable[static_cast<std::size_t>(w.output)]) throw Error(fmt::format("{}: writes a value that needs a gradient into input {}; write into a copy", name, w.input));
     // Results lie in memory as eager's do.
     Graph& forward = v->pair.split.forward;
     for (std::size_t i = 0; i < v->outputs; ++i) {
@@ -126,17 +127,16 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
 
 const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vector<std::string>& names) {
     std::lock_guard lock(mutex_);
-    if (!c.failed.empty()) throw Bug(c.failed);
-    if (c.owned) return *c.owned;
-    try {
+    if (c.failed) std::rethrow_exception(c.failed);
+    if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
         c.owned = std::make_unique<const Executable>(plan(g), target, names);
-    } catch (const std::exception& e) {
-        c.failed = e.what();
+        c.ready.store(c.owned.get(), std::memory_order_release);
+    } catch (...) {
+        c.failed = std::current_exception();
         throw;
     }
-    c.ready.store(c.owned.get(), std::memory_order_release);
     return *c.owned;
 }
 const Executable& Variant::forward() {
@@ -161,14 +161,18 @@ Tensors Variant::with_held(at::TensorList arguments) const {
     if (arguments.size() + held_.size() != wants.size())
         throw Error(fmt::format("{}: got {} inputs, expected {}", captured.graph.name, arguments.size(), wants.size() - held_.size()));
     Tensors all = arguments.vec();
-    for (std::size_t k = 0; k < held_.size(); ++k) {
-        auto live = held_[k].lock();
-        if (!live)
-            throw Error(fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", captured.graph.name,
-                                    print(captured.graph.type(captured.graph.inputs[arguments.size() + k]))));
+    for (const auto& held : held_) {
+        auto live = held.lock();
+        if (!live) return {};
         all.push_back(at::Tensor(std::move(live)));
     }
     return all;
+}
+std::string Variant::gone() const {
+    std::size_t k = 0;
+    while (k < held_.size() && !held_[k].expired()) ++k;
+    return fmt::format("{}: a tensor that the callable held at capture ({}) is gone; fuse again after replacing parameters", captured.graph.name,
+                       print(captured.graph.type(captured.graph.inputs[wants.size() - held_.size() + std::min(k, held_.size() - 1)])));
 }
 bool Variant::knows_gradients(at::TensorList all) const {
     for (std::size_t k = 0; k < all.size(); ++k)
@@ -212,6 +216,11 @@ void LastCalls::fill(Report& r) const {
     }
 }
 
+std::string first_line(const std::exception& e) {
+    std::string what = e.what();
+    return what.substr(0, what.find('\n'));
+}
+
 std::string explain_variant(Variant& v) {
     std::string text;
     auto direction = [&](const char* what, const Executable& e) {
@@ -223,7 +232,11 @@ std::string explain_variant(Variant& v) {
             if (s.launch < 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
     };
     direction("forward", v.forward());
-    if (v.pair.has_backward) direction("backward", v.backward());
+    if (v.pair.has_backward) try {
+        direction("backward", v.backward());
+    } catch (const std::exception& e) {
+        text += fmt::format("backward runs eagerly: {}\n", first_line(e));
+    }
     return text;
 }
 

@@ -20,7 +20,8 @@ struct Variant {
     std::shared_ptr<Host> host;        // of that device
     Pair pair;
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
-    std::size_t outputs = 0;           // the user's
+    std::size_t returned = 0;          // the user's outputs
+    std::size_t outputs = 0;           // these, then what is written into inputs
     std::size_t forward_outputs = 0;   // with guards, before the saved values
     // Per user output: the inputs that a differentiable path leads to. Asked before any rewriting, as eager's None is.
     std::vector<std::vector<std::size_t>> reaches;
@@ -42,8 +43,9 @@ struct Variant {
     double compile_seconds() const;
     const Type& input_type(std::size_t k) const { return pair.split.forward.type(pair.split.forward.inputs[k]); }
     bool holds_tensors() const { return !held_.empty(); }
-    // The arguments, then what the callable holds. Throws Error where one of these was replaced since the capture.
+    // The arguments, then what the callable holds; empty where one of these is gone since the capture.
     Tensors with_held(at::TensorList arguments) const;
+    std::string gone() const;          // what to say then
     // requires_grad may be dropped since the capture, never added.
     bool knows_gradients(at::TensorList all) const;
 
@@ -52,8 +54,8 @@ private:
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
     struct Compiled {
         std::unique_ptr<const Executable> owned;
+        std::exception_ptr failed;
         std::atomic<const Executable*> ready = nullptr;  // once it is
-        std::string failed;                              // why it can't be, once that is known
     };
     const Executable& compiled(Compiled&, const Graph&, const std::vector<std::string>& names);
     Compiled forward_, backward_;
@@ -84,6 +86,7 @@ private:
 
 std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&);
 std::string explain_variant(Variant&);
+std::string first_line(const std::exception&);  // of what it says
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant&);
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>&, const std::string& folder);
 

@@ -24,7 +24,7 @@ TEST(SizeExpr, HasTheValueOfItsDim) {
         }
         std::vector<std::string> used;
         d.names(used);
-        EXPECT_EQ(e.known(SizeValues(3, -1).data()), used.empty()) << text;
+        EXPECT_EQ(e.known(SizeValues(3, kUnknown).data()), used.empty()) << text;
     }
     EXPECT_THROW(names.slot("d"), Bug);
 }

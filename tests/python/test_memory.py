@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from same import same
+from same import close, same
 
 
 def r(*shape, grad=False, dtype=torch.float32):
@@ -62,6 +62,12 @@ def out_argument(x, y):
     return y.sum()
 
 
+def decay(x, w):
+    with torch.no_grad():
+        x.mul_(0.5)
+    return x * w
+
+
 def put_back(x, m):
     out = torch.zeros_like(x)
     out[m] = x[m].exp()
@@ -85,13 +91,42 @@ WRITES = {
     "an integer counter": (lambda x, n: (n.add_(1), x * n)[1], lambda: [leaf(3), torch.tensor(2)]),
     "a strided input": (lambda x: (x.mul_(2), x.sum())[1], lambda: [r(4, 6)[:, ::2]]),
     "an input and what it is of": (lambda x, w: (x.add_(w), (x * w).sum())[1], lambda: [r(3), leaf(3)]),
-    "an input with a gradient, its value before used": (lambda x, w: (x * w).sum() + x.add_(1).sum(), lambda: [r(3), leaf(3)]),
+    "its value before used": (lambda x, w: (x + w).sum() + x.add_(1).sum(), lambda: [r(3), leaf(3)]),
+    "under no_grad, a leaf": (torch.no_grad()(lambda x: x.mul_(0.5)), lambda: [leaf(3)]),
+    "a leaf, and its value": (decay, lambda: [leaf(3), leaf(3)]),
+    "returned as well": (lambda x, w: (x.add_(w), x * 2), lambda: [r(3), leaf(3)]),
+    "rows of a buffer": (lambda x, w: (x[1:].copy_(w * 2), x.sum())[1], lambda: [r(3, 2), leaf(2, 2)]),
+    "a mask of a buffer": (lambda out, x, m: (out.__setitem__(m, x[m].exp()), out)[1], lambda: [torch.zeros(4, 2), leaf(4, 2), torch.tensor([True, False, True, True])]),
 }
 
 
 @pytest.mark.parametrize("case", WRITES)
 def test_writes(door, case):
     same(door, *WRITES[case])
+
+
+def history(f):
+    """What a write into an input that has a history, or gets one, does to gradients of what is made of it afterwards."""
+    torch.manual_seed(3)
+    a, w = leaf(3), leaf(3)
+    h, buffer, rows = a * 2, r(3), r(2, 3)
+    view = rows[0]
+    first = f(h, w)
+    second = f(buffer, w * 2)
+    f(view, w * 3)
+    total = (h ** 2).sum() + (buffer ** 3).sum() + rows.exp().sum() + (first + second).sum()
+    total.backward()
+    return h, buffer, rows, total, a.grad, w.grad
+
+
+@pytest.mark.parametrize("write", [lambda x, w: x.add_(w), lambda x, w: x.mul_(w).sin_(), lambda x, w: (x[1:].copy_(w[1:]), x + 1)[1], lambda x, w: (x.fill_(2), x * w)[1],
+                                   lambda x, w: x.copy_(w)], ids=["add", "two", "part", "constant", "copy"])
+def test_the_history_of_what_is_written(door, write):
+    fused = door(write)
+    for _ in range(2):
+        for p, q in zip(history(write), history(fused)):
+            close(p, q, "after the write")
+            assert p.requires_grad == q.requires_grad
 
 
 def shared_halves():

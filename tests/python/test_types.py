@@ -91,7 +91,7 @@ def weights():
 def cast_inside(x, w, b):
     with torch.autocast("cpu", dtype=bf16):
         h = torch.nn.functional.linear(x, w, b)
-    return h, h.float().exp().sum()
+    return h, (h.float() * 0.1).tanh().sum()
 
 
 def cast_off_inside(x, w, b):
@@ -100,7 +100,7 @@ def cast_off_inside(x, w, b):
 
 
 def test_autocast_inside(door):
-    same(door, cast_inside, weights, eager=None)
+    same(door, cast_inside, weights, eager=None, tolerance=3e-2)
 
 
 @pytest.mark.parametrize("function", [net, cast_off_inside], ids=["plain", "off inside"])
@@ -131,7 +131,7 @@ def test_autocast_of_a_module(door):
             with torch.autocast("cpu", dtype=bf16):
                 return self.net(x)
 
-    same(door, Cast(), lambda: [leaf(4, 8)], eager=None)
+    same(door, Cast(), lambda: [leaf(4, 8)], eager=None, tolerance=3e-2)
 
 
 @pytest.fixture
