@@ -112,6 +112,7 @@ private:
         }
         auto deps = reads(id);
         Time first = earliest(deps, {});  // as a nest of its own
+        std::optional<double> alone;      // what that would cost
         std::string reason = "no nest has these points";
         for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
             if (plan_.program.steps[static_cast<std::size_t>(s)].launch < 0) continue;
@@ -130,8 +131,14 @@ private:
                 }
                 nest.roots.push_back(id);
                 try {
-                    loop::Nest trial = loop::lower(plan_.program, nest);
-                    if (trial.values.size() > kMaxValues) throw loop::Unfusable("the nest would grow too large");
+                    Form together = best(nest);
+                    if (together.values > kMaxValues) throw loop::Unfusable("the nest would grow too large");
+                    if (!alone) alone = best({points(id), {id}, -1, 0, {}}).cost;
+                    double spared = 0;  // writing and reading what only this root needs
+                    for (Id d : deps)
+                        if (place_[static_cast<std::size_t>(d)].time == here.time && place_[static_cast<std::size_t>(d)].nest == k && !is_output(d)) spared += 2.5 * traffic(d);
+                    if (together.cost > cost_[{s, k}] + *alone + spared) throw loop::Unfusable("costs more there than by itself");
+                    cost_[{s, k}] = together.cost;
                     place_[static_cast<std::size_t>(id)] = here;
                     note(id, s, true, "same points, shared reads");
                     return;
@@ -144,6 +151,7 @@ private:
         Time t = launch_from(first, 1);
         nests(t.step).push_back({points(id), {id}, -1, t.stage, {}});
         place_[static_cast<std::size_t>(id)] = {t, static_cast<int>(nests(t.step).size()) - 1};
+        cost_[{t.step, place_[static_cast<std::size_t>(id)].nest}] = alone ? *alone : best(nests(t.step).back()).cost;
         note(id, t.step, false, reason);
     }
     // When something reading `deps` may first run: in the next stage of a launch, or in the next step; inside `home`, its own values don't
@@ -211,13 +219,59 @@ private:
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});
     }
 
-    // Points for every element after all, where no point shares anything with its neighbours: then lanes run over memory.
-    void write_out(Nest& n) const {
+    bool is_output(Id id) const { return std::find(graph().outputs.begin(), graph().outputs.end(), id) != graph().outputs.end(); }
+    // What it costs to read a value from memory once.
+    double traffic(Id id) const {
+        Sizes typical;
+        for (const std::string& s : graph().symbols()) typical[s] = 4096;
+        return 0.08 * bytes(graph().type(id).dtype) * static_cast<double>(numel(graph().type(id).shape).eval(typical));
+    }
+    // A nest in the form that costs least: at its points, or, where roots are written out there, at every element.
+    struct Form {
+        Nest nest;
+        std::size_t values;
+        double cost;
+    };
+    Form best(Nest n) const {
+        loop::Nest l = loop::lower(plan_.program, n);
+        n.schedule = l.schedule = schedule(l);
+        double memory = 0;
+        for (const loop::Buffer& b : l.buffers) memory += (b.written || b.accumulated ? 1.5 : 1) * traffic(b.id);
+        Form f{n, l.values.size(), heddle::cost(l) + memory};
         auto b = loop::bind_root(graph(), n.roots[0], n.outer, n.piece);
-        if (!b || b->extent || b->domain.size() == n.outer.size()) return;
-        Nest all = n;
-        all.outer = b->domain;
-        if (loop::lower_flat(plan_.program, all)) n = std::move(all);
+        if (!b || b->extent || b->domain.size() == n.outer.size()) return f;
+        n.outer = b->domain;
+        auto flat = loop::lower_flat(plan_.program, n);
+        if (!flat) return f;
+        n.schedule = flat->schedule = schedule(*flat);
+        double c = heddle::cost(*flat) + memory;
+        return c <= f.cost ? Form{n, flat->values.size(), c} : f;
+    }
+    // Nests of a stage, in order of size and order of roots found apart, that cost less as one.
+    void merge(std::vector<Nest>& list) {
+        auto joined = [&](const Nest& a, const Nest& b) -> std::optional<Nest> {  // a's roots at b's points
+            if (a.stage != b.stage || a.piece >= 0 || b.piece >= 0 || a.roots.size() + b.roots.size() > kMaxRoots) return {};
+            if (std::none_of(a.roots.begin(), a.roots.end(), [&](Id r) { return shares(b, reads(r)); })) return {};
+            if (!std::all_of(a.roots.begin(), a.roots.end(), [&](Id r) { return loop::bind_root(graph(), r, b.outer).has_value(); })) return {};
+            Nest both = b;
+            both.roots.insert(both.roots.end(), a.roots.begin(), a.roots.end());
+            std::sort(both.roots.begin(), both.roots.end());
+            try {
+                Form together = best(both);
+                if (together.values <= kMaxValues && together.cost <= best(a).cost + best(b).cost) return both;
+            } catch (const loop::Unfusable&) {
+            }
+            return {};
+        };
+        for (bool again = true; std::exchange(again, false);)
+            for (std::size_t i = 0; i < list.size() && !again; ++i)
+                for (std::size_t j = 0; j < list.size() && !again; ++j)
+                    if (i != j)
+                        if (auto both = joined(list[i], list[j])) {
+                            list[j] = std::move(*both);
+                            list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
+                            again = true;
+                        }
     }
     void finish() {
         Program& p = plan_.program;
@@ -226,6 +280,7 @@ private:
         for (Id i : graph().inputs) need(i);
         for (Id i : graph().outputs) need(i);
         p.last_use.assign(graph().nodes.size(), -1);
+        for (Launch& l : p.launches) merge(l.nests);
         for (Launch& l : p.launches) std::stable_sort(l.nests.begin(), l.nests.end(), [](const Nest& a, const Nest& b) { return a.stage < b.stage; });
         for (int s = 0; s <= last_step(); ++s) {
             const Step& step = p.steps[static_cast<std::size_t>(s)];
@@ -236,9 +291,8 @@ private:
                 continue;
             }
             for (Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
-                write_out(n);
+                n = best(n).nest;
                 loop::Nest l = loop::lower(p, n);
-                n.schedule = schedule(l);
                 for (const loop::Value& v : l.values)
                     if (v.what == loop::What::load || v.what == loop::What::accumulate) use(l.buffers[static_cast<std::size_t>(v.index)].id);
                 for (const loop::Buffer& b : l.buffers)
@@ -263,6 +317,7 @@ private:
     std::set<Id> root_;
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
+    std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}
 };
 
 }  // namespace

@@ -26,11 +26,17 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 
 class Lowering : IndexBuilder {
 public:
-    // `flat`: the points as one axis. Throws Unfusable where an address needs more of it than its own value.
-    Lowering(const Program& p, const heddle::Nest& n, bool flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
+    // Points from axis `flat` on as one axis (-1: as they are). Throws Unfusable where an address needs more of it than its own value.
+    Lowering(const Program& p, const heddle::Nest& n, int flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
 
     Nest run() {
-        out.outer = flat_ ? Shape{numel(n_.outer)} : n_.outer;
+        out.outer = n_.outer;
+        Shape together;
+        if (flat_ >= 0) {
+            together.assign(n_.outer.begin() + flat_, n_.outer.end());
+            out.outer.resize(static_cast<std::size_t>(flat_));
+            out.outer.push_back(numel(together));
+        }
         out.stage = n_.stage;
         out.schedule = n_.schedule;
         std::vector<Val> point;
@@ -41,11 +47,16 @@ public:
             v.step_last = v.varies_last, v.step_inner = 0;
             point.push_back(put(v, kPoint));
         }
-        if (flat_) point = split(point[0], n_.outer);
+        std::vector<Val> parts;
+        if (flat_ >= 0) {
+            parts = split(point.back(), together);
+            point.pop_back();
+            point.insert(point.end(), parts.begin(), parts.end());
+        }
         for (Id r : n_.roots) {
             auto b = bind_root(g_, r, n_.outer, n_.piece);
             if (!b) throw Unfusable(fmt::format("{} has other points than {}", print(g_.type(r)), print(n_.outer)));
-            if (flat_ && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
+            if (flat_ >= 0 && (b->extent || b->domain != n_.outer)) throw Unfusable("has loops of its own");
             roots_.push_back({r, *b, b->extent ? 0 : -1});
             position_[r] = roots_.size() - 1;
         }
@@ -63,9 +74,9 @@ public:
         for (Root& r : roots_)
             if (r.phase < 0) root(r, point, -1);
         for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
-        if (flat_) {
+        if (flat_ >= 0) {
             auto used = drop_unused();
-            for (Val v : point)
+            for (Val v : parts)
                 if (used[static_cast<std::size_t>(v)] && at_(v).what != What::constant) throw Unfusable("an index is needed by itself");
         }
         return std::move(out);
@@ -396,7 +407,7 @@ private:
     const Program& p_;
     const Graph& g_;
     const heddle::Nest& n_;
-    const bool flat_;
+    const int flat_;
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
@@ -407,15 +418,15 @@ private:
 }  // namespace
 
 std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
-    try {
-        if (n.outer.size() > 1 && n.piece < 0) return Lowering(p, n, true).run();
-    } catch (const Unfusable&) {
-    }
+    for (int k = 0; k + 1 < static_cast<int>(n.outer.size()); ++k) try {
+            return Lowering(p, n, k).run();
+        } catch (const Unfusable&) {
+        }
     return {};
 }
 Nest lower(const Program& p, const heddle::Nest& n) {
     if (auto flat = lower_flat(p, n)) return std::move(*flat);
-    return Lowering(p, n, false).run();
+    return Lowering(p, n, -1).run();
 }
 
 }  // namespace heddle::loop

@@ -102,11 +102,20 @@ std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int 
 std::vector<char> cut_axes(const Graph&, Id root, int piece = -1);
 bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
 
-// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. Points of several axes become one axis
-// where every address is that of a whole row-major element: then lanes run over memory.
+// Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. As many of its last axes as can
+// be become one: where every address is that of whole row-major elements, so that lanes run over memory.
 Nest lower(const Program&, const heddle::Nest&);
-std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: they can't become one axis
+std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
+
+// How a carry goes on from one iteration to the next, if that is a * carry + b with a and b of what the body has before it reads the
+// carry: lanes can then walk the loop. a is a product (of none: 1), b a sum of products (of none: 0).
+struct Recurrence {
+    std::vector<Val> a;
+    std::vector<std::vector<Val>> b;
+};
+std::optional<Recurrence> recurrence(const Nest&, const Phase&, int carry);
+bool walkable(const Nest&, const Phase&);  // by lanes: it has no carries, or these are recurrences
 
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".
 struct Unfusable : std::runtime_error {

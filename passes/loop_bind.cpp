@@ -143,7 +143,8 @@ std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int 
             if (cut[k] && cut_copies * d.value() <= kCutLimit) {
                 cut_copies *= d.value();
             } else if (o < outer.size()) {
-                return std::optional<Binding>();
+                if (r.extent) return std::optional<Binding>();
+                r.axes[k] = kInner, r.extent = d;
             } else if (d.is_const() && copies * d.value() <= kUnrollLimit && d.value() > 0) {
                 copies *= d.value();
             } else if (!r.extent) {

@@ -156,25 +156,49 @@ Val IndexBuilder::linear(const std::vector<Val>& index, const Shape& shape) {
         s.erase(s.begin() + (one - shape.begin()));
         return linear(i, s);
     }
-    // An index that split() made of one address over this very shape is that address again.
-    if (auto it = splits_.find(index[0]); it != splits_.end())
-        for (const Split& s : it->second) {
-            if (s.shape != shape || s.position != 0) continue;
-            bool whole = true;
-            for (std::size_t k = 1; k < index.size() && whole; ++k) {
-                auto jt = splits_.find(index[k]);
-                whole = jt != splits_.end() && std::any_of(jt->second.begin(), jt->second.end(), [&](const Split& q) { return q.address == s.address && q.shape == shape && q.position == k; });
-            }
-            if (whole && visible(s.address)) return s.address;
-        }
+    std::vector<Dim> stride(shape.size(), Dim(1));
+    for (std::size_t k = shape.size(); k-- > 1;) stride[k - 1] = stride[k] * shape[k];
     std::vector<std::pair<int, Val>> terms;  // outer scopes first, so that what is constant in a loop is added outside it
-    Dim stride = 1;
-    for (std::size_t k = index.size(); k-- > 0; stride = stride * shape[k])
-        terms.emplace_back(scope_[static_cast<std::size_t>(index[k])], times(index[k], dim(stride)));
+    auto term = [&](Val v, const Dim& by) { terms.emplace_back(scope_[static_cast<std::size_t>(v)], times(v, dim(by))); };
+    for (std::size_t k = 0; k < index.size();) {
+        auto [split, shift] = parts(index, shape, k);
+        if (!split) {
+            term(index[k], stride[k]), ++k;
+            continue;
+        }
+        if (shift >= 0) term(shift, stride[k]);
+        k += split->shape.size();
+        term(split->address, stride[k - 1]);
+    }
     std::stable_sort(terms.begin(), terms.end(), [](auto& a, auto& b) { return a.first < b.first; });
     Val sum = integer(0);
     for (auto& [scope, v] : terms) sum = plus(sum, v);
     return sum;
+}
+// Indices from k on that split() made of one address are that address again: the longest such run. The first may be shifted (a slice), and
+// its size says nothing.
+std::pair<const IndexBuilder::Split*, Val> IndexBuilder::parts(const std::vector<Val>& index, const Shape& shape, std::size_t k) const {
+    const Split* best = nullptr;
+    Val first = index[k], shift = -1;
+    if (const Value& v = at_(first); v.what == What::map && v.op == Op::add)
+        for (int i : {0, 1})
+            if (Val by = v.in[static_cast<std::size_t>(1 - i)]; scope_[static_cast<std::size_t>(by)] == kUniform && splits_.count(v.in[static_cast<std::size_t>(i)])) {
+                first = v.in[static_cast<std::size_t>(i)], shift = by;
+                break;
+            }
+    auto it = splits_.find(first);
+    if (it == splits_.end()) return {nullptr, -1};
+    for (const Split& s : it->second) {
+        std::size_t m = s.shape.size();
+        bool all = s.position == 0 && m > 1 && k + m <= index.size() && visible(s.address) && (!best || best->shape.size() < m);
+        for (std::size_t i = 1; i < m && all; ++i) {
+            auto jt = splits_.find(index[k + i]);
+            all = jt != splits_.end() && s.shape[i] == shape[k + i] &&
+                  std::any_of(jt->second.begin(), jt->second.end(), [&](const Split& q) { return q.address == s.address && q.shape == s.shape && q.position == i; });
+        }
+        if (all) best = &s;
+    }
+    return {best, best ? shift : -1};
 }
 std::vector<Val> IndexBuilder::split(Val address, const Shape& shape) {
     if (shape.empty()) return {};
@@ -206,7 +230,6 @@ std::vector<Val> IndexBuilder::split(Val address, const Shape& shape) {
     return index;
 }
 std::vector<Val> IndexBuilder::reshaped(const std::vector<Val>& index, const Shape& from, const Shape& to) {
-    if (numel(from) == 0) return split(linear(index, from), to);  // no element: any way will do
     // Cut both shapes into the smallest groups of equal size; a group of one axis each needs no arithmetic.
     std::vector<Val> result;
     std::size_t i = 0, j = 0;

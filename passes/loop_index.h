@@ -47,13 +47,14 @@ protected:
     static Op combine(Op fold, DType);                           // the map that joins two elements: sum -> add
 
 private:
-    std::vector<int> scope_;
-    std::map<std::string, std::vector<Val>> shared_;
     struct Split {
         Val address;
         Shape shape;
         std::size_t position;
     };
+    std::pair<const Split*, Val> parts(const std::vector<Val>& index, const Shape&, std::size_t k) const;
+    std::vector<int> scope_;
+    std::map<std::string, std::vector<Val>> shared_;
     std::map<Val, std::vector<Split>> splits_;
 };
 

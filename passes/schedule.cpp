@@ -1,42 +1,141 @@
-// The rules of schedules, in order; unmeasured ones say so.
+// The rules of schedules, and the cost by which lanes are put along one axis or another.
 #include "passes/schedule.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
 
 namespace heddle {
 
-Schedule schedule(const loop::Nest& n) {
-    Schedule s;
-    s.lanes_inner = false;
-    bool ordered = false, wide = true;
-    std::int64_t narrowest = 1 << 30;
-    for (const auto& p : n.phases) {
-        ordered |= p.ordered;
-        if (p.extent.is_const()) narrowest = std::min(narrowest, p.extent.value());
+namespace {
+using loop::What;
+
+constexpr double kTypical = 4096, kNest = 64, kLoop = 4, kReduce = 8, kScan = 40;
+
+double size_of(const Dim& d) {
+    std::vector<std::string> names;
+    d.names(names);
+    Sizes s;
+    for (const auto& n : names) s[n] = static_cast<std::int64_t>(kTypical);
+    return static_cast<double>(std::max<std::int64_t>(0, d.eval(s)));
+}
+// Of the words of an element's expression (ir/op.cpp has the vocabulary): polynomials, divisions, calls lane by lane.
+double weight(Op op) {
+    struct Word {
+        std::string_view name;
+        double cost;
+    };
+    constexpr std::array kWords = {Word{"exp", 12}, Word{"expm1", 16}, Word{"log", 14}, Word{"log1p", 18}, Word{"sin", 18}, Word{"cos", 18}, Word{"tanh", 20}, Word{"erf", 24}, Word{"pow", 60},
+                                   Word{"sqrt", 8}, Word{"tan", 200}, Word{"asin", 200}, Word{"acos", 200}, Word{"atan", 200}, Word{"atan2", 300}, Word{"sinh", 200}, Word{"cosh", 200},
+                                   Word{"mod_", 20}, Word{"floordiv_", 20}};
+    double sum = 1;
+    std::string_view text = def(op).scalar.text;
+    auto letter = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == '/') sum += 6;
+        if (!letter(text[i])) continue;
+        std::size_t j = i;
+        while (j < text.size() && letter(text[j])) ++j;
+        for (const Word& w : kWords)
+            if (w.name == text.substr(i, j - i)) sum += w.cost;
+        i = j - 1;
     }
-    for (const auto& v : n.values)
-        if (v.what == loop::What::load && v.dtype != DType::f64) wide = false;
-    s.width = wide && !n.values.empty() ? 8 : 16;
-    if (!n.phases.empty() && !ordered) {
-        // Lanes go where addresses are dense: count accesses that are contiguous or uniform along each candidate.
-        int inner = 0, last = 0;
-        for (const auto& v : n.values) {
-            bool access = v.what == loop::What::load || v.what == loop::What::store || v.what == loop::What::accumulate;
-            if (!access) continue;
-            inner += v.step_inner && (*v.step_inner == 1 || *v.step_inner == 0);
-            last += v.step_last && (*v.step_last == 1 || *v.step_last == 0);
+    return sum;
+}
+
+class Cost {
+public:
+    explicit Cost(const loop::Nest& n) : n_(n), inner_(n.schedule.lanes_inner), width_(n.schedule.width) {}
+    double operator()() const {
+        double points = 1, total = 0;
+        for (const Dim& d : n_.outer) points *= size_of(d);
+        if (!inner_ && !n_.outer.empty()) {  // each vector of the last axis
+            double last = size_of(n_.outer.back());
+            if (last > 0) points = points / last * steps(last);
         }
-        s.lanes_inner = n.outer.empty() || (inner >= last && narrowest >= 4);
+        total = list(n_.prologue, !inner_);
+        for (const loop::Phase& p : n_.phases) {
+            double extent = size_of(p.extent);
+            bool across = inner_ && (!p.ordered || loop::walkable(n_, p));
+            total += kLoop + (across ? steps(extent) : extent) * (1 + list(p.body, across || !inner_)) + list(p.after, !inner_);
+            if (across) total += kReduce * static_cast<double>(p.folds.size()) + kScan * static_cast<double>(p.carries.size()) * steps(extent);
+        }
+        return kNest + points * total;
     }
-    if (s.lanes_inner) {
-        // Fill the lanes: 24 channels are three of 8 lanes, not one and a half of 16.
-        if (narrowest < (1 << 30) && s.width == 16 && (narrowest % 16 != 0) && (narrowest % 8 == 0 || narrowest <= 8)) s.width = 8;
-        s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
-        s.chunk = 64;
-    } else {
+
+private:
+    // Vectors that cover an extent; a short rest takes a short vector, which costs as much.
+    double steps(double extent) const { return std::ceil(extent / width_); }
+    double list(const std::vector<loop::Val>& values, bool lanes) const {
+        double sum = 0;
+        for (loop::Val v : values) sum += lanes ? vector(n_.values[static_cast<std::size_t>(v)]) : scalar(n_.values[static_cast<std::size_t>(v)]);
+        return sum;
+    }
+    double scalar(const loop::Value& v) const {
+        if (v.what == What::map) return is_int(v.dtype) ? 0.2 : weight(v.op) * 0.5;
+        return v.what == What::load || v.what == What::store || v.what == What::accumulate || v.what == What::fold_step || v.what == What::carry_step ? 0.5 : 0;
+    }
+    double vector(const loop::Value& v) const {
+        bool varies = inner_ ? v.varies_inner : v.varies_last;
+        auto step = inner_ ? v.step_inner : v.step_last;
+        double lanes = width_, wide = bytes(v.dtype) == 8 ? 2 : 1;
+        if (v.what == What::map && is_int(v.dtype) && step) return 0.3;
+        if (!varies && v.what != What::accumulate) return scalar(v);
+        switch (v.what) {
+            case What::map: return wide * weight(v.op);
+            case What::load: return !step ? 2.5 * lanes : *step == 0 ? 1 : *step == 1 ? wide : 2.5 * lanes;
+            case What::store: return !step ? 4 * lanes : *step == 0 ? 1 : *step == 1 ? wide : 4 * lanes;
+            case What::accumulate: {
+                const loop::Value& to = n_.values[static_cast<std::size_t>(v.in[0])];
+                if (!to.varies_outer && !to.varies_inner) return wide;
+                return !step ? 4 * lanes : *step == 0 ? kReduce : *step == 1 ? 2 * wide : 6 * lanes;
+            }
+            case What::fold_step: return wide;
+            case What::carry_step: return wide;
+            default: return 0;
+        }
+    }
+    const loop::Nest& n_;
+    bool inner_;
+    double width_;
+};
+
+// With lanes along the inner loops or along the last outer axis.
+Schedule with_lanes(const loop::Nest& n, bool inner) {
+    Schedule s;
+    s.lanes_inner = inner;
+    std::int64_t narrowest = 1 << 30;
+    for (const auto& p : n.phases)
+        if (p.extent.is_const()) narrowest = std::min(narrowest, p.extent.value());
+    bool wide = std::none_of(n.values.begin(), n.values.end(), [](const loop::Value& v) { return v.what == What::load && v.dtype != DType::f64; });
+    s.width = wide && !n.values.empty() ? 8 : 16;
+    if (!inner) {
         s.chunk = n.phases.empty() ? 1024 : 2 * s.width;
+        return s;
     }
+    // Fill the lanes: 24 channels are three of 8 lanes, not one and a half of 16.
+    if (narrowest < (1 << 30) && s.width == 16 && (narrowest % 16 != 0) && (narrowest % 8 == 0 || narrowest <= 8)) s.width = 8;
+    s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
+    s.chunk = 64;
     return s;
+}
+}  // namespace
+
+double cost(const loop::Nest& n) { return Cost(n)(); }
+
+Schedule schedule(const loop::Nest& nest) {
+    Schedule outer = with_lanes(nest, false);
+    if (nest.phases.empty() || !std::any_of(nest.phases.begin(), nest.phases.end(), [&](const loop::Phase& p) { return loop::walkable(nest, p); })) return outer;
+    Schedule inner = with_lanes(nest, true);
+    // On CUDA a thread runs a recurrence by itself.
+    if (std::any_of(nest.phases.begin(), nest.phases.end(), [](const loop::Phase& p) { return p.ordered; })) inner.group = 1;
+    if (nest.outer.empty()) return inner;
+    loop::Nest n = nest;
+    n.schedule = outer;
+    double along = cost(n);
+    n.schedule = inner;
+    return cost(n) <= along ? inner : outer;
 }
 
 }  // namespace heddle

@@ -5,5 +5,8 @@
 namespace heddle {
 
 Schedule schedule(const loop::Nest&);
+// Vector instructions that a core spends on a nest run as its schedule says, roughly: what choices are made by. Named sizes count as
+// a few thousand; memory is taken for near, but what lanes gather or scatter costs them one by one.
+double cost(const loop::Nest&);
 
 }  // namespace heddle

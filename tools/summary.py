@@ -7,6 +7,7 @@ import ctypes
 import json
 import pathlib
 import sys
+import xml.etree.ElementTree
 
 build, expected_file = map(pathlib.Path, sys.argv[1:3])
 
@@ -20,23 +21,36 @@ def has_gpu():
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
+def gtest(report):
+    """Names of all tests, of those that were skipped and of those that failed, and seconds, from GoogleTest's JSON."""
+    data = json.loads(report.read_text())
+    cases = [(f"{suite['name']}.{case['name']}", case) for suite in data["testsuites"] for case in suite["testsuite"]]
+    ran = [name for name, case in cases if case.get("result") in ("COMPLETED", "SKIPPED")]
+    return ran, [n for n, c in cases if c.get("result") == "SKIPPED"], [n for n, c in cases if c.get("failures")], float(data["time"].rstrip("s"))
+
+
+def pytest(report):
+    """The same from pytest's JUnit XML."""
+    suites = xml.etree.ElementTree.parse(report).getroot()
+    cases = [(f"{c.get('classname')}.{c.get('name')}", c) for c in suites.iter("testcase")]
+    failed = [n for n, c in cases if c.find("failure") is not None or c.find("error") is not None]
+    return [n for n, _ in cases], [n for n, c in cases if c.find("skipped") is not None], failed, sum(float(s.get("time")) for s in suites.iter("testsuite"))
+
+
 expected = dict(line.split() for line in expected_file.read_text().splitlines() if line and not line.startswith("#"))
 gpu, bad = has_gpu(), []
 print(f"\n  {'program':<14}{'passed':>8}{'failed':>8}{'skipped':>9}{'expected':>10}{'seconds':>9}   ({'a' if gpu else 'no'} GPU)")
 for program, allowed in expected.items():
-    report, want = build / f"{program}.json", 0 if gpu else int(allowed)
-    if not report.exists():
-        if (build / program).exists():
+    want = 0 if gpu and program != "python_tests" else int(allowed)
+    report = next((r for r in (build / f"{program}.json", build / f"{program}.xml") if r.exists()), None)
+    if report is None:
+        if (build / program).exists() or program == "python_tests":
             bad.append(f"{program} left no report: it crashed, or never ran")
         else:
             print(f"  {program:<14}  not built: no test files")
         continue
-    data = json.loads(report.read_text())
-    cases = [(f"{suite['name']}.{case['name']}", case) for suite in data["testsuites"] for case in suite["testsuite"]]
-    skipped = [name for name, case in cases if case.get("result") == "SKIPPED"]
-    failures = [name for name, case in cases if case.get("failures")]
-    ran = sum(case.get("result") == "COMPLETED" for _, case in cases)
-    print(f"  {program:<14}{ran - len(failures):>8}{len(failures):>8}{len(skipped):>9}{want:>10}{float(data['time'].rstrip('s')):>9.1f}")
+    ran, skipped, failures, seconds = (gtest if report.suffix == ".json" else pytest)(report)
+    print(f"  {program:<14}{len(ran) - len(failures) - len(skipped):>8}{len(failures):>8}{len(skipped):>9}{want:>10}{seconds:>9.1f}")
     bad += [f"{name} failed" for name in failures]
     if len(skipped) != want:
         bad.append(f"{program}: {len(skipped)} tests were skipped, expected {want}: {', '.join(skipped[:8])}"

@@ -8,6 +8,7 @@
 
 #include "codegen/llvm/memory.h"
 #include "codegen/llvm/scalar.h"
+#include "codegen/llvm/scan.h"
 
 namespace heddle {
 
@@ -156,14 +157,16 @@ private:
             case What::map: map(x, v); break;
             case What::load: load(x, v); break;
             case What::fold: h = {finals_[index], Ir::width(finals_[index]) > 1}; break;
-            case What::carry: h = {b_.CreateLoad(Ir::wide(ir_.reg(x.dtype), in_.width), carries_.at(x.index)), true}; break;
+            case What::carry: h = {carried(x), true}; break;
             case What::store: memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
             case What::accumulate:
                 if (is_sum(x)) sum(x);
                 else memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
                 break;
             case What::fold_step: fold_step(x); break;
-            case What::carry_step: steps_.emplace_back(carries_.at(x.index), lanes(x.in[0])); break;
+            case What::carry_step:
+                if (!across_) steps_.emplace_back(carries_.at(x.index), lanes(x.in[0]));
+                break;
         }
         if (h.v && !x.name.empty() && !h.v->hasName() && llvm::isa<llvm::Instruction>(h.v)) h.v->setName(x.name);
     }
@@ -200,6 +203,29 @@ private:
         if (in_.mask && n_.schedule.lanes_inner) next = b_.CreateSelect(in_.mask, next, old);
         b_.CreateStore(next, slot);
     }
+    // A carry as each lane finds it. Lanes that walk its loop pass it on among themselves; one beyond the end passes it on as it is.
+    Lv carried(const loop::Value& x) {
+        Lv slot = carries_.at(x.index);
+        if (!across_) return b_.CreateLoad(Ir::wide(ir_.reg(x.dtype), in_.width), slot);
+        Lv now = b_.CreateLoad(ir_.reg(x.dtype), slot);
+        auto r = loop::recurrence(n_, *across_, x.index);
+        auto product = [&](const std::vector<Val>& factors) {
+            Lv p = nullptr;
+            for (Val f : factors) p = p ? scalar(ir_, Op::mul, p, lanes(f)) : lanes(f);
+            return p;
+        };
+        Lv a = product(r->a), b = nullptr;
+        for (const auto& term : r->b) b = b ? scalar(ir_, Op::add, b, product(term)) : product(term);
+        auto masked = [&](Lv v, double c) { return v && in_.mask ? b_.CreateSelect(in_.mask, v, Ir::num(v, c)) : v; };
+        if (in_.width == 1) {
+            Lv next = a ? scalar(ir_, Op::mul, a, now) : now;
+            steps_.emplace_back(slot, b ? scalar(ir_, Op::add, next, b) : next);
+            return now;
+        }
+        LaneScan s = scan_lanes(ir_, masked(a, 1), masked(b, 0), now, in_.width, across_->reverse);
+        steps_.emplace_back(slot, s.after);
+        return s.before;
+    }
     // What all points add to one place is added up in lanes, and to memory at the end.
     bool is_sum(const loop::Value& x) const {
         const loop::Value& to = at(x.in[0]);
@@ -235,8 +261,9 @@ private:
     double neutral(const loop::Fold& f) const { return f.op == Op::sum || f.op == Op::prod ? def(f.op).init : f.init; }
 
     // ---- loops
-    // body() once for every `width` lanes from lo to hi, in_ set but for its inner index; i is lane 0's. A constant walk starts at 0.
-    void walk(const Walk& w, Lv lo, Lv hi, const std::function<void(Lv i)>& body) {
+    // body() once for every `width` lanes from lo to hi, in_ set but for its inner index; i is lane 0's. A constant walk starts at 0;
+    // in reverse, what is left of the last vector comes first.
+    void walk(const Walk& w, Lv lo, Lv hi, const std::function<void(Lv i)>& body, bool reverse = false) {
         Lanes outside = in_;
         auto run = [&](int width, Lv mask, Lv i) {
             in_ = {width, mask, outside.inner};
@@ -246,22 +273,30 @@ private:
         Lv count = b_.CreateSub(hi, lo);
         Lv whole = b_.CreateAdd(lo, b_.CreateAnd(count, ir_.i64(-w.width)));
         if (w.width == 1) whole = hi;
-        if (w.extent && w.unroll) {
-            for (std::int64_t i = 0; i + w.width <= *w.extent; i += w.width) run(w.width, nullptr, ir_.i64(i));
-        } else if (!w.extent || *w.extent >= w.width) {
-            ir_.loop(lo, whole, w.width, [&](Lv i) { run(w.width, nullptr, i); });
-        }
-        if (w.extent && w.rest() > 0) {
-            int width = w.rest_width();
-            Lv iota = ir_.iota(b_.getInt32Ty(), width);
-            run(width, width == w.rest() ? nullptr : b_.CreateICmpULT(iota, ir_.integer(iota, w.rest())), ir_.i64(*w.extent - w.rest()));
-        } else if (!w.extent && w.width > 1) {
-            ir_.when(b_.CreateICmpSLT(whole, hi), [&] {
-                Lv iota = ir_.iota(b_.getInt32Ty(), w.width);
-                Lv left = b_.CreateTrunc(b_.CreateSub(hi, whole), b_.getInt32Ty());
-                run(w.width, b_.CreateICmpULT(iota, ir_.splat(left, w.width)), whole);
-            });
-        }
+        auto vectors = [&] {
+            if (w.extent && w.unroll) {
+                std::int64_t n = *w.extent / w.width;
+                for (std::int64_t k = 0; k < n; ++k) run(w.width, nullptr, ir_.i64((reverse ? n - 1 - k : k) * w.width));
+            } else if (!w.extent || *w.extent >= w.width) {
+                ir_.loop(lo, whole, w.width, [&](Lv i) { run(w.width, nullptr, reverse ? b_.CreateSub(b_.CreateAdd(lo, b_.CreateSub(whole, ir_.i64(w.width))), i) : i); });
+            }
+        };
+        auto rest = [&] {
+            if (w.extent && w.rest() > 0) {
+                int width = w.rest_width();
+                Lv iota = ir_.iota(b_.getInt32Ty(), width);
+                run(width, width == w.rest() ? nullptr : b_.CreateICmpULT(iota, ir_.integer(iota, w.rest())), ir_.i64(*w.extent - w.rest()));
+            } else if (!w.extent && w.width > 1) {
+                ir_.when(b_.CreateICmpSLT(whole, hi), [&] {
+                    Lv iota = ir_.iota(b_.getInt32Ty(), w.width);
+                    Lv left = b_.CreateTrunc(b_.CreateSub(hi, whole), b_.getInt32Ty());
+                    run(w.width, b_.CreateICmpULT(iota, ir_.splat(left, w.width)), whole);
+                });
+            }
+        };
+        if (reverse) rest();
+        vectors();
+        if (!reverse) rest();
     }
     Walk plan(const Dim& extent, std::size_t size) const {
         Walk w{.width = n_.schedule.width, .extent = {}, .unroll = false};
@@ -273,7 +308,7 @@ private:
     }
 
     void phase(const loop::Phase& p) {
-        bool across = n_.schedule.lanes_inner && !p.ordered && n_.schedule.width > 1;  // lanes walk this loop
+        bool across = n_.schedule.lanes_inner && n_.schedule.width > 1 && loop::walkable(n_, p);  // lanes walk this loop
         Walk w = across ? plan(p.extent, p.body.size()) : Walk{};
         std::vector<int> widths = across ? w.widths() : std::vector{in_.width};
         for (int f : p.folds)
@@ -285,9 +320,10 @@ private:
             }
         for (int c : p.carries) {
             const loop::Carry& carry = n_.carries[static_cast<std::size_t>(c)];
-            auto* t = Ir::wide(ir_.reg(carry.dtype), in_.width);
+            auto* t = Ir::wide(ir_.reg(carry.dtype), across ? 1 : in_.width);
             b_.CreateStore(Ir::num(t, carry.init), carries_[c] = alloca_of(t));
         }
+        across_ = across ? &p : nullptr;
         Lv size = first(p.size);
         auto body = [&](Lv i) {
             in_.inner = i;
@@ -295,9 +331,10 @@ private:
             statements(p.body);
             for (auto [slot, next] : steps_) b_.CreateStore(next, slot);
         };
-        if (across) walk(w, ir_.i64(0), size, body);
+        if (across) walk(w, ir_.i64(0), size, body, p.ordered && p.reverse);
         else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
         for (int f : p.folds) finals_[static_cast<std::size_t>(f)] = across ? reduced(f, widths) : b_.CreateLoad(Ir::wide(ir_.reg(n_.folds[static_cast<std::size_t>(f)].dtype), in_.width), folds_.at({f, in_.width}));
+        across_ = nullptr;
         statements(p.after);
     }
     Lv reduced(int f, const std::vector<int>& widths) {
@@ -396,6 +433,7 @@ private:
     std::map<std::pair<int, int>, Lv> folds_;       // {fold, width}: its slot
     std::map<std::tuple<int, Val, int>, Lv> sums_;  // {buffer, address, width}: its slot
     std::map<int, Lv> carries_;
+    const loop::Phase* across_ = nullptr;           // the phase that lanes walk
     std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
     std::vector<Lv> finals_;                        // of folds
 };

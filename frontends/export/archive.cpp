@@ -80,7 +80,8 @@ ExportArchive::ExportArchive(const std::string& path, const std::string& model) 
         if (!std::filesystem::is_regular_file(path)) throw Error("is no file");
         reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path);
         if (!reader_->hasRecord(std::string(spec::ARCHIVE_FORMAT_PATH)))
-            throw Error(reader_->hasRecord("serialized_exported_program.json") ? "is a .pt2 of PyTorch before 2.8; export it again" : "isn't a .pt2 but another archive");
+            throw Error(reader_->hasRecord("serialized_exported_program.json") ? "is a .pt2 of PyTorch before 2.8; export it again"
+                                                                               : "isn't a .pt2 but another archive");
         if (std::string v = text(std::string(spec::ARCHIVE_VERSION_PATH)); v != spec::ARCHIVE_VERSION_VALUE)
             throw Error(fmt::format("archive version {}; this heddle reads {}", v, spec::ARCHIVE_VERSION_VALUE));
         if (reader_->hasRecord("byteorder") && text("byteorder") != "little") throw Error("written by a big-endian machine");
@@ -90,7 +91,8 @@ ExportArchive::ExportArchive(const std::string& path, const std::string& model) 
             if (r.starts_with(folder) && r.ends_with(end)) models.push_back(r.substr(folder.size(), r.size() - folder.size() - end.size()));
         if (models.empty()) throw Error("holds no exported program (compiled packages aren't read); write it with torch.export.save");
         if (model_.empty() && models.size() == 1) model_ = models[0];
-        if (std::find(models.begin(), models.end(), model_) == models.end()) throw Error(fmt::format("holds {}: say which in LoadOptions::model", fmt::join(models, ", ")));
+        if (std::find(models.begin(), models.end(), model_) == models.end())
+            throw Error(fmt::format("holds {}: say which in LoadOptions::model", fmt::join(models, ", ")));
     });
 }
 ExportArchive::~ExportArchive() = default;

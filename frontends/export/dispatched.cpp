@@ -109,7 +109,9 @@ bool constant(const ExportArg& a) {
     return a.kind == ExportArg::Kind::constant;
 }
 // A number that becomes a tensor does so at each run: tensors are made where the graph runs.
-bool makes_tensor(const ExportArg& a, const c10::Argument& argument) { return a.number == Number::whole && argument.type()->isSubtypeOf(*c10::OptionalType::ofTensor()); }
+bool makes_tensor(const ExportArg& a, const c10::Argument& argument) {
+    return a.number == Number::whole && argument.type()->isSubtypeOf(*c10::OptionalType::ofTensor());
+}
 }  // namespace
 
 at::Tensor as_tensor(const c10::IValue& number) {

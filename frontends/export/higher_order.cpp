@@ -12,7 +12,10 @@ using Results = std::vector<c10::IValue>;
 
 struct Autocast {  // what torch.autocast does around a region
     Autocast(at::DeviceType device, std::optional<at::ScalarType> dtype, bool enabled, bool cache)
-        : device_(device), enabled_(at::autocast::is_autocast_enabled(device)), cache_(at::autocast::is_autocast_cache_enabled()), dtype_(at::autocast::get_autocast_dtype(device)) {
+        : device_(device),
+          enabled_(at::autocast::is_autocast_enabled(device)),
+          cache_(at::autocast::is_autocast_cache_enabled()),
+          dtype_(at::autocast::get_autocast_dtype(device)) {
         at::autocast::set_autocast_enabled(device, enabled);
         if (dtype) at::autocast::set_autocast_dtype(device, *dtype);
         at::autocast::increment_nesting();
@@ -106,7 +109,13 @@ constexpr struct {
     std::string_view name;
     ExportStep (*make)(const Arguments&);
 } kHigherOrder[] = {
-    {"wrap_with_set_grad_enabled", set_grad}, {"wrap_with_autocast", autocast}, {"cond", cond}, {"while_loop", while_loop}, {"invoke_subgraph", invoke}, {"wrap", plain}, {"tag_activation_checkpoint", plain},
+    {"wrap_with_set_grad_enabled", set_grad},
+    {"wrap_with_autocast", autocast},
+    {"cond", cond},
+    {"while_loop", while_loop},
+    {"invoke_subgraph", invoke},
+    {"wrap", plain},
+    {"tag_activation_checkpoint", plain},
 };
 }  // namespace
 

@@ -5,6 +5,8 @@
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
+#include <cctype>
+#include <filesystem>
 #include <mutex>
 
 #include "frontends/export/interpret.h"
@@ -50,7 +52,7 @@ struct Exported::State::Core {
     ExportProgram program;
     std::vector<c10::IValue> bound;              // per input of the graph: a weight, or what was passed at export
     std::vector<int> given;                      // per input of the graph: which input of a call it is, or -1
-    std::vector<c10::IValue> targets;            // per output: the tensor that takes it; none for results and given inputs
+    std::vector<c10::IValue> targets;            // per output: the tensor that takes it, or which input of a call does; none: a result
     std::optional<ExportSignature> signature;
     std::unique_ptr<Interpreter> run;
 
@@ -66,8 +68,8 @@ struct Exported::State::Core {
         for (std::size_t k = 0; k < out.size(); ++k) {
             const ExportOutput& o = program.outputs[k];
             if (o.of == ExportOutput::Of::user) {
-                if (program.graph.outputs[k].kind == ExportArg::Kind::constant) continue;
-                results.push_back(out[k].isTensor() ? out[k].toTensor() : at::scalar_tensor(out[k].toScalar(), out[k].isBool() ? at::kBool : out[k].isInt() ? at::kLong : at::kDouble));
+                if (program.graph->outputs[k].kind == ExportArg::Kind::constant) continue;
+                results.push_back(out[k].isTensor() ? out[k].toTensor() : as_tensor(out[k]));
                 continue;
             }
             // A buffer holds values, not history; an input that is written has the history of what is written, as in eager.
@@ -117,7 +119,7 @@ Exported::State::State(ExportArchive a, const std::string& where, LoadOptions o)
     }
     for (std::size_t k = 0; k < p.outputs.size(); ++k) {
         const ExportOutput& out = p.outputs[k];
-        const ExportArg& value = p.graph.outputs[k];
+        const ExportArg& value = p.graph->outputs[k];
         made->targets.emplace_back();
         if (out.of == ExportOutput::Of::user) {
             const bool result = value.kind != ExportArg::Kind::constant;
@@ -128,12 +130,13 @@ Exported::State::State(ExportArchive a, const std::string& where, LoadOptions o)
             const ExportInput& in = p.inputs[i];
             if (in.name != out.name) continue;
             if (out.of == ExportOutput::Of::input && in.of == Of::tensor) made->targets[k] = made->given[i];
-            if ((out.of == ExportOutput::Of::buffer && in.of == Of::buffer) || (out.of == ExportOutput::Of::parameter && in.of == Of::parameter)) made->targets[k] = made->bound[i];
+            if (out.of == ExportOutput::Of::buffer && in.of == Of::buffer) made->targets[k] = made->bound[i];
+            if (out.of == ExportOutput::Of::parameter && in.of == Of::parameter) made->targets[k] = made->bound[i];
         }
         if (made->targets[k].isNone()) throw Error(fmt::format("{}: writes {}, which is no input of its graph", path, out.name));
     }
     try {
-        made->run = std::make_unique<Interpreter>(std::make_shared<ExportGraph>(p.graph), o.device);
+        made->run = std::make_unique<Interpreter>(p.graph, o.device);
     } catch (const std::exception& e) {
         throw Error(fmt::format("{}: {}", path, one_line(e)));
     }
@@ -209,10 +212,15 @@ const Fused& Exported::fused() const {
 }
 std::string Exported::explain() const {
     const Fused& f = fused();
-    return (state_->without_names.empty() ? "" : fmt::format("sizes are captured as they come, as not all can vary in one capture: {}\n", state_->without_names)) + f.explain();
+    const std::string& why = state_->without_names;
+    return (why.empty() ? "" : fmt::format("sizes are captured as they come, as not all can vary in one capture: {}\n", why)) + f.explain();
 }
 
 Exported load(const std::string& path, LoadOptions options) {
+    if (options.fuse.name.empty()) {
+        options.fuse.name = std::filesystem::path(path).stem().string();
+        for (char& c : options.fuse.name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+    }
     ExportArchive archive(path, options.model);
     return Exported(std::make_shared<Exported::State>(std::move(archive), path, std::move(options)));
 }

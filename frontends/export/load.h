@@ -12,7 +12,7 @@ namespace heddle {
 struct LoadOptions {
     std::string model = {};                      // which program, if the file holds several
     std::optional<at::Device> device = {};       // where weights lie and constants are made, instead of where it was exported
-    FuseOptions fuse = {};                       // `dynamic` is filled in: every size that was exported as dynamic has a name
+    FuseOptions fuse = {.name = ""};             // `dynamic` is filled in: sizes exported as dynamic have names; `name`: else the file's
 };
 
 class Exported {

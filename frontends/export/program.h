@@ -70,7 +70,7 @@ struct ExportOutput {
 };
 
 struct ExportProgram {
-    ExportGraph graph;
+    std::shared_ptr<const ExportGraph> graph;
     std::vector<ExportInput> inputs;     // as graph.inputs
     std::vector<ExportOutput> outputs;   // as graph.outputs
     std::map<std::string, std::pair<std::optional<std::int64_t>, std::optional<std::int64_t>>> ranges;  // of sizes, by text

@@ -48,7 +48,8 @@ std::vector<ExportSize> sizes(const std::vector<schema::SymInt>& list) {
     return out;
 }
 ExportTensor tensor(const schema::TensorMeta& m) {
-    return {dtype(m.get_dtype()), sizes(m.get_sizes()), sizes(m.get_strides()), size(m.get_storage_offset()), m.get_requires_grad(), device(m.get_device()), layout(m.get_layout())};
+    return {dtype(m.get_dtype()), sizes(m.get_sizes()), sizes(m.get_strides()), size(m.get_storage_offset()), m.get_requires_grad(), device(m.get_device()),
+            layout(m.get_layout())};
 }
 
 // Names of values become numbers, in order of appearance.
@@ -69,7 +70,9 @@ private:
         numbers_[name] = out_.values;
         return out_.values++;
     }
-    ExportArg value(const std::string& name, Number number = Number::none) const { return {.kind = ExportArg::Kind::value, .value = find(name), .number = number}; }
+    ExportArg value(const std::string& name, Number number = Number::none) const {
+        return {.kind = ExportArg::Kind::value, .value = find(name), .number = number};
+    }
     template <class Symbol, class Constant>
     ExportArg symbol(const Symbol& s, Constant constant, Number kind = Number::whole) const {
         if (s.tag() == Symbol::Tag::AS_NAME) return value(s.get_as_name(), kind);
@@ -222,7 +225,10 @@ ExportInput input(const schema::Graph& g, const schema::InputSpec& s) {
         }
         case Tag::USER_INPUT: {
             const auto& a = s.get_user_input().get_arg();
-            if (a.tag() == schema::Argument::Tag::AS_TENSOR) return {Of::tensor, a.get_as_tensor().get_name(), described(g, a.get_as_tensor().get_name()), {}, {}};
+            if (a.tag() == schema::Argument::Tag::AS_TENSOR) {
+                const std::string& name = a.get_as_tensor().get_name();
+                return {Of::tensor, name, described(g, name), {}, {}};
+            }
             const std::string& name = a.get_as_sym_int().get_as_name();
             auto it = g.get_sym_int_values().find(name);
             return {Of::integer, name, {}, it == g.get_sym_int_values().end() ? ExportSize{name, {}} : size(it->second), {}};
@@ -250,17 +256,17 @@ ExportProgram parse_export(std::string_view text) {
     auto json = nlohmann::json::parse(text);
     const auto version = json.at("schema_version").get<schema::SchemaVersion>();
     if (version.get_major() != kMajor)
-        throw Error(fmt::format("schema version {}.{}, written by torch {}; this heddle reads {}: export it again with a PyTorch near {}", version.get_major(), version.get_minor(),
-                                json.value("torch_version", "?"), kMajor, TORCH_VERSION));
+        throw Error(fmt::format("schema version {}.{}, written by torch {}; this heddle reads {}: export it again with a PyTorch near {}",
+                                version.get_major(), version.get_minor(), json.value("torch_version", "?"), kMajor, TORCH_VERSION));
     const auto from = json.get<schema::ExportedProgram>();
     json = nullptr;
     ExportProgram p;
     const schema::Graph& g = from.get_graph_module().get_graph();
     const auto& signature = from.get_graph_module().get_signature();
-    p.graph = Reader(g).run();
+    p.graph = std::make_shared<ExportGraph>(Reader(g).run());
     for (const auto& s : signature.get_input_specs()) p.inputs.push_back(input(g, s));
     for (const auto& s : signature.get_output_specs()) p.outputs.push_back(output(s));
-    if (p.inputs.size() != p.graph.inputs.size() || p.outputs.size() != p.graph.outputs.size()) throw Error("its signature and its graph differ");
+    if (p.inputs.size() != p.graph->inputs.size() || p.outputs.size() != p.graph->outputs.size()) throw Error("its signature and its graph differ");
     for (const auto& [name, r] : from.get_range_constraints()) p.ranges[name] = {r.get_min_val(), r.get_max_val()};
     p.torch_version = from.get_torch_version();
     for (const auto& m : from.get_graph_module().get_module_call_graph())

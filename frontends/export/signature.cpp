@@ -18,6 +18,12 @@ std::string word(at::ScalarType t) {
         return c10::toString(t);
     }
 }
+template <class F>
+bool all_names(const Dim& d, F f) {
+    std::vector<std::string> names;
+    d.names(names);
+    return std::all_of(names.begin(), names.end(), f);
+}
 }  // namespace
 
 std::string ExportSignature::type(const ExportInput& in) {
@@ -51,9 +57,9 @@ ExportSignature::Size ExportSignature::size(const ExportSize& s) {
 
 ExportSignature::ExportSignature(const ExportProgram& p, std::string who) : who_(std::move(who)) {
     for (const ExportInput& in : p.inputs) {
-        if (in.of == ExportInput::Of::integer) inputs_.push_back({in.name, at::kLong, {size(in.integer)}, true});
+        if (in.of == ExportInput::Of::integer) inputs_.push_back({in.name, at::kLong, {size(in.integer)}, true, false});
         if (in.of != ExportInput::Of::tensor) continue;
-        inputs_.push_back({in.name, in.tensor.dtype, {}, false});
+        inputs_.push_back({in.name, in.tensor.dtype, {}, false, false});
         for (const ExportSize& s : in.tensor.sizes) inputs_.back().sizes.push_back(size(s));
     }
     for (Symbol& s : symbols_) {
@@ -63,10 +69,8 @@ ExportSignature::ExportSignature(const ExportProgram& p, std::string who) : who_
         if (auto least = range->second.first.value_or(0); least > 2) s.least = least;
         s.most = range->second.second.value_or(s.most);
     }
-    auto plain = [&](const Dim& d) {
-        std::vector<std::string> names;
-        d.names(names);
-        return std::all_of(names.begin(), names.end(), [&](const auto& n) { return std::any_of(symbols_.begin(), symbols_.end(), [&](const Symbol& s) { return s.plain && s.name == n; }); });
+    auto plain = [&](const std::string& n) {
+        return std::any_of(symbols_.begin(), symbols_.end(), [&](const Symbol& s) { return s.plain && s.name == n; });
     };
     for (std::size_t k = 0; k < inputs_.size(); ++k) {
         int at = inputs_[k].integer ? Varying::kValue : 0;
@@ -74,7 +78,8 @@ ExportSignature::ExportSignature(const ExportProgram& p, std::string who) : who_
             const Size& s = inputs_[k].sizes[d];
             auto vary = [&](std::string name) { varying_.push_back({.input = static_cast<int>(k), .dim = at, .name = std::move(name)}); };
             if (s.symbol < 0) {
-                if (s.dim && plain(*s.dim)) vary(print(*s.dim));
+                inputs_[k].compares |= s.dim.has_value();
+                if (s.dim && all_names(*s.dim, plain)) vary(print(*s.dim));
                 else if (s.constant < 0) all_named_ = false;
                 continue;
             }
@@ -103,43 +108,48 @@ void ExportSignature::check(const std::vector<at::Tensor>& given) const {
         throw Error(fmt::format("{}: got {} inputs, expected {} ({})", who_, given.size(), inputs_.size(), fmt::join(names, ", ")));
     }
     std::vector<std::int64_t> bound(symbols_.size(), -1);
-    for (bool again : {false, true})
-        for (std::size_t k = 0; k < inputs_.size(); ++k) {
-            const Input& in = inputs_[k];
-            const at::Tensor& t = given[k];
-            auto wrong = [&](std::size_t d, std::int64_t got, const std::string& want) {
-                throw Error(fmt::format("{}: input {}: {} is {}, expected {}", who_, in.name, in.integer ? "its value" : fmt::format("size {}", d), got, want));
-            };
-            if (!again) {
-                if (!t.defined()) throw Error(fmt::format("{}: input {}: is undefined", who_, in.name));
-                if (t.scalar_type() != in.dtype) throw Error(fmt::format("{}: input {}: got {}, expected {}", who_, in.name, word(t.scalar_type()), word(in.dtype)));
-                if (t.dim() != (in.integer ? 0 : static_cast<std::int64_t>(in.sizes.size())))
-                    throw Error(fmt::format("{}: input {}: got {} dimensions, expected {}", who_, in.name, t.dim(), in.integer ? 0 : in.sizes.size()));
-            }
-            for (std::size_t d = 0; d < in.sizes.size(); ++d) {
-                const Size& s = in.sizes[d];
-                if (again && !s.dim) continue;
-                const std::int64_t got = in.integer ? (s.symbol < 0 && s.constant < 0 && !s.dim ? 0 : t.item<std::int64_t>()) : t.size(static_cast<std::int64_t>(d));
-                if (s.constant >= 0 && got != s.constant) wrong(d, got, s.text);
-                if (s.symbol >= 0) {
-                    const Symbol& symbol = symbols_[static_cast<std::size_t>(s.symbol)];
-                    std::int64_t& value = bound[static_cast<std::size_t>(s.symbol)];
-                    if (got % s.factor != 0 || (value >= 0 && got != s.factor * value)) wrong(d, got, value < 0 ? s.text : fmt::format("{} = {}", s.text, s.factor * value));
-                    value = got / s.factor;
-                    if (value < symbol.least || value > symbol.most)
-                        wrong(d, got, fmt::format("{} with {} {}", s.text, symbol.name, symbol.most == INT64_MAX ? fmt::format("at least {}", symbol.least) : fmt::format("from {} to {}", symbol.least, symbol.most)));
-                }
-                if (again) {
-                    Sizes sizes;
-                    std::vector<std::string> names;
-                    s.dim->names(names);
-                    for (std::size_t i = 0; i < symbols_.size(); ++i)
-                        if (bound[i] >= 0) sizes[symbols_[i].name] = bound[i];
-                    if (!std::all_of(names.begin(), names.end(), [&](const auto& n) { return sizes.count(n) != 0; })) continue;
-                    if (auto want = s.dim->eval(sizes); got != want) wrong(d, got, fmt::format("{} = {}", s.text, want));
-                }
-            }
+    for (std::size_t k = 0; k < inputs_.size(); ++k) bind(inputs_[k], given[k], bound);
+    if (std::none_of(inputs_.begin(), inputs_.end(), [](const Input& in) { return in.compares; })) return;
+    Sizes sizes;
+    for (std::size_t i = 0; i < symbols_.size(); ++i)
+        if (bound[i] >= 0) sizes[symbols_[i].name] = bound[i];
+    for (std::size_t k = 0; k < inputs_.size(); ++k)
+        for (std::size_t d = 0; d < inputs_[k].sizes.size(); ++d) {
+            const Size& s = inputs_[k].sizes[d];
+            if (!s.dim || !all_names(*s.dim, [&](const auto& n) { return sizes.count(n) != 0; })) continue;
+            const std::int64_t got = actual(inputs_[k], given[k], d);
+            if (auto want = s.dim->eval(sizes); got != want) wrong(inputs_[k], d, got, fmt::format("{} = {}", s.text, want));
         }
+}
+
+// What needs no other input, and sizes that are names, multiplied or not.
+void ExportSignature::bind(const Input& in, const at::Tensor& t, std::vector<std::int64_t>& bound) const {
+    auto refuse = [&](const std::string& what) { throw Error(fmt::format("{}: input {}: {}", who_, in.name, what)); };
+    const std::size_t rank = in.integer ? 0 : in.sizes.size();
+    if (!t.defined()) refuse("is undefined");
+    if (t.scalar_type() != in.dtype) refuse(fmt::format("got {}, expected {}", word(t.scalar_type()), word(in.dtype)));
+    if (static_cast<std::size_t>(t.dim()) != rank) refuse(fmt::format("got {} dimensions, expected {}", t.dim(), rank));
+    for (std::size_t d = 0; d < in.sizes.size(); ++d) {
+        const Size& s = in.sizes[d];
+        if (s.constant < 0 && s.symbol < 0) continue;
+        const std::int64_t got = actual(in, t, d);
+        if (s.constant >= 0 && got != s.constant) wrong(in, d, got, s.text);
+        if (s.symbol < 0) continue;
+        const Symbol& symbol = symbols_[static_cast<std::size_t>(s.symbol)];
+        std::int64_t& value = bound[static_cast<std::size_t>(s.symbol)];
+        if (value >= 0 && got != s.factor * value) wrong(in, d, got, fmt::format("{} = {}", s.text, s.factor * value));
+        if (got % s.factor != 0) wrong(in, d, got, s.text);
+        value = got / s.factor;
+        if (value >= symbol.least && value <= symbol.most) continue;
+        const std::string range = symbol.most == INT64_MAX ? fmt::format("at least {}", symbol.least) : fmt::format("from {} to {}", symbol.least, symbol.most);
+        wrong(in, d, got, fmt::format("{} with {} {}", s.text, symbol.name, range));
+    }
+}
+std::int64_t ExportSignature::actual(const Input& in, const at::Tensor& t, std::size_t d) {
+    return in.integer ? t.item<std::int64_t>() : t.size(static_cast<std::int64_t>(d));
+}
+void ExportSignature::wrong(const Input& in, std::size_t d, std::int64_t got, const std::string& want) const {
+    throw Error(fmt::format("{}: input {}: {} is {}, expected {}", who_, in.name, in.integer ? "its value" : fmt::format("size {}", d), got, want));
 }
 
 }  // namespace heddle

@@ -33,7 +33,7 @@ private:
         std::string name;
         at::ScalarType dtype;
         std::vector<Size> sizes;
-        bool integer;
+        bool integer, compares;                   // a value, not sizes; with an expression in other sizes
     };
     struct Symbol {
         std::string name;
@@ -45,6 +45,9 @@ private:
         std::int64_t dim, factor;
     };
     Size size(const ExportSize&);
+    void bind(const Input&, const at::Tensor&, std::vector<std::int64_t>& bound) const;
+    static std::int64_t actual(const Input&, const at::Tensor&, std::size_t d);
+    [[noreturn]] void wrong(const Input&, std::size_t d, std::int64_t got, const std::string& want) const;
     int symbol(const std::string& name);
     std::string who_;
     std::vector<Input> inputs_;

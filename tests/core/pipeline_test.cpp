@@ -150,6 +150,9 @@ TEST(Pipeline, WholeElementsAreOneAxis) {
     auto outer = [](const char* text) { return plan(parse(text)).loops.at(0).at(0).outer; };
     EXPECT_EQ(outer("graph @f(%0 \"x\": f32[B, 3], %1 \"y\": f32[B, 3]) {\n  %2 = mul %0, %1 : f32[B, 3]\n  return %2\n}\n"), Shape{parse_dim("3*B")});
     EXPECT_EQ(outer("graph @f(%0 \"x\": f32[B, 1, 3]) {\n  %1 = reshape %0, shape=[B, 3] : f32[B, 3]\n  %2 = exp %1 : f32[B, 3]\n  return %2\n}\n"), Shape{parse_dim("3*B")});
+    // Of a part of a concat, what lies together on both sides.
+    EXPECT_EQ(outer("graph @f(%0 \"x\": f32[B, 1, 3], %1 \"y\": f32[B, 15, 3]) {\n  %2 = concat %1, %0, axis=1 : f32[B, 16, 3]\n  return %2\n}\n"), (Shape{parse_dim("B"), 45}));
+    EXPECT_EQ(outer("graph @f(%0 \"x\": f32[B, 16, 3]) {\n  %1 = slice %0, axis=1, start=1, end=16 : f32[B, 15, 3]\n  %2 = exp %1 : f32[B, 15, 3]\n  return %2\n}\n"), (Shape{parse_dim("B"), 45}));
     // A row's own value is needed by itself.
     EXPECT_EQ(outer("graph @f(%0 \"x\": f32[B, 3], %1 \"y\": f32[B]) {\n  %2 = expand %1, axes=[1] : f32[B, 3]\n  %3 = mul %0, %2 : f32[B, 3]\n  return %3\n}\n"), Shape{parse_dim("B")});
     EXPECT_EQ(outer("graph @f(%0 \"x\": f32[B, 30]) {\n  %1 = permute %0, axes=[1, 0] : f32[30, B]\n  %2 = exp %1 : f32[30, B]\n  return %2\n}\n").size(), 2u);

@@ -85,7 +85,9 @@ class Regions(nn.Module):
             size = (x @ self.w).abs().mean()
             self.average.copy_(0.5 * self.average + 0.5 * self.w)
         y = x @ self.w / (1 + size)
-        return (y * (x @ self.average)).sum() + (y.detach() * y).mean(), y
+        with torch.autocast("cpu", torch.bfloat16):
+            low = x @ self.w
+        return (y * (x @ self.average)).sum() + (y.detach() * y).mean(), y, low
 
 
 class Arguments(nn.Module):
@@ -126,6 +128,22 @@ class Pairs(nn.Module):  # an input whose size is only known as a multiple
     def forward(self, x):
         y = x.view(-1, 4, 2)
         return (y[..., 0] * y[..., 1].exp()).sum(), y.sum(0)
+
+
+class Strided(nn.Module):  # sizes inside that are no polynomials of those outside
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, stride=2, padding=1)
+
+    def forward(self, x):
+        y = self.conv(x).relu()
+        return y.square().sum(), y
+
+
+class Shifted(nn.Module):  # an input whose size is only known plus one
+    def forward(self, x):
+        y = x[1:] * x[:-1].exp()
+        return y.sum(), y
 
 
 class Writes(nn.Module):
@@ -215,6 +233,8 @@ CASES = {
     "convolutions": (Convolutions, lambda n: [grad(real(n, 3, 8, 8))], ({0: B},)),
     "sizes": (Sizes, lambda n: [grad(real(n, 3)), grad(real(2 * n, 3))], ({0: B}, {0: 2 * B})),
     "pairs": (Pairs, lambda n: [grad(real(8 * n))], ({0: 8 * B},)),
+    "strided": (Strided, lambda n: [grad(real(2, 2, 8 + n, 12))], ({2: Dim.AUTO},)),
+    "shifted": (Shifted, lambda n: [grad(real(n + 1))], ({0: B + 1},)),
     "writes": (Writes, lambda n: [grad(real(n, 3)), real(3)], ({0: B}, None)),
     "ties": (Ties, lambda n: [real(n, 4)], ({0: B},)),
     "integers": (Integers, lambda n: [grad(real(4, 3)), n], (None, Dim.DYNAMIC)),

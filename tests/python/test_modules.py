@@ -407,7 +407,7 @@ def test_global_hooks(own_door):
 
 
 DDP = """
-import functools, sys, torch, torch.distributed as dist
+import functools, os, sys, torch, torch.distributed as dist
 import heddle
 from torch.nn.parallel import DistributedDataParallel
 rank, store = int(sys.argv[1]), sys.argv[2]
@@ -436,6 +436,8 @@ for door in (heddle.fuse, functools.partial(heddle.fuse, static=True)):
         assert torch.equal(both[0], both[1]), "the processes' parameters differ"
         print("same")
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # threads of gloo may outlive the interpreter, which then aborts
 """
 
 

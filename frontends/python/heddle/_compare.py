@@ -169,7 +169,7 @@ class _InductorCounts:
 
         def inner(*args: Any, **kwargs: Any) -> Any:
             compiled = compile_fx_inner(*args, **kwargs)
-            body = (compiled.source_code or "").partition("def call(")[2]
+            body = (getattr(compiled, "source_code", None) or "").partition("def call(")[2]
             launches = len(re.findall(r"^\s+(?:cpp_fused\w*\(|triton_\w+\.run\()", body, re.M))
             launches += len(re.findall(r"(?:extern_kernels|torch\.ops|aten)\.[\w.]+\(", body))
             if kwargs.get("is_backward"):
