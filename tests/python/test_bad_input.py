@@ -348,6 +348,7 @@ for door in (heddle.fuse, functools.partial(heddle.fuse, static=True), functools
         (lambda x, i: torch.zeros(2).index_add(0, i, x), [torch.ones(3), torch.tensor([0, 1, 2 ** 33])]),
         (lambda x: x.as_strided((2 ** 20,), (2 ** 20,)) * 2, [torch.ones(3)]),
         (lambda x: torch.empty(2 ** 62) + x, [torch.ones(1)]),
+        (lambda x: x.expand(2 ** 16, 3).sum(0)[:0], [torch.ones(3)]),
         (lambda x: x.reshape(-1, 0) * 2, [torch.ones(3)]),
         (lambda x: x / torch.zeros(3, dtype=torch.long), [torch.ones(3, dtype=torch.long)]),
         (lambda x: x // torch.zeros(3, dtype=torch.long), [torch.ones(3, dtype=torch.long)]),

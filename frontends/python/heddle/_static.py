@@ -241,6 +241,8 @@ class Static:
             if around is None:
                 raise Opaque("a torch function mode is on that wants to see every call")
             leaves, spec = pytree.tree_flatten((args, kwargs))
+            if any(isinstance(x, Tensor) and type(x) not in _PLAIN for x in leaves):
+                raise Opaque("an argument is a subclass of a tensor, which may do anything")
             entry = self.entry(leaves, spec, around)
         except Opaque as reason:
             self.why[str(reason)] = None
