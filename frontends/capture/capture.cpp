@@ -17,7 +17,8 @@
 namespace heddle {
 
 namespace {
-constexpr std::int64_t kPrimes[] = {23, 61, 29, 97, 37, 53, 31, 83, 41, 71, 43, 103, 47, 89, 59, 107, 67, 79, 73, 101};
+// Sizes to try, three for each name: of all remainders by 2 and by 3, so that quotients show.
+constexpr std::int64_t kSizes[] = {23, 61, 30, 97, 38, 54, 31, 83, 42, 72, 43, 101, 47, 90, 58, 107, 66, 79, 73, 102, 59};
 constexpr std::size_t kRuns = 4;
 
 class Random {  // the default generators, as they were
@@ -66,6 +67,7 @@ at::Tensor resized(const at::Tensor& t, const std::vector<std::pair<int, std::in
     for (auto [dim, n] : sizes) {
         if (dim == Varying::kValue) return at::full_like(t, n);
         target[static_cast<std::size_t>(dim)] = n;
+        if (t.size(dim) == 0) x = x.new_zeros(t.sizes()).sum(dim, true).to(t.scalar_type());  // nothing to repeat
         if (t.stride(dim) == 0) x = x.narrow(dim, 0, 1);
         else x = x.index_select(dim, at::arange(n, x.options().dtype(at::kLong)).remainder(x.size(dim)));
     }
@@ -83,76 +85,131 @@ struct Held {  // a tensor the callable holds, shown another storage for one run
     at::Tensor tensor, data;
     ~Held() { tensor.set_data(data); }
 };
-}  // namespace
 
-Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options) {
-    std::vector<at::Tensor> all = example;
-    Sizes sizes;
-    std::vector<std::string> names;
-    std::vector<char> integers(example.size());
+// The runs after the first: at sizes of their own, chosen so that the function decides everything as it did in the first.
+class Trials {
+public:
+    Trials(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options);
+    Captured run();
+
+private:
+    std::optional<Sizes> other_sizes(std::size_t r, int attempt) const;
+    Recording once(std::size_t r, const Sizes&, bool other_values);
+    void trial(std::size_t r);
+
+    const Callable& f_;
+    const std::vector<at::Tensor>& example_;
+    const CaptureOptions& options_;
+    Sizes sizes_;
+    std::vector<std::string> names_;
+    std::vector<char> integers_;       // per argument: its value is a size
+    std::vector<std::string> values_;  // names that are the value of an integer
+    std::vector<at::Tensor> all_;
+    std::unique_ptr<Random> random_;
+    std::vector<Sizes> at_;
+    std::vector<Recording> runs_;
+};
+
+Trials::Trials(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options)
+    : f_(f), example_(example), options_(options), integers_(example.size()), all_(example) {
     for (const auto& v : options.dynamic) {
         const at::Tensor& t = v.tensor.defined() ? v.tensor : (v.input >= 0 && static_cast<std::size_t>(v.input) < example.size() ? example[static_cast<std::size_t>(v.input)] : v.tensor);
         const bool value = v.dim == Varying::kValue && t.defined() && t.dim() == 0 && t.scalar_type() == at::kLong;
         if (!t.defined() || (!value && (v.dim < 0 || v.dim >= t.dim())))
             throw Error(fmt::format("capture: size {}: there is no dimension {} of input {}", v.name, v.dim, v.input));
-        if (v.tensor.defined()) all.push_back(v.tensor);
-        if (value) integers[static_cast<std::size_t>(v.input)] = 1;
+        if (v.tensor.defined()) all_.push_back(v.tensor);
+        if (value) integers_[static_cast<std::size_t>(v.input)] = 1;
         if (!parse_dim(v.name).is_symbol()) continue;
         std::int64_t size = value ? t.item<std::int64_t>() : t.size(v.dim);
-        auto [it, fresh] = sizes.emplace(v.name, size);
-        if (fresh) names.push_back(v.name);
+        auto [it, fresh] = sizes_.emplace(v.name, size);
+        if (fresh) names_.push_back(v.name);
+        if (value) values_.push_back(v.name);
         if (it->second != size) throw Error(fmt::format("capture: size {} is {} and {}: a name has one size", v.name, it->second, size));
     }
-    Random random(all);
-    std::vector<Sizes> at{sizes};
-    std::vector<Recording> runs;
-    runs.push_back(record(f, example, integers, options.host_read, nullptr, 0));
-    const bool varies = !names.empty() || !runs[0].counted.empty();
-    for (std::size_t r = 1; r < (varies ? kRuns : 2); ++r) {
-        Sizes other;
-        for (std::size_t k = 0; k < names.size(); ++k) other[names[k]] = kPrimes[(k * (kRuns - 1) + r - 1 + (sizes[names[k]] == kPrimes[(k * (kRuns - 1) + r - 1) % std::size(kPrimes)] ? 7 : 0)) % std::size(kPrimes)];
-        auto changes = [&](auto matches) {
-            std::vector<std::pair<int, std::int64_t>> c;
-            for (const auto& v : options.dynamic)
-                if (matches(v)) c.emplace_back(v.dim, parse_dim(v.name).eval(other));
-            return c;
-        };
-        auto arguments = [&](bool others) {
-            std::vector<at::Tensor> a;
-            for (std::size_t i = 0; i < example.size(); ++i)
-                a.push_back(resized(others ? with_other_values(example[i], r) : example[i], changes([&](const Varying& v) { return !v.tensor.defined() && v.input == static_cast<int>(i); })));
-            return a;
-        };
-        std::vector<std::unique_ptr<Held>> held;
-        for (const auto& v : options.dynamic) {
-            if (!v.tensor.defined() || std::any_of(held.begin(), held.end(), [&](auto& h) { return h->tensor.is_same(v.tensor); })) continue;
-            at::Tensor now = v.tensor, before = now.detach();
-            held.push_back(std::make_unique<Held>(Held{now, before}));
-            now.set_data(resized(before, changes([&](const Varying& w) { return w.tensor.defined() && w.tensor.is_same(now); })));
-        }
-        auto run = [&](bool others) {
-            constexpr int kExtra[] = {0, 3, 11, 5};
-            random.restore();
-            runs.push_back(record(f, arguments(others), integers, options.host_read, &runs[0], kExtra[r]));
-        };
+    random_ = std::make_unique<Random>(all_);
+}
+
+// Attempt 0 takes sizes that tell most apart; the others stay nearer to the example, integers first: an index has to be in range.
+std::optional<Sizes> Trials::other_sizes(std::size_t r, int attempt) const {
+    constexpr int kNear[][2] = {{0, 0}, {1, 0}, {-1, 0}, {1, 1}, {-1, -1}};  // steps of integers, of sizes
+    if (static_cast<std::size_t>(attempt) >= std::size(kNear) || (attempt > 0 && names_.empty())) return {};
+    Sizes other;
+    for (std::size_t k = 0; k < names_.size(); ++k) {
+        const std::int64_t here = sizes_.at(names_[k]);
+        const bool value = std::find(values_.begin(), values_.end(), names_[k]) != values_.end();
+        const std::size_t i = 3 * k + r - 1;
+        if (int step = kNear[attempt][value ? 0 : 1]) other[names_[k]] = here + step * static_cast<std::int64_t>((k + 1) * r);
+        else other[names_[k]] = kSizes[(i + (here == kSizes[i % std::size(kSizes)] ? 6 : 0)) % std::size(kSizes)];
+        if (other[names_[k]] < (value ? 0 : 1)) return {};
+    }
+    return other;
+}
+
+Recording Trials::once(std::size_t r, const Sizes& sizes, bool other_values) {
+    auto changes = [&](auto matches) {
+        std::vector<std::pair<int, std::int64_t>> c;
+        for (const auto& v : options_.dynamic)
+            if (matches(v)) c.emplace_back(v.dim, parse_dim(v.name).eval(sizes));
+        return c;
+    };
+    std::vector<at::Tensor> arguments;
+    for (std::size_t i = 0; i < example_.size(); ++i) {
+        auto of = changes([&](const Varying& v) { return !v.tensor.defined() && v.input == static_cast<int>(i); });
+        arguments.push_back(resized(other_values ? with_other_values(example_[i], r) : example_[i], of));
+    }
+    std::vector<std::unique_ptr<Held>> held;
+    for (const auto& v : options_.dynamic) {
+        if (!v.tensor.defined() || std::any_of(held.begin(), held.end(), [&](auto& h) { return h->tensor.is_same(v.tensor); })) continue;
+        at::Tensor now = v.tensor, before = now.detach();
+        held.push_back(std::make_unique<Held>(Held{now, before}));
+        now.set_data(resized(before, changes([&](const Varying& w) { return w.tensor.defined() && w.tensor.is_same(now); })));
+    }
+    constexpr int kExtra[] = {0, 3, 11, 5};
+    random_->restore();
+    return record(f_, arguments, integers_, options_.host_read, &runs_[0], kExtra[r]);
+}
+
+void Trials::trial(std::size_t r) {
+    std::optional<Recording> last;
+    std::exception_ptr error;
+    for (int attempt = 0; auto sizes = other_sizes(r, attempt); ++attempt) {
         try {
+            Recording run;
             try {
-                run(true);
+                run = once(r, *sizes, true);
             } catch (const Error&) {
                 throw;
             } catch (const std::exception&) {
-                run(false);  // it asks more of its values than their range: that they are sorted, or distinct
+                run = once(r, *sizes, false);  // it asks more of its values than their range: that they are sorted, or distinct
             }
+            const auto &a = runs_[0].choices, &b = run.choices;
+            bool same = std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Choice& x, const Choice& y) {
+                return x.of == y.of && (x.outcome == y.outcome || x.of == Choice::Of::mod || x.of == Choice::Of::div);
+            });
+            if (!last || same) last = std::move(run), at_.resize(r), at_.push_back(*sizes);
+            if (same) break;
         } catch (const Error&) {
-            throw;
+            if (!error) error = std::current_exception();
         } catch (const std::exception& e) {
+            if (error) continue;
             std::string text, what = e.what();
-            for (const auto& [n, v] : other) text += fmt::format("{}{}={}", text.empty() ? "" : " ", n, v);
-            throw Error(fmt::format("capture: the function fails at sizes {} though it ran at the example's: {}", text, what.substr(0, what.find('\n'))));
+            for (const auto& [n, v] : *sizes) text += fmt::format("{}{}={}", text.empty() ? "" : " ", n, v);
+            error = std::make_exception_ptr(Error(fmt::format("capture: the function fails at sizes {} though it ran at the example's: {}", text, what.substr(0, what.find('\n')))));
         }
-        at.push_back(other);
     }
-    return merge(runs, at, example.size(), options.name);
+    if (!last) std::rethrow_exception(error);
+    runs_.push_back(std::move(*last));
 }
+
+Captured Trials::run() {
+    at_.push_back(sizes_);
+    runs_.push_back(record(f_, example_, integers_, options_.host_read, nullptr, 0));
+    const bool varies = !names_.empty() || !runs_[0].counted.empty();
+    for (std::size_t r = 1; r < (varies ? kRuns : 2); ++r) trial(r);
+    return merge(runs_, at_, example_.size(), options_.name);
+}
+}  // namespace
+
+Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options) { return Trials(f, example, options).run(); }
 
 }  // namespace heddle

@@ -32,6 +32,14 @@ struct Varying {
     static constexpr int kValue = -1;
 };
 
+// What the callable decided by sizes. A capture holds for sizes that decide it the same.
+struct Choice {
+    enum class Of { less, equal, mod, div, value } of;  // lhs < rhs, lhs == rhs, lhs mod rhs and lhs / rhs rounded down; lhs itself
+    Dim lhs, rhs;
+    std::int64_t outcome = 0;
+};
+std::int64_t decided(Choice::Of, std::int64_t lhs, std::int64_t rhs);
+
 struct CaptureOptions {
     std::vector<Varying> dynamic;
     HostRead host_read = HostRead::error;
@@ -57,10 +65,17 @@ struct Captured {
     };
     std::vector<Write> writes;
     std::size_t guards = 0;            // how many outputs at the end are guards
+    std::vector<Choice> choices;   // that other sizes might take another way
+    struct Quotient {                  // a name of the graph that is `of` / `by`, rounded down: (N + 1) / 2 of every other row
+        std::string name;
+        Dim of;                        // in names of sizes
+        std::int64_t by;
+    };
+    std::vector<Quotient> quotients;
 };
 
-// Runs `f` on the example once, and at other sizes (primes) to tell sizes from constants: an integer that differs between runs is
-// fitted as a polynomial in the named sizes and in u0, u1, .. (the number of rows of each nonzero). Throws Error, in one line,
+// Runs `f` on the example once, and at other sizes to tell sizes from constants: an integer that differs between runs is fitted as a
+// polynomial in the named sizes, in u0, u1, .. (the number of rows of each nonzero) and in q0, q1, .. (quotients). Throws Error, in one line,
 // where f can't be captured: a read by the host, a float literal or an order of ops that depends on sizes or values,
 // a tensor filled by other means than PyTorch's ops with varying values, an autograd Function of its own.
 Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& = {});

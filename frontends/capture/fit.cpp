@@ -1,7 +1,10 @@
 // The search, simplest first: constants, what was found before, a * names, a * names + b, products of shifted names, sums of two.
 #include "frontends/capture/fit.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cctype>
 
 namespace heddle {
 
@@ -28,8 +31,28 @@ std::optional<Dim> Fit::operator()(const Values& v) {
     for (const auto& [values, d] : known_)
         if (values == v) return d;
     auto found = search(v);
+    if (!found) found = quotient(v);
     if (found) known_.emplace_back(v, *found);
     return found;
+}
+// (name + b) / c, rounded down, where only one b and c will do.
+std::optional<Dim> Fit::quotient(const Values& v) {
+    constexpr std::int64_t kBy = 8, kOff = 32;
+    std::optional<Captured::Quotient> found;
+    for (const auto& [n, x] : names_) {
+        if (n[0] == 'u' && n.size() > 1 && std::isdigit(static_cast<unsigned char>(n[1]))) continue;  // known during a run only
+        for (std::int64_t c = 2; c <= kBy; ++c)
+            for (std::int64_t b = -kOff; b <= kOff; ++b) {
+                bool same = true;
+                for (std::size_t r = 0; r < runs_ && same; ++r) same = decided(Choice::Of::div, x[r] + b, c) == v[r];
+                if (!same) continue;
+                if (found) return {};
+                found = {fmt::format("q{}", quotients_.size()), Dim::symbol(n) + Dim(b), c};
+            }
+    }
+    if (!found) return {};
+    quotients_.push_back(*found);
+    return Dim::symbol(found->name);
 }
 std::optional<Dim> Fit::line(const Dim& product, const Values& at, const Values& v, bool offset) const {
     std::int64_t a = 0, b = 0;

@@ -61,6 +61,20 @@ private:
     [[noreturn]] void differ(Id id, const std::string& what) const {
         throw Error(fmt::format("{}: {} depends on sizes or values: expected the same ops at all sizes; branch on tensors with torch::where, and on sizes outside", where(id), what));
     }
+    // Where all runs agree the capture holds as long as a call agrees with them. A quotient or remainder that differs is a size like others.
+    void decide(std::size_t k, std::vector<Choice>& all) {
+        const Choice& d = runs_[0].choices[k];
+        Fit::Values lhs, rhs;
+        bool agree = true;
+        for (const auto& r : runs_) {
+            lhs.push_back(r.choices[k].lhs.value()), rhs.push_back(r.choices[k].rhs.value());
+            agree &= r.choices[k].outcome == d.outcome;
+        }
+        if (!agree && (d.of == Choice::Of::mod || d.of == Choice::Of::div)) return;
+        auto a = fit_(lhs), b = fit_(rhs);
+        if (!agree || !a || !b) throw Error(fmt::format("{}: Python decides by a size that changes: it's {} at sizes {}", runs_[0].places[k], fmt::join(lhs, ", "), sizes_text()));
+        if (!a->is_const() || !b->is_const()) all.push_back({d.of, *a, *b, d.outcome});
+    }
     Attr attr(Id id, std::size_t k) {
         const auto& [name, first] = node(0, id).attrs[k];
         auto at = [&](std::size_t r) -> const Attr& { return node(r, id).attrs[k].second; };
@@ -125,7 +139,7 @@ Captured Merge::run(std::size_t arguments, const std::string& name) {
             if (a.op != b.op || a.in != b.in || a.more.size() != b.more.size() || (a.is(Op::call) && a.text("name") != b.text("name"))) differ(static_cast<Id>(i), "what runs from here on");
         }
     for (const auto& r : runs_)
-        if (r.nodes.size() != first.nodes.size() || r.outputs != first.outputs || r.written != first.written || r.guards != first.guards)
+        if (r.choices.size() != first.choices.size() || r.nodes.size() != first.nodes.size() || r.outputs != first.outputs || r.written != first.written || r.guards != first.guards)
             differ(first.outputs.empty() ? 0 : first.outputs[0], "what runs");
 
     Captured c;
@@ -181,6 +195,8 @@ Captured Merge::run(std::size_t arguments, const std::string& name) {
     }
     for (Id id : first.guards) out(id);
     c.guards = first.guards.size();
+    for (std::size_t k = 0; k < first.choices.size(); ++k) decide(k, c.choices);
+    c.quotients = fit_.quotients();
     return c;
 }
 }  // namespace

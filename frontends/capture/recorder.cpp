@@ -72,6 +72,26 @@ void tell_order(Node& n, const std::vector<c10::IValue>& args, bool in_place) {
     if (in_place && order.empty() && !t.is_contiguous()) throw Error(fmt::format("{}: {}: draws into memory with gaps; draw into a tensor of its own", place(), n.text("name")));
     if (!order.empty()) n.attrs.emplace_back("order", std::vector<Dim>(order.begin(), order.end()));
 }
+// Where an index counts from, and whether it's beyond the end: what it means follows from that. Returns its place, counted from the front.
+std::int64_t decide_index(std::int64_t i, std::int64_t size) {
+    const bool behind = decide(Choice::Of::less, i, 0) != 0;
+    const bool beyond = decide(Choice::Of::less, size, behind ? -i : i) != 0;
+    return behind ? (beyond ? 0 : size + i) : (beyond ? size : i);
+}
+void decide_range(std::string_view name, std::vector<c10::IValue>& args) {
+    const bool slice = name == "aten::slice.Tensor";
+    if ((!slice && name != "aten::select.int") || args[0].toTensor().dim() == 0) return;
+    const std::int64_t size = args[0].toTensor().size(args[1].toInt());
+    auto given = [&](std::size_t k) { return args[k].isInt() && args[k].toInt() < (std::int64_t{1} << 62) - 1; };
+    auto place = [&](std::size_t k) {
+        const std::int64_t at = decide_index(args[k].toInt(), size);
+        args[k] = at;
+        return at;
+    };
+    const std::int64_t from = given(2) ? place(2) : 0;
+    if (!slice) decide(Choice::Of::less, from, size);
+    else decide(Choice::Of::less, given(3) ? place(3) : size, from);  // then it's empty
+}
 bool writes(const c10::Argument& a) { return a.alias_info() && a.alias_info()->isWrite(); }
 std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
     if (v.isTensor()) return {v.toTensor()};
@@ -82,6 +102,18 @@ std::vector<at::Tensor> tensors_in(const c10::IValue& v) {
 
 bool capturing() { return current != nullptr; }
 std::string place() { return scope.empty() ? "capture" : scope; }
+std::int64_t decided(Choice::Of of, std::int64_t a, std::int64_t b) {
+    if (of == Choice::Of::less) return a < b;
+    if (of == Choice::Of::equal) return a == b;
+    if (of == Choice::Of::value || b == 0) return a;
+    std::int64_t q = a / b - (a % b != 0 && (a < 0) != (b < 0));
+    return of == Choice::Of::div ? q : a - q * b;
+}
+std::int64_t decide(Choice::Of of, std::int64_t lhs, std::int64_t rhs) {
+    std::int64_t outcome = decided(of, lhs, rhs);
+    if (current) current->decided({of, Dim(lhs), Dim(rhs), outcome});
+    return outcome;
+}
 void set_place(std::string where) { scope = std::move(where); }
 Scope::Scope(std::string name) : outer_(scope) { scope = scope.empty() ? std::move(name) : scope + "." + name; }
 Scope::~Scope() { scope = outer_; }
@@ -220,6 +252,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
         return op.callBoxed(&stack);
     }
     std::vector<c10::IValue> args(stack.begin() + static_cast<std::ptrdiff_t>(from), stack.end());
+    decide_range(name, args);
     Node n = describe(op, args, [this](const at::Tensor& t) { return id_of(t); }, place());
     if (mutates) return write(op, std::move(n), args, stack);
     const bool random = draws(op, args);

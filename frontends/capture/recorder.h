@@ -18,6 +18,8 @@ struct Recording {
     std::vector<Id> written;
     std::vector<Id> guards;
     std::vector<Id> counted;          // calls whose number of rows depends on values
+    std::vector<Choice> choices;  // with this run's numbers
+    std::vector<std::string> places;  // of choices
 };
 
 // `first`: the run to follow, whose guards' values are returned again; nullptr for the first. `extra_rows` are appended to what
@@ -26,6 +28,7 @@ struct Recording {
 Recording record(const Callable&, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead, const Recording* first, int extra_rows);
 
 bool capturing();                  // in this thread
+std::int64_t decide(Choice::Of, std::int64_t lhs, std::int64_t rhs);  // notes it, if this thread is capturing
 void set_place(std::string where); // Node::loc of the ops recorded from here on, in place of all scopes
 
 }  // namespace heddle

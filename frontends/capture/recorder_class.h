@@ -7,6 +7,8 @@
 
 namespace heddle {
 
+std::string place();  // where an error is: the scope, or "capture"
+
 class Recorder {
 public:
     Recorder(HostRead, const std::vector<char>& integers, const Recording* first, int extra_rows);
@@ -15,6 +17,7 @@ public:
     void finish(const std::vector<at::Tensor>& outputs);
     void restore();  // what was written into inputs is taken back
     Recording& recording() { return rec_; }
+    void decided(Choice d) { rec_.choices.push_back(std::move(d)), rec_.places.push_back(place()); }
 
 private:
     Id emit(std::string name, Attrs, std::vector<Id> in, Type, std::vector<Type> more = {}, bool pure = true);
@@ -56,8 +59,5 @@ private:
 // autograd; the random generators stay as they are.
 void mark_ended(Node&, const c10::OperatorHandle&, const std::vector<c10::IValue>& args, const std::vector<at::Tensor>& results);
 at::Tensor random_state(const std::vector<c10::IValue>& args);  // of the generator that an op with these arguments draws from
-
-// Where an error is: the scope, or "capture".
-std::string place();
 
 }  // namespace heddle

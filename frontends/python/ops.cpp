@@ -52,7 +52,7 @@ Regions& regions() {
 // A fused Python function.
 struct Region final : torch::CustomClassHolder {
     std::int64_t id;
-    // options: {"name": .., "dynamic": [{"input": 0, "dim": 0, "name": "N"}, ..], "recapture": .., "deterministic": .., "strict": ..}
+    // options: {"name": .., "dynamic": [{"input": 0, "dim": 0, "name": "N"}, ..], "earlier": [[[4, 3], [3]], ..], "recapture": .., "deterministic": .., "strict": ..}
     Region(std::int64_t function, const std::string& options) {
         auto j = nlohmann::json::parse(options);
         FuseOptions o;
@@ -60,6 +60,7 @@ struct Region final : torch::CustomClassHolder {
         o.recapture = j.value("recapture", true);
         o.deterministic = j.value("deterministic", false);
         o.eager_if_uncapturable = !j.value("strict", false);
+        o.earlier = j.value("earlier", o.earlier);
         for (const auto& v : j.value("dynamic", nlohmann::json::array())) o.dynamic.push_back({v.at("input"), {}, v.at("dim"), v.at("name")});
         id = regions().add(fuse([function](const Tensors& in) { return call_python(function, in); }, std::move(o)));
     }
@@ -130,6 +131,7 @@ TORCH_LIBRARY(heddle, m) {
     m.def("run_with_numbers(int region, Tensor[] inputs, int[] integers, float[] floats) -> Tensor[]",
           torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run_with_numbers)));
     m.def("mark_number(Tensor x) -> ()", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(mark_number)));
+    m.def("decide(int of, int lhs, int rhs) -> int", [](std::int64_t of, std::int64_t lhs, std::int64_t rhs) { return decide(static_cast<Choice::Of>(of), lhs, rhs); });
     m.def("place", [](std::string where) {
         if (capturing()) set_place(std::move(where));
     });

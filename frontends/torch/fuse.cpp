@@ -26,8 +26,8 @@ struct Way {
     std::string reason;
 };
 
-// Element types and sizes of a call's arguments.
-using Shapes = std::vector<std::pair<at::ScalarType, std::vector<std::int64_t>>>;
+// Sizes of a call's arguments.
+using Shapes = std::vector<std::vector<std::int64_t>>;
 
 using Ways = std::vector<std::shared_ptr<const Way>>;
 
@@ -38,14 +38,15 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     LastCalls calls;
     // Of whoever captures, which takes long and runs the user's code: others don't wait, they run eagerly meanwhile.
     std::mutex capturing;
-    std::vector<Shapes> seen;                          // arguments of earlier captures
     std::atomic<int> captures = 0;
-    std::mutex mutex;                                  // of whoever replaces the ways
+    std::mutex mutex;                                  // of whoever replaces the ways, and of
+    std::vector<Shapes> seen;                          // arguments of earlier captures
 
     std::shared_ptr<const Way> capture_for(at::TensorList in);
-    std::vector<Varying> changed(at::TensorList in) const;
+    std::vector<Varying> changed(at::TensorList in);
     std::vector<std::shared_ptr<Variant>> variants() const;
     void put_first(std::shared_ptr<const Way>);
+    void add(std::shared_ptr<const Way>, at::TensorList in);
     Tensors eagerly(at::TensorList in, const std::string& reason) {
         calls.eager(reason);
         return callable(in.vec());
@@ -77,16 +78,17 @@ bool entangled(const Variant& v, at::TensorList all) {
 }
 Shapes shapes_of(at::TensorList in) {
     Shapes s;
-    for (const at::Tensor& t : in) s.emplace_back(t.scalar_type(), t.sizes().vec());
+    for (const at::Tensor& t : in) s.push_back(t.sizes().vec());
     return s;
 }
 bool same_kind(const Shapes& a, const Shapes& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) { return x.first == y.first && x.second.size() == y.second.size(); });
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) { return x.size() == y.size(); });
 }
 }  // namespace
 
 // Sizes that differ between this call and earlier captures, by name; those that always were equal to each other share one.
-std::vector<Varying> Fused::State::changed(at::TensorList in) const {
+std::vector<Varying> Fused::State::changed(at::TensorList in) {
+    std::lock_guard lock(mutex);
     std::vector<Shapes> calls{shapes_of(in)};
     for (const Shapes& s : seen)
         if (same_kind(s, calls[0])) calls.push_back(s);
@@ -96,7 +98,7 @@ std::vector<Varying> Fused::State::changed(at::TensorList in) const {
         for (int d = 0; d < in[k].dim(); ++d) {
             bool declared = std::any_of(options.dynamic.begin(), options.dynamic.end(), [&](const Varying& v) { return !v.tensor.defined() && v.input == static_cast<int>(k) && v.dim == d; });
             std::vector<std::int64_t> sizes;
-            for (const Shapes& c : calls) sizes.push_back(c[k].second[static_cast<std::size_t>(d)]);
+            for (const Shapes& c : calls) sizes.push_back(c[k][static_cast<std::size_t>(d)]);
             if (declared || std::equal(sizes.begin() + 1, sizes.end(), sizes.begin())) continue;
             auto at = std::find(known.begin(), known.end(), sizes);
             if (at == known.end()) at = known.insert(at, sizes);
@@ -146,9 +148,14 @@ std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
         names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
         way->guard = Guard(in.vec(), names, options.recapture);
     }
-    if (options.recapture && way->variant) seen.push_back(shapes_of(in));
-    if (seen.size() > kWays) seen.erase(seen.begin());
     return way;
+}
+void Fused::State::add(std::shared_ptr<const Way> way, at::TensorList in) {
+    put_first(std::move(way));
+    if (!options.recapture) return;
+    std::lock_guard lock(mutex);
+    seen.push_back(shapes_of(in));
+    if (seen.size() > kWays) seen.erase(seen.begin());
 }
 void Fused::State::put_first(std::shared_ptr<const Way> way) {
     std::lock_guard lock(mutex);
@@ -168,6 +175,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
     Ran ran;
     ran.sizes.resize(forward.names().list().size(), kUnknown);
     for (std::size_t i = 0; i < v->integers.size(); ++i) ran.sizes[i] = all[v->integers[i].second].item<std::int64_t>();
+    if (auto q = v->guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), ran.sizes.begin() + v->integers.size());
     Tensors results(n);
     c10::OptionalDeviceGuard on_device(current(v->device));
     {
@@ -274,6 +282,7 @@ std::optional<Tensors> Fused::State::attempt(const Way& way, at::TensorList in) 
         if (held.empty() || (options.recapture && !way.guard.holds(held))) return {};
     }
     at::TensorList all = held.empty() ? in : at::TensorList(held);
+    if (!options.recapture && !way.guard.decides(all)) throw Error(options.name + ": these sizes take another way through the callable than those of the capture; fuse it again with these");
     if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
     if (entangled(*v, all)) return eagerly(in, "an input that is written shares its memory with another");
     at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
@@ -306,10 +315,10 @@ Tensors Fused::operator()(at::TensorList inputs) const {
             return (*this)(inputs);
         }
         way = s.capture_for(inputs);
-        if (way->variant) s.put_first(way);
+        if (way->variant) s.add(way, inputs);
     }
     auto out = s.attempt(*way, inputs);
-    if (!way->variant) s.put_first(way);  // the callable ran, so what failed was the capture, and would again
+    if (!way->variant) s.add(way, inputs);  // the callable ran, so what failed was the capture, and would again
     if (out) return std::move(*out);
     return s.eagerly(inputs, "what it reads on the host changes between two runs of the same call");
 }
@@ -343,6 +352,7 @@ std::vector<std::pair<std::string, std::string>> Fused::cuda_kernels() const {
 Fused fuse(Callable callable, FuseOptions options) {
     auto s = std::make_shared<Fused::State>();
     s->callable = std::move(callable);
+    s->seen = std::move(options.earlier);
     s->options = std::move(options);
     return Fused(s);
 }
@@ -351,7 +361,7 @@ Fused fuse(Callable callable, const Tensors& example, FuseOptions options) {
     s->callable = std::move(callable);
     s->options = std::move(options);
     auto way = s->capture_for(example);
-    s->put_first(way);
+    s->add(way, example);
     if (!way->variant) s->calls.eager(way->reason);
     return Fused(s);
 }

@@ -19,6 +19,7 @@ struct FuseOptions {
     bool eager_if_uncapturable = true;   // else errors of the capture are thrown
     bool recapture = false;              // calls that no capture holds for are captured too; sizes that were seen to change get names.
                                          // Else they throw Error
+    std::vector<std::vector<std::vector<std::int64_t>>> earlier;  // with `recapture`: sizes of calls that went another way, which tell what changes
     bool deterministic = false;          // what would add floats in an order that changes from run to run (CUDA atomics) runs eagerly
 };
 

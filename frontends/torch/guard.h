@@ -2,10 +2,12 @@
 // Law: holds() is true only where the captured graph computes what the callable would; it allocates nothing.
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <c10/util/SmallVector.h>
 
 #include <vector>
 
 #include "frontends/capture/capture.h"
+#include "runtime/sizes.h"
 
 namespace heddle {
 
@@ -46,6 +48,11 @@ public:
     // Element types, ranks, sizes, devices, what is ambient, and no gradient wanted that wasn't wanted then.
     bool holds(at::TensorList arguments) const;
     const Ambient& ambient() const { return ambient_; }
+    // Sizes have to decide the same as they did in the capture, too. Throws Error where that takes a size that no argument gives.
+    void decide_as(const Captured&);
+    bool decides(at::TensorList arguments) const;  // that alone
+    // Values of the capture's quotients.
+    c10::SmallVector<std::int64_t, 4> quotients(at::TensorList arguments) const;
 
 private:
     struct Input {
@@ -56,6 +63,15 @@ private:
     };
     std::vector<Input> inputs_;
     int slots_ = 0;
+    c10::SmallVector<std::int64_t, 16> values(at::TensorList arguments) const;
+    std::vector<std::string> names_;     // of slots, then those that are an argument's value, then quotients
+    std::vector<std::pair<std::size_t, std::size_t>> found_;  // per name but quotients: the argument, and the dimension or kOfValue
+    struct Condition {                   // of quotients: rhs is a number
+        Choice::Of of;
+        SizeExpr lhs, rhs;
+        std::int64_t outcome;
+    };
+    std::vector<Condition> conditions_, quotients_;
     bool exact_ = false;
     Ambient ambient_ = {};
 };

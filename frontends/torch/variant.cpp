@@ -60,6 +60,7 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     Tensors everything = example;
     everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());
     v->guard = Guard(everything, dynamic, fuse_options.recapture);
+    v->guard.decide_as(v->captured);
     v->device = common_device(everything);
     v->host = torch_host(v->device);
     Graph g = v->captured.graph;
@@ -81,6 +82,8 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         for (std::size_t d = 0; d < s.size(); ++d)
             if (s[d].is_symbol()) typical[print(s[d])] = t.size(static_cast<std::int64_t>(d));
     }
+    for (const auto& [name, input] : v->integers) typical[name] = example[input].item<std::int64_t>();
+    for (const Captured::Quotient& q : v->captured.quotients) typical[q.name] = decided(Choice::Of::div, q.of.eval(typical), q.by);
     everything.clear();  // what the callable alone holds is counted below
     for (at::Tensor& t : v->captured.implicit) {
         v->wants.push_back(t.requires_grad());
@@ -143,6 +146,7 @@ const Executable& Variant::forward() {
     if (auto* e = forward_.ready.load(std::memory_order_acquire)) return *e;
     std::vector<std::string> names;
     for (const auto& [name, input] : integers) names.push_back(name);
+    for (const auto& q : captured.quotients) names.push_back(q.name);
     return compiled(forward_, pair.split.forward, names);
 }
 const Executable& Variant::backward() {

@@ -34,7 +34,7 @@ struct Variant {
     };
     std::vector<Result> results;
     Guard guard;
-    std::vector<std::pair<std::string, std::size_t>> integers;  // sizes that are the value of an input; the forward's first slots
+    std::vector<std::pair<std::string, std::size_t>> integers;  // sizes that are the value of an input: with quotients, the forward's first slots
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
 

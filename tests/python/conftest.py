@@ -35,25 +35,3 @@ def fresh():
     torch.manual_seed(0)
     yield
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
-
-
-# What isn't as it should be yet, and why. Each is expected to fail: one that passes is red until its line is gone.
-UNFINISHED = {
-    "test_sizes.py::test_a_branch_on_a_size[static]": "with static=True a Python branch on a size isn't seen once the size has a name",
-    "test_sizes.py::test_twenty_iterations_in_which_every_dimension_changes[static]": "captured a third time where sizes came to be equal",
-    "test_sizes.py::test_one_size[static-chunks]": "half of a size is no polynomial of it: captured for each size",
-    "test_sizes.py::test_one_size[fuse-chunks]": "half of a size is no polynomial of it: runs eagerly",
-    "test_sizes.py::test_one_size[fuse-neighbours]": "Dynamo compiles again for rows of one",
-    **{f"test_bad_input.py::test_foreign_types[{d}-uint16]": "computes where eager has no kernel" for d in ("fuse", "static", "compile")},
-    **{f"test_bad_input.py::test_the_same_exception[{d}-gather of int32]": "takes int32 where eager wants int64" for d in ("fuse", "static")},
-    "test_bad_input.py::test_the_same_exception[static-a mask of another size]": "takes a mask that eager refuses",
-    "test_bad_input.py::test_a_device_as_context[static]": "a device as context is bound at the first call",
-    "test_bad_input.py::test_exceptions_in_the_forward[static]": "what Python raises is bound at the first call",
-    "test_sizes.py::test_two_sizes[fuse-ones]": "Dynamo compiles again for sizes of one",
-}
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if reason := UNFINISHED.get(item.nodeid.rpartition("tests/python/")[2]):
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

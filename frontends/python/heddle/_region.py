@@ -44,12 +44,12 @@ class Region:
     """One compiled function. `Region.id` is what `run` takes."""
 
     def __init__(self, function: OfTensors, *, eager: OfTensors | None = None, name: str = "f", dynamic: Sequence[tuple[int, int, str]] = (),
-                 recapture: bool = True, deterministic: bool = False, strict: bool = False) -> None:
+                 earlier: Sequence[Sequence[Sequence[int]]] = (), recapture: bool = True, deterministic: bool = False, strict: bool = False) -> None:
         self.name = name
         self._function = next(_numbers)
         _functions[self._function] = (eager or function, function)
         options = {"name": name, "recapture": recapture, "deterministic": deterministic, "strict": strict,
-                   "dynamic": [{"input": i, "dim": d, "name": n} for i, d, n in dynamic]}
+                   "dynamic": [{"input": i, "dim": d, "name": n} for i, d, n in dynamic], "earlier": earlier}
         self._handle = torch.classes.heddle.Region(self._function, json.dumps(options))
         self.id: int = self._handle.id()
 

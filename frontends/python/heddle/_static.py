@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from . import _region
 from ._region import Region, run, run_with_numbers
+from ._sizes import Size
 from ._watch import Unseen, Watch, inline, modes
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -72,8 +73,9 @@ class _Out:
             kind = None if isinstance(leaf, Tensor) else type(leaf)
             if id(leaf) in numbers:  # Python has the number that it stands for
                 kind, leaf = (float if leaf.is_floating_point() else int), torch.ops.aten.clone(leaf)
-            elif kind in (int, float):  # may follow from sizes: a value of the graph
-                leaf = torch.scalar_tensor(leaf, dtype=torch.int64 if kind is int else torch.float64)
+            elif kind in (int, float, Size):  # may follow from sizes: a value of the graph
+                kind = float if kind is float else int
+                leaf = torch.scalar_tensor(int(leaf) if kind is int else leaf, dtype=torch.int64 if kind is int else torch.float64)
             if isinstance(leaf, Tensor):
                 self.tensors.append(leaf)
             self.rest.append((kind, None if isinstance(leaf, Tensor) else leaf))
@@ -112,11 +114,11 @@ _call = _Call()
 class _Entry:
     """One capture's Python side: the function of tensors, and what its result looks like."""
 
-    def __init__(self, of: "Static", leaves: list[Any], spec: Any, numbers: list[int]) -> None:
+    def __init__(self, of: "Static", leaves: list[Any], spec: Any, numbers: list[int], earlier: list[list[tuple]]) -> None:
         self.tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         self.integers, self.floats = [k for k in numbers if type(leaves[k]) is int], [k for k in numbers if type(leaves[k]) is float]
         self.layout: list[_Out] = []  # none before the first capture
-        self.region = _region_of(of.function, of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), self.layout)
+        self.region = _region_of(of.function, of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
 
     def __call__(self, leaves: list[Any], args: tuple, kwargs: dict) -> Any:
         tensors = [leaves[k] for k in self.tensors]
@@ -131,7 +133,8 @@ class _Entry:
             _call.given = _call.made = None
 
 
-def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any], spec: Any, positions: tuple[list[int], ...], layout: list[_Out]) -> Region:
+def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any], spec: Any, positions: tuple[list[int], ...], earlier: list[list[tuple]],
+               layout: list[_Out]) -> Region:
     """The region of one entry. It holds the function and the layout, and not the entry, so that both go when the entry goes."""
     tensors, integers, floats = positions
     fixed = [None if isinstance(x, Tensor) else x for x in leaves]
@@ -148,7 +151,7 @@ def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any],
         return values
 
     def captured(given: list[Tensor]) -> list[Tensor]:
-        values = filled(given, int, _region.number)
+        values = filled(given, lambda t: Size(int(t)), _region.number)
         args, kwargs = pytree.tree_unflatten(values, spec)
         with Watch([values[k] for k in floats]) as watch:
             out = _Out(function(*args, **kwargs), watch.numbers)
@@ -174,7 +177,8 @@ def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any],
         _call.made = out.rebuild
         return made
 
-    return Region(captured, eager=eager, name=name, deterministic=deterministic, dynamic=[(n + k, -1, f"i{k}") for k in range(len(integers))])
+    return Region(captured, eager=eager, name=name, deterministic=deterministic, dynamic=[(n + k, -1, f"i{k}") for k in range(len(integers))],
+                  earlier=[[*shapes, *[()] * (len(integers) + len(floats))] for shapes in earlier])
 
 
 class _Kind:
@@ -183,6 +187,7 @@ class _Kind:
     def __init__(self, leaves: list[Any]) -> None:
         self.first = [None if isinstance(x, Tensor) else x for x in leaves]
         self.numbers: set[int] = set()
+        self.shapes: list[list[tuple]] = []  # of the tensors, when an entry was made
 
     def see(self, leaves: list[Any]) -> None:
         for k, (a, b) in enumerate(zip(self.first, leaves)):
@@ -267,7 +272,8 @@ class Static:
                     raise Opaque("a constant among its arguments is new with each call")
                 if len(self.entries) >= _KEPT:
                     self.entries.pop(next(iter(self.entries)))
-                entry = _Entry(self, leaves, spec, sorted(kind.numbers))
+                entry = _Entry(self, leaves, spec, sorted(kind.numbers), kind.shapes)
+                kind.shapes = [*kind.shapes[-_RESTLESS:], [tuple(x.shape) for x in leaves if isinstance(x, Tensor)]]
             else:
                 self.missed = 0, None
             self.entries[key] = entry

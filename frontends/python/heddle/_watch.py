@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _device, _pytree as pytree
 
 from . import _region
+from ._sizes import told
 
 
 class Unseen(RuntimeError):
@@ -30,6 +31,7 @@ _NAMES = {
 _UNSEEN = {getattr(Tensor, name): f"Tensor.{name}: {why}" for name, why in _NAMES.items()}
 _UNSEEN |= {getattr(Tensor, name).__get__: f"Tensor.{name}: {_STATE}" for name in ("grad", "grad_fn", "_version")}
 _UNSEEN |= {getattr(Tensor, name).__set__: f"Tensor.{name} is set: use ops that write" for name in ("grad", "data", "requires_grad")}
+_SIZES = {Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, torch.numel}
 
 
 class Watch(TorchFunctionMode):
@@ -65,6 +67,8 @@ class Watch(TorchFunctionMode):
         if function == Tensor.data.__get__:
             return args[0].detach()
         made = function(*args, **kwargs or {})
+        if function in _SIZES:
+            return told(made)
         if self.numbers and isinstance(made, Tensor) and made.dim() == 0 and id(made) not in self.numbers:
             of = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
             if of and all(id(x) in self.numbers for x in of):
