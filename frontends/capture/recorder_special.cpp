@@ -102,11 +102,15 @@ void Recorder::masks_to_indices(torch::jit::Stack& stack, std::size_t from, bool
     if (writes && given.size() == 1 && stack[from + 2].toTensor().numel() == 1) return;  // one value for all: a select, whose size is known
     std::vector<std::optional<at::Tensor>> indices;
     bool masks = false;
+    const at::Tensor self = stack[from].toTensor();
     for (const std::optional<at::Tensor>& t : given) {
         if (!t || !is_mask(*t)) {
             indices.push_back(t);
             continue;
         }
+        const auto axis = static_cast<std::int64_t>(indices.size());
+        for (std::int64_t k = 0; k < t->dim() && axis + k < self.dim(); ++k)
+            TORCH_CHECK_INDEX(t->size(k) == self.size(axis + k), "The shape of the mask ", t->sizes(), " at index ", k, " does not match the shape of the indexed tensor ", self.sizes(), " at index ", axis + k);
         masks = true;
         at::Tensor rows = at::nonzero(*t);
         for (std::int64_t k = 0; k < t->dim(); ++k) indices.emplace_back(rows.select(1, k));

@@ -43,6 +43,25 @@ def test_fused_inside_fused(outer, within):
         close(x.grad, y.grad, f"gradient {n}")
 
 
+def test_dynamo_is_as_it_was(own_door):
+    """What Dynamo compiled while a function of its own was captured by running would have found its tables changed."""
+    part = torch.compile(inner, backend="heddle")
+    heddle.fuse(lambda x: part(x) + x, static=True)(r(3))
+    assert torch._dynamo.eval_frame._stance.stance == "default"
+
+    class Doubling(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            out = super().__torch_function__(func, types, args, kwargs or {})
+            return out * 2 if func is torch.sin else out
+
+    f = lambda x: torch.sin(x) + 1  # noqa: E731
+    fused, x = own_door(f), r(3)
+    for _ in range(2):
+        close(f(x.as_subclass(Doubling)).as_subclass(torch.Tensor), fused(x.as_subclass(Doubling)).as_subclass(torch.Tensor), "of a subclass")
+        close(f(x), fused(x), "a plain one")
+
+
 def test_fused_twice_is_fused_once(own_door):
     f = own_door(inner)
     assert own_door(f) is f

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from . import _region
 from ._region import Region, run, run_with_numbers
 from ._sizes import Size
-from ._watch import Unseen, Watch, inline, modes
+from ._watch import Unseen, Watch, inline, modes, under
 
 _PLAIN = (Tensor, nn.Parameter)
 _CONSTANTS = (int, str, bytes, bool, type(None), complex, type, torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, types.FunctionType,
@@ -114,11 +114,11 @@ _call = _Call()
 class _Entry:
     """One capture's Python side: the function of tensors, and what its result looks like."""
 
-    def __init__(self, of: "Static", leaves: list[Any], spec: Any, numbers: list[int], earlier: list[list[tuple]]) -> None:
+    def __init__(self, of: "Static", leaves: list[Any], spec: Any, numbers: list[int], earlier: list[list[tuple]], around: tuple) -> None:
         self.tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         self.integers, self.floats = [k for k in numbers if type(leaves[k]) is int], [k for k in numbers if type(leaves[k]) is float]
         self.layout: list[_Out] = []  # none before the first capture
-        self.region = _region_of(of.function, of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
+        self.region = _region_of(under(around, of.function), of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
 
     def __call__(self, leaves: list[Any], args: tuple, kwargs: dict) -> Any:
         tensors = [leaves[k] for k in self.tensors]
@@ -215,6 +215,8 @@ class Static:
         return list(self.why)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # true only where Dynamo reads this: what it compiles is the function
+            return self.function(*args, **kwargs)
         if not kwargs and self.module is None and not inline.depth:
             for a in args:
                 if type(a) not in _PLAIN:
@@ -272,7 +274,7 @@ class Static:
                     raise Opaque("a constant among its arguments is new with each call")
                 if len(self.entries) >= _KEPT:
                     self.entries.pop(next(iter(self.entries)))
-                entry = _Entry(self, leaves, spec, sorted(kind.numbers), kind.shapes)
+                entry = _Entry(self, leaves, spec, sorted(kind.numbers), kind.shapes, around)
                 kind.shapes = [*kind.shapes[-_RESTLESS:], [tuple(x.shape) for x in leaves if isinstance(x, Tensor)]]
             else:
                 self.missed = 0, None

@@ -3,12 +3,14 @@
 Law: what the ops don't show is either put as ops or raises Unseen, and then the function runs as it is.
 """
 
+import contextlib
 import sys
 import threading
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo import eval_frame
 from torch.overrides import TorchFunctionMode
 from torch.utils import _device, _pytree as pytree
 
@@ -34,6 +36,28 @@ _UNSEEN |= {getattr(Tensor, name).__set__: f"Tensor.{name} is set: use ops that 
 _SIZES = {Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, torch.numel}
 
 
+_watches = [0, None]  # how many there are, in all threads; Dynamo's stance before the first
+_watching = threading.Lock()
+
+
+def _compile_nothing(more: int) -> None:
+    """Functions inside that are compiled by Dynamo run as they are: their ops are wanted, and Dynamo fills tables of its own as it
+    compiles, wrongly if a torch function mode is on."""
+    with _watching:
+        first = _watches[0] == 0
+        _watches[0] += more
+        if not first and _watches[0]:
+            return
+        compiling = eval_frame.set_eval_frame(None)  # a stance can only be set outside
+        try:
+            if first:
+                _watches[1] = eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
+            else:
+                eval_frame._set_stance(_watches[1])
+        finally:
+            eval_frame.set_eval_frame(compiling)
+
+
 class Watch(TorchFunctionMode):
     """Around a run that is captured. `numbers`: tensors that stand for Python's numbers; so do those that are made of nothing else."""
 
@@ -43,6 +67,7 @@ class Watch(TorchFunctionMode):
         self.skip = (torch.__path__[0], __file__.rsplit("/", 1)[0])
 
     def __enter__(self) -> "Watch":
+        _compile_nothing(1)
         self.outer, inline.depth = inline.depth, inline.depth + 1
         self.traced = sys.gettrace()
         sys.settrace(self.call)
@@ -52,6 +77,7 @@ class Watch(TorchFunctionMode):
         super().__exit__(*error)
         sys.settrace(self.traced)
         inline.depth = self.outer
+        _compile_nothing(-1)
 
     def call(self, frame: Any, event: str, arg: Any) -> Any:
         return None if frame.f_code.co_filename.startswith(self.skip) else self.line
@@ -90,3 +116,17 @@ def modes() -> tuple | None:
         return ()
     stack = torch.overrides._get_current_function_mode_stack()
     return tuple(str(m.device) for m in stack) if all(type(m) is _device.DeviceContext for m in stack) else None
+
+
+def under(devices: tuple, function: Any) -> Any:
+    """The function with these default devices: while an op of ours runs, PyTorch has taken off the mode that it was called under."""
+    if not devices:
+        return function
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.ExitStack() as stack:
+            for device in devices:
+                stack.enter_context(torch.device(device))
+            return function(*args, **kwargs)
+
+    return call
