@@ -336,7 +336,12 @@ private:
         if (n.kind() != Kind::map) throw Unfusable(fmt::format("{} is not computed in place", n.def().name));
         Value v{.what = What::map, .op = n.op, .dtype = t, .in = {}};
         for (Id i : n.in) v.in.push_back(emit(i, at, predicate));
-        if (n.is(Op::cast)) return as(v.in[0], t);
+        if (n.is(Op::cast)) {
+            Val x = as(v.in[0], t);
+            // Who asks for a narrow float gets its rounding; what's computed in one is rounded where it's stored. A narrow value that is loaded has it.
+            const bool narrows = n.type.dtype != t && g_.type(n.in[0]).dtype != n.type.dtype;
+            return narrows ? as(value({.what = What::map, .op = Op::cast, .dtype = n.type.dtype, .in = {x}}, kUniform), t) : x;
+        }
         here = n.loc;
         v.name = hint(id);
         return value(v, kUniform);

@@ -214,3 +214,21 @@ def test_capturing_leaves_the_generator_alone(door):
     torch.manual_seed(11)
     door(lambda x: x * 2)(torch.ones(3))
     assert torch.equal(want, torch.rand(3))
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64])
+def test_a_conversion_rounds(door, narrow, wide):
+    """Straight-through rounding, and what is quantised on purpose: all that is asked of a narrow type is its rounding."""
+
+    def f(x):
+        y = (x * 2).to(narrow).to(wide)
+        return y, (y - x * 2).abs().sum() * 100
+
+    fused = door(f)
+    x, y = (torch.linspace(-3, 3, 1001, dtype=wide).requires_grad_() for _ in range(2))
+    want, got = f(x), fused(y)
+    assert torch.equal(want[0], got[0])
+    torch.testing.assert_close(got[1], want[1])
+    want[0].mul(want[0].detach().sin()).sum().backward(), got[0].mul(got[0].detach().sin()).sum().backward()
+    assert torch.equal(x.grad, y.grad)
