@@ -100,6 +100,26 @@ def test_dump_writes_every_stage(tmp_path):
     assert "__global__" in cuda
 
 
+def test_a_dumped_graph_is_replayed_from_any_stage(tmp_path):
+    command = pathlib.Path(__file__).parents[2] / "build" / "full" / "heddle"
+
+    def replay(file, *more):
+        return subprocess.run([command, "replay", file, "--runs", "1", *more], capture_output=True, text=True)
+
+    graphs = [pathlib.Path(f) for f in heddle.dump(masked_l1, *example(), to=tmp_path) if str(f).endswith(".hir")]
+    stages = [f for f in graphs if not f.name.endswith("program.hir")]
+    assert len(stages) > 4
+    for f in stages:
+        done = replay(f)
+        assert done.returncode == 0 and "largest difference" in done.stdout, f"{f.name}: {done.stderr}"
+    wrong = stages[-1].with_name("wrong.hir")
+    wrong.write_text(stages[-1].read_text().replace("return", "return %99,"))
+    assert replay(wrong).returncode == 1
+    program = next(f for f in graphs if f.name.endswith("program.hir"))
+    assert "give the forward.hir" in replay(program).stderr
+    assert replay(stages[1], "--backward").returncode == 0
+
+
 def test_the_command_exits_with_1_when_an_error_is_over_tolerance(tmp_path):
     source = tmp_path / "mine.py"
     source.write_text("import torch\ndef f(x): return (x.exp() / 3).sum()\ndef inputs(): return torch.rand(100, requires_grad=True)\n")

@@ -4,7 +4,9 @@ Law: what the ops don't show is either put as ops or raises Unseen, and then the
 """
 
 import contextlib
+import functools
 import sys
+import sysconfig
 import threading
 from typing import Any
 
@@ -36,6 +38,16 @@ _UNSEEN |= {getattr(Tensor, name).__set__: f"Tensor.{name} is set: use ops that 
 _SIZES = {Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, torch.numel}
 
 
+_STANDARD, _INSTALLED = sysconfig.get_path("stdlib") + "/", sysconfig.get_path("purelib") + "/"
+_LIBRARIES = (torch.__path__[0] + "/", __file__.rsplit("/", 1)[0] + "/", "<frozen ")
+
+
+@functools.cache
+def _of_libraries(file: str) -> bool:
+    """Is a file part of PyTorch, heddle or Python, whose lines tell a user nothing?"""
+    return file.startswith(_LIBRARIES) or (file.startswith(_STANDARD) and not file.startswith(_INSTALLED))
+
+
 _watches = [0, None]  # how many there are, in all threads; Dynamo's stance before the first
 _watching = threading.Lock()
 
@@ -64,7 +76,6 @@ class Watch(TorchFunctionMode):
     def __init__(self, numbers: list[Tensor]) -> None:
         super().__init__()
         self.numbers = {id(t): t for t in numbers}
-        self.skip = (torch.__path__[0], __file__.rsplit("/", 1)[0])
 
     def __enter__(self) -> "Watch":
         _compile_nothing(1)
@@ -80,10 +91,12 @@ class Watch(TorchFunctionMode):
         _compile_nothing(-1)
 
     def call(self, frame: Any, event: str, arg: Any) -> Any:
-        return None if frame.f_code.co_filename.startswith(self.skip) else self.line
+        return None if _of_libraries(frame.f_code.co_filename) else self.line
 
     def line(self, frame: Any, event: str, arg: Any) -> Any:
-        if event == "line":
+        if event == "return":  # what follows is of the line that called
+            frame = frame.f_back
+        if event in ("line", "return") and frame is not None and not _of_libraries(frame.f_code.co_filename):
             _region.place(f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}")
         return self.line
 
