@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "frontends" / "python"))
 
 LIMIT = 3          # samples of an op and element type, unless --all
-SECONDS = 120      # an op that takes longer is reported as hung
+SECONDS = 120      # a sample that takes longer is reported as hung
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 OTHERS = ("float16", "bfloat16", "uint8", "int8", "int16")  # when asked for
 
@@ -164,30 +164,32 @@ class Checker:
         text = f"{what}: differs by {worst:.3g} where eager's largest is {scale:.3g} (allowed {rtol * scale:.3g}); got {a.flatten()[:4].tolist()}, expected {b.flatten()[:4].tolist()}"
         if exact is None or exact[0].shape != want.shape or not torch.equal(a.isfinite(), b.isfinite()):
             return text
-        # float32 may be 4 times as far from the exact value as eager's is hereabouts; float64 rounds 2^29 times as finely.
+        # It may be 4 times as far from the exact value as eager's is hereabouts; float64 rounds 2^29 times as finely as float32.
         truth, error = exact
-        if want.dtype == torch.float32:
+        if want.dtype != torch.float64:
             return None if largest(a - truth) <= max(rtol * scale, 4 * error) else text
         return None if largest(a - b) <= max(rtol * scale, 4 * error * 2**-29) else text
 
     def errors(self, sample, gradients):
-        """Eager's results and gradients in float64, and how far from these its float32 is at worst, over inputs that differ by a rounding."""
+        """Eager's results and gradients in float64, and how far from these it is in float32 (or the sample's own half) at worst, over inputs that differ by a rounding."""
         import torch
         from torch.utils import _pytree as pytree
 
         def at(dtype, leaves, spec):
-            given, args, kwargs = pytree.tree_unflatten([x.to(dtype).requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-                                                         for x in leaves], spec)
+            cast = [x.to(dtype).requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) and x.is_floating_point() else
+                    dtype if isinstance(x, torch.dtype) and x.is_floating_point else x for x in leaves]
+            given, args, kwargs = pytree.tree_unflatten(cast, spec)
             got = self.outcome(self.op, type(sample)(given, args=args, kwargs=kwargs, output_process_fn_grad=sample.output_process_fn_grad), gradients)
             return [*got[1], *(got[2] if isinstance(got[2], list) else [])] if got[0] == "gave" else []
 
+        short = self.dtype if self.dtype in (torch.float16, torch.bfloat16) else torch.float32
+        eps = torch.finfo(short).eps
         leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
-        types = [torch.float64 if x in (torch.float32, torch.float64) else x for x in leaves]
-        truth, worst = at(torch.float64, types, spec), []
+        truth, worst = at(torch.float64, leaves, spec), []
         for k in range(8):
-            moved = [(x.detach() * (1 + (k > 0) * 1.2e-7 * torch.randn(x.shape).to(x.dtype))).float().requires_grad_(x.requires_grad)
-                     if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in types]
-            narrow, wide = at(torch.float32, [torch.float32 if x is torch.float64 else x for x in moved], spec), at(torch.float64, moved, spec)
+            moved = [(x.detach() * (1 + (k > 0) * eps * torch.randn(x.shape, dtype=torch.float64))).to(short).requires_grad_(x.requires_grad)
+                     if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in leaves]
+            narrow, wide = at(short, moved, spec), at(torch.float64, moved, spec)
             if len(narrow) != len(truth) or len(wide) != len(truth):
                 return {}
             worst.append([largest(n.double() - w.double()) if isinstance(n, torch.Tensor) and n.is_floating_point() and n.shape == w.shape else 0 for n, w in zip(narrow, wide)])
@@ -231,8 +233,8 @@ class Checker:
         return "; ".join(found) or None
 
 
-def check_op(op, dtypes, limit):
-    """All samples of one op: counts, disagreements, and why samples ran eagerly."""
+def check_op(op, dtypes, limit, progress):
+    """All samples of one op: counts, disagreements, and why samples ran eagerly. Calls `progress` after each."""
     import torch
 
     import heddle
@@ -256,6 +258,7 @@ def check_op(op, dtypes, limit):
             row["wrong"].append(f"{name}: its samples can't be made: {e}")
             continue
         for k, sample in enumerate(samples):
+            progress()
             fused = heddle.fuse(op.op, static=True)
             wrong = checker.compare(fused, sample, gradients)
             if not wrong and k < len(others) and same_but_values(sample, others[k]):
@@ -307,7 +310,7 @@ def database(pattern):
 
 
 def worker(options):
-    """Reads positions in the database, a line each, and writes a row for each."""
+    """Reads positions in the database, a line each, and writes a row for each, and an empty line before each of its samples."""
     import torch
     from torch.testing._internal.common_methods_invocations import op_db
 
@@ -319,14 +322,18 @@ def worker(options):
     torch.set_num_threads(1)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+
+    def write(line):
+        out.write(line + "\n")
+        out.flush()
+
     for line in sys.stdin:
         op = op_db[int(line)]
         try:
-            row = check_op(op, options.dtypes, 0 if options.all else options.limit)
+            row = check_op(op, options.dtypes, 0 if options.all else options.limit, lambda: write(""))
         except Exception:  # noqa: BLE001
             row = {"op": op.formatted_name, "wrong": [traceback.format_exc(limit=-2)]}
-        out.write(json.dumps(row) + "\n")
-        out.flush()
+        write(json.dumps(row))
 
 
 class Workers:
@@ -336,7 +343,7 @@ class Workers:
         self.count, self.command = count, [sys.executable, __file__, "--worker", *arguments]
 
     def start(self):
-        return subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
 
     def rows(self, positions, names):
         left, busy = list(positions)[::-1], {}
@@ -346,8 +353,7 @@ class Workers:
             if left:
                 k = left.pop()
                 busy[p] = k, time.time()
-                p.stdin.write(f"{k}\n")
-                p.stdin.flush()
+                p.stdin.write(f"{k}\n".encode())
             else:
                 p.stdin.close()
 
@@ -357,15 +363,17 @@ class Workers:
             ready, _, _ = select.select([p.stdout for p in busy], [], [], 1)
             for p in list(busy):
                 k, since = busy[p]
-                line = p.stdout.readline() if p.stdout in ready else None
-                if line:
+                line = p.stdout.readline() if p.stdout in ready else None  # of a pipe without a buffer, which would hide lines from select
+                if line == b"\n":
+                    busy[p] = k, time.time()
+                elif line:
                     del busy[p]
                     give(p)
                     yield json.loads(line)
-                elif line == "" or time.time() - since > SECONDS:
+                elif line == b"" or time.time() - since > SECONDS:
                     p.kill()
                     del busy[p]
-                    yield {"op": names[k], "wrong": ["the process died" if line == "" else f"hung for {SECONDS} s"]}
+                    yield {"op": names[k], "wrong": ["the process died" if line == b"" else f"hung for {SECONDS} s"]}
                     fresh = self.start()
                     give(fresh)
 
