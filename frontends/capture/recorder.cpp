@@ -231,7 +231,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     const std::size_t count = schema.arguments().size(), from = stack.size() - count;
     for (auto cast : {c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})  // its casts and the op in the narrow type come back here
         if (keys.has(cast) && op.hasKernelForDispatchKey(cast)) return op.redispatchBoxed(keys.remove(kMode), &stack);
-    if (name == "aten::batch_norm") return batch_norm(stack);
+    if (name == "aten::batch_norm" && decide(Choice::Of::equal, stack[from].toTensor().numel(), 0) == 0) return batch_norm(stack);  // of nothing, it's a copy
     if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) && !among(kWhole, name)) {
         if (name == "aten::_backward") throw Error(place() + ": backward inside the captured function: call it on the captured result");
         return op.redispatchBoxed(keys.remove(kMode), &stack);
