@@ -18,6 +18,7 @@ import os
 import pathlib
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "frontends" / "python"))
 
 LIMIT = 3          # samples of an op and element type, unless --all
-SECONDS = 120      # a sample that takes longer is reported as hung
+SECONDS = 120      # of CPU time: a sample that takes more is reported as hung; a machine may have more to do than this
+WAIT = 1800        # on the clock: so is an op that takes longer
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 OTHERS = ("float16", "bfloat16", "uint8", "int8", "int16")  # when asked for
 
@@ -251,8 +253,8 @@ class Checker:
         return "; ".join(found) or None
 
 
-def check_op(op, dtypes, limit, progress):
-    """All samples of one op: counts, disagreements, and why samples ran eagerly. Calls `progress` after each."""
+def check_op(op, dtypes, limit):
+    """All samples of one op: counts, disagreements, and why samples ran eagerly."""
     import torch
 
     import heddle
@@ -276,7 +278,7 @@ def check_op(op, dtypes, limit, progress):
             row["wrong"].append(f"{name}: its samples can't be made: {e}")
             continue
         for k, sample in enumerate(samples):
-            progress()
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # then the process ends
             fused = heddle.fuse(op.op, static=True)
             wrong = checker.compare(fused, sample, gradients)
             if not wrong and k < len(others) and same_but_values(sample, others[k]):
@@ -328,7 +330,7 @@ def database(pattern):
 
 
 def worker(options):
-    """Reads positions in the database, a line each, and writes a row for each, and an empty line before each of its samples."""
+    """Reads positions in the database, a line each, and writes a row for each."""
     import torch
     from torch.testing._internal.common_methods_invocations import op_db
 
@@ -340,18 +342,14 @@ def worker(options):
     torch.set_num_threads(1)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-
-    def write(line):
-        out.write(line + "\n")
-        out.flush()
-
     for line in sys.stdin:
         op = op_db[int(line)]
         try:
-            row = check_op(op, options.dtypes, 0 if options.all else options.limit, lambda: write(""))
+            row = check_op(op, options.dtypes, 0 if options.all else options.limit)
         except Exception:  # noqa: BLE001
             row = {"op": op.formatted_name, "wrong": [traceback.format_exc(limit=-2)]}
-        write(json.dumps(row))
+        out.write(json.dumps(row) + "\n")
+        out.flush()
 
 
 class Workers:
@@ -361,7 +359,7 @@ class Workers:
         self.count, self.command = count, [sys.executable, __file__, "--worker", *arguments]
 
     def start(self):
-        return subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
+        return subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def rows(self, positions, names):
         left, busy = list(positions)[::-1], {}
@@ -371,7 +369,8 @@ class Workers:
             if left:
                 k = left.pop()
                 busy[p] = k, time.time()
-                p.stdin.write(f"{k}\n".encode())
+                p.stdin.write(f"{k}\n")
+                p.stdin.flush()
             else:
                 p.stdin.close()
 
@@ -381,17 +380,16 @@ class Workers:
             ready, _, _ = select.select([p.stdout for p in busy], [], [], 1)
             for p in list(busy):
                 k, since = busy[p]
-                line = p.stdout.readline() if p.stdout in ready else None  # of a pipe without a buffer, which would hide lines from select
-                if line == b"\n":
-                    busy[p] = k, time.time()
-                elif line:
+                line = p.stdout.readline() if p.stdout in ready else None
+                if line:
                     del busy[p]
                     give(p)
                     yield json.loads(line)
-                elif line == b"" or time.time() - since > SECONDS:
+                elif line == "" or time.time() - since > WAIT:
                     p.kill()
                     del busy[p]
-                    yield {"op": names[k], "wrong": ["the process died" if line == b"" else f"hung for {SECONDS} s"]}
+                    hung = line is None or p.wait() == -signal.SIGPROF
+                    yield {"op": names[k], "wrong": [f"a sample hung for {SECONDS} s" if hung else "the process died"]}
                     fresh = self.start()
                     give(fresh)
 
