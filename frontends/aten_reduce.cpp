@@ -94,7 +94,11 @@ V norm_of(V x, const std::vector<int>& axes, double p) {
     if (p == 0) return sum(to(ne(x, zeros_like(x)), x.type().dtype), axes);
     if (p == kInf) return amax(abs(x), axes);
     if (p == -kInf) return amin(abs(x), axes);
-    V s = sum(pow(abs(x), like(x, p)), axes), zero = eq(s, zeros_like(s));
+    V size = abs(x), absent = eq(x, zeros_like(x));
+    if (p < 1) size = select(absent, like(x, 1), size);  // has no derivative at 0
+    V powers = pow(size, like(x, p));
+    if (p < 1) powers = select(absent, like(x, p < 0 ? kInf : 0), powers);
+    V s = sum(powers, axes), zero = eq(s, zeros_like(s));
     return select(zero, zeros_like(s), pow(select(zero, like(s, 1), s), like(s, 1 / p)));
 }
 Results norm_(const Call& c) {

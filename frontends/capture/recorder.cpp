@@ -29,7 +29,7 @@ constexpr unsigned char kBlank = 0xA5;  // what empty memory is filled with, to 
 constexpr std::string_view kWhole[] = {"aten::linear", "aten::matmul", "aten::reshape", "aten::layer_norm", "aten::one_hot", "aten::l1_loss", "aten::group_norm"};
 // Their result's size is read from values in a way that u0.. can't follow.
 constexpr std::string_view kUnsized[] = {"aten::_unique", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::bincount"};
-constexpr std::string_view kBlankMakers[] = {"aten::empty.memory_format", "aten::empty_like", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"};
+constexpr std::string_view kBlankMakers[] = {"aten::empty.memory_format", "aten::empty_like", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided", "aten::empty_permuted"};
 template <std::size_t N>
 bool among(const std::string_view (&names)[N], std::string_view name) {
     return std::find(std::begin(names), std::end(names), name) != std::end(names);
@@ -231,7 +231,7 @@ void Recorder::call(const c10::OperatorHandle& op, c10::DispatchKeySet keys, tor
     const std::size_t count = schema.arguments().size(), from = stack.size() - count;
     for (auto cast : {c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA})  // its casts and the op in the narrow type come back here
         if (keys.has(cast) && op.hasKernelForDispatchKey(cast)) return op.redispatchBoxed(keys.remove(kMode), &stack);
-    if (name == "aten::batch_norm") return batch_norm(stack);
+    if (name == "aten::batch_norm" && decide(Choice::Of::equal, stack[from].toTensor().numel(), 0) == 0) return batch_norm(stack);  // of nothing, it's a copy
     if (op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) && !among(kWhole, name)) {
         if (name == "aten::_backward") throw Error(place() + ": backward inside the captured function: call it on the captured result");
         return op.redispatchBoxed(keys.remove(kMode), &stack);

@@ -120,6 +120,8 @@ void Recorder::masks_to_indices(torch::jit::Stack& stack, std::size_t from, bool
 void Recorder::masked_select(torch::jit::Stack& stack) {
     at::Tensor mask = pop(stack).toTensor(), self = pop(stack).toTensor();
     auto both = at::broadcast_tensors({self, mask});
+    if (both[0].dim() == 0)  // a mask without dimensions has no columns
+        for (at::Tensor& t : both) t = t.unsqueeze(0);
     c10::List<std::optional<at::Tensor>> indices;
     indices.push_back(both[1]);
     stack.emplace_back(at::index(both[0], indices));

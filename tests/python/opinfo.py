@@ -6,38 +6,37 @@
     opinfo.py --ops 'nn.func.*pool'  --dtypes float32 --verbose
 
 Law: a sample agrees if values, element types, shapes, strides (of results that are dense in memory), which results require grad, which
-gradients are None, and the exceptions are eager's. It is run twice, the second time with other values, so that nothing of the first is a constant. Nothing is left out but by
-name and with a reason, in SKIPPED. Exit status 1 if a sample disagrees.
+gradients are None, and the exceptions are eager's. It is run twice, the second time with other values, so that nothing of the first is a constant. No op is left
+out. Exit status 1 if a sample disagrees. An op of which no sample was fused counts as skipped, with the reason.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import pathlib
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
 import traceback
 import warnings
+import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "frontends" / "python"))
 
 LIMIT = 3          # samples of an op and element type, unless --all
-SECONDS = 120      # an op that takes longer is reported as hung
+SECONDS = 120      # of CPU time: a sample that takes more is reported as hung; a machine may have more to do than this
+WAIT = 1800        # on the clock: so is an op that takes longer
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
+OTHERS = ("float16", "bfloat16", "uint8", "int8", "int16")  # when asked for
 
-# By name of the OpInfo: why its results can't be compared.
-SKIPPED = {
-    "empty": "the values of empty memory are undefined",
-    "empty_like": "the values of empty memory are undefined",
-    "empty_permuted": "the values of empty memory are undefined",
-    "empty_strided": "the values of empty memory are undefined",
-    "new_empty": "the values of empty memory are undefined",
-    "new_empty_strided": "the values of empty memory are undefined",
-}
+# By name of the OpInfo: all is compared but values, those of empty memory, which are undefined.
+UNDEFINED = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
 # By name of the OpInfo: how many roundings of 1 gradients may differ by, whatever their size, and why.
 WIDER = {
     "nn_functional_hardsigmoid": (2**29, "eager multiplies the gradient by 1/6 rounded to float32, also in float64"),
@@ -104,7 +103,9 @@ class Checker:
     """One sample, eager and fused."""
 
     def __init__(self, op, dtype):
-        self.op, self.dtype = op, dtype
+        import torch
+
+        self.op, self.dtype, self.half = op, dtype, dtype in (torch.float16, torch.bfloat16)
 
     def outcome(self, function, sample, gradients):
         """What a call gives: ("raised", type, text), or ("gave", results, gradients or their error)."""
@@ -152,9 +153,14 @@ class Checker:
                 return f"{what}: {name} {getattr(got, name)}, expected {getattr(want, name)}"
         if what.startswith("result") and order(want) is not None and order(got) != order(want):
             return f"{what}: strides {got.stride()}, expected {want.stride()} for {tuple(want.shape)}"
+        if self.op.formatted_name in UNDEFINED:
+            return None
         if not want.is_floating_point():
-            return None if torch.equal(got.to(torch.complex128), want.to(torch.complex128)) or torch.equal(got, want) else f"{what}: {int((got != want).sum())} of {want.numel()} elements differ"
+            same = torch.allclose(got, want, 0, 0, True) if want.is_complex() else torch.equal(got, want)
+            return None if same else f"{what}: {int((got != want).sum())} of {want.numel()} elements differ"
         a, b = got.detach().double(), want.detach().double()
+        if self.half and exact is not None and exact[0].shape == want.shape:
+            return self.rounded(a, b, *exact, want.dtype, what)
         finite = b[b.isfinite()].abs()
         scale = float(finite.max()) if finite.numel() else 1.0
         rtol = tolerance(want.dtype, length)
@@ -165,30 +171,45 @@ class Checker:
         text = f"{what}: differs by {worst:.3g} where eager's largest is {scale:.3g} (allowed {rtol * scale:.3g}); got {a.flatten()[:4].tolist()}, expected {b.flatten()[:4].tolist()}"
         if exact is None or exact[0].shape != want.shape or not torch.equal(a.isfinite(), b.isfinite()):
             return text
-        # float32 may be 4 times as far from the exact value as eager's is hereabouts; float64 rounds 2^29 times as finely.
+        # It may be 4 times as far from the exact value as eager's is hereabouts; float64 rounds 2^29 times as finely as float32.
         truth, error = exact
-        if want.dtype == torch.float32:
+        if want.dtype != torch.float64:
             return None if largest(a - truth) <= max(rtol * scale, 4 * error) else text
         return None if largest(a - b) <= max(rtol * scale, 4 * error * 2**-29) else text
 
+    def rounded(self, a, b, truth, error, dtype, what):
+        """A half is as near to the exact value as eager's, which rounds after each op; where eager overflows on the way, it need not."""
+        import torch
+
+        limit = torch.finfo(dtype)
+        inside = truth.abs() < limit.max
+        scale = largest(truth[inside])
+        allowed = max(4 * limit.eps * scale, 4 * error, 4 * limit.smallest_normal)
+        far = torch.where(inside, (a - truth).abs().nan_to_num(math.inf) > allowed, ~torch.isclose(a, truth.to(dtype).double(), equal_nan=True))
+        far &= ~torch.isclose(a, b, limit.eps, 0, True)
+        k = int(far.flatten().nonzero()[0]) if far.any() else None
+        return None if k is None else f"{what}: element {k} is {a.flatten()[k]:.6g}, eager {b.flatten()[k]:.6g}, exactly {truth.flatten()[k]:.6g}, allowed {allowed:.3g}"
+
     def errors(self, sample, gradients):
-        """Eager's results and gradients in float64, and how far from these its float32 is at worst, over inputs that differ by a rounding."""
+        """Eager's results and gradients in float64, and how far from these it is in float32 (or the sample's own half) at worst, over inputs that differ by a rounding."""
         import torch
         from torch.utils import _pytree as pytree
 
         def at(dtype, leaves, spec):
-            given, args, kwargs = pytree.tree_unflatten([x.to(dtype).requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-                                                         for x in leaves], spec)
+            cast = [x.to(dtype).requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) and x.is_floating_point() else
+                    dtype if isinstance(x, torch.dtype) and x.is_floating_point else x for x in leaves]
+            given, args, kwargs = pytree.tree_unflatten(cast, spec)
             got = self.outcome(self.op, type(sample)(given, args=args, kwargs=kwargs, output_process_fn_grad=sample.output_process_fn_grad), gradients)
             return [*got[1], *(got[2] if isinstance(got[2], list) else [])] if got[0] == "gave" else []
 
+        short = self.dtype if self.half else torch.float32
+        eps = torch.finfo(short).eps
         leaves, spec = pytree.tree_flatten((sample.input, sample.args, sample.kwargs))
-        types = [torch.float64 if x in (torch.float32, torch.float64) else x for x in leaves]
-        truth, worst = at(torch.float64, types, spec), []
+        truth, worst = at(torch.float64, leaves, spec), []
         for k in range(8):
-            moved = [(x.detach() * (1 + (k > 0) * 1.2e-7 * torch.randn(x.shape).to(x.dtype))).float().requires_grad_(x.requires_grad)
-                     if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in types]
-            narrow, wide = at(torch.float32, [torch.float32 if x is torch.float64 else x for x in moved], spec), at(torch.float64, moved, spec)
+            moved = [(x.detach() * (1 + (k > 0) * eps * torch.randn(x.shape, dtype=torch.float64))).to(short).requires_grad_(x.requires_grad)
+                     if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in leaves]
+            narrow, wide = at(short, moved, spec), at(torch.float64, moved, spec)
             if len(narrow) != len(truth) or len(wide) != len(truth):
                 return {}
             worst.append([largest(n.double() - w.double()) if isinstance(n, torch.Tensor) and n.is_floating_point() and n.shape == w.shape else 0 for n, w in zip(narrow, wide)])
@@ -227,7 +248,7 @@ class Checker:
             return [x for x in found if x]
 
         found = differences({})
-        if found and self.dtype.is_floating_point:
+        if (found or self.half) and self.dtype.is_floating_point:
             found = differences(self.errors(sample, gradients))
         return "; ".join(found) or None
 
@@ -257,6 +278,7 @@ def check_op(op, dtypes, limit):
             row["wrong"].append(f"{name}: its samples can't be made: {e}")
             continue
         for k, sample in enumerate(samples):
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # then the process ends
             fused = heddle.fuse(op.op, static=True)
             wrong = checker.compare(fused, sample, gradients)
             if not wrong and k < len(others) and same_but_values(sample, others[k]):
@@ -363,10 +385,11 @@ class Workers:
                     del busy[p]
                     give(p)
                     yield json.loads(line)
-                elif line == "" or time.time() - since > SECONDS:
+                elif line == "" or time.time() - since > WAIT:
                     p.kill()
                     del busy[p]
-                    yield {"op": names[k], "wrong": ["the process died" if line == "" else f"hung for {SECONDS} s"]}
+                    hung = line is None or p.wait() == -signal.SIGPROF
+                    yield {"op": names[k], "wrong": [f"a sample hung for {SECONDS} s" if hung else "the process died"]}
                     fresh = self.start()
                     give(fresh)
 
@@ -376,10 +399,12 @@ def main():
     parser.add_argument("--all", action="store_true", help="every sample, not the first --limit of each op and element type")
     parser.add_argument("--limit", type=int, default=LIMIT)
     parser.add_argument("--ops", default="", help="a regular expression that names of ops match")
-    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
+    parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES + OTHERS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--part", default="1/1", help="k/n: the k-th of n parts of the ops")
     parser.add_argument("--json", help="write the rows into this file")
+    parser.add_argument("--junit", help="write what passed, failed and was skipped into this file, as JUnit XML")
+    parser.add_argument("--log", help="write a line for each op and the summary into this file")
     parser.add_argument("--verbose", action="store_true", help="a line for each op, not only a summary and what disagrees")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -390,19 +415,28 @@ def main():
 
     part, parts = map(int, options.part.split("/"))
     names = [op.formatted_name for op in op_db]
-    positions = [k for k in database(options.ops) if names[k] not in SKIPPED][part - 1::parts]
+    positions = database(options.ops)[part - 1::parts]
     arguments = ["--limit", str(options.limit), "--dtypes", *options.dtypes] + (["--all"] if options.all else [])
     start, rows = time.time(), []
-    for row in Workers(options.processes, arguments).rows(positions, names):
-        rows.append(row)
-        if row["wrong"] or options.verbose:
-            print(line_of(row), flush=True)
-            for wrong in row["wrong"]:
-                print("    " + wrong, flush=True)
+    with contextlib.ExitStack() as files:
+        log = None
+        if options.log:
+            pathlib.Path(options.log).parent.mkdir(parents=True, exist_ok=True)
+            log = files.enter_context(open(options.log, "w"))
+
+        def say(text, aloud=True):
+            for file in [sys.stdout] * aloud + [log] * (log is not None):
+                print(text, file=file, flush=True)
+
+        for row in Workers(options.processes, arguments).rows(positions, names):
+            rows.append(row)
+            say("\n    ".join([line_of(row), *row["wrong"]]), bool(row["wrong"]) or options.verbose)
+        say(summary(rows, options, time.time() - start))
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(rows, indent=1))
-    summary(rows, options, time.time() - start)
-    return 1 if any(r["wrong"] for r in rows) else 0
+    if options.junit:
+        junit(rows, options.junit, time.time() - start)
+    return 1 if any(r["wrong"] for r in rows) or not rows else 0
 
 
 def line_of(row):
@@ -416,25 +450,45 @@ def line_of(row):
     return text + ("  WRONG" if row["wrong"] else "")
 
 
+def totals(rows):
+    """The run in one line."""
+    count = {k: sum(r.get(k, 0) for r in rows) for k in ("fused", "calls", "eager", "errors")}
+    samples = sum(sum(r.get("samples", {}).values()) for r in rows)
+    return (f"{len(rows)} ops, {samples} samples: {count['fused']} in kernels alone, {count['calls']} with library calls, {count['eager']} eagerly; "
+            f"{count['errors']} wrong inputs")
+
+
 def summary(rows, options, seconds):
     total = {t: sum(r.get("samples", {}).get(t, 0) for r in rows) for t in options.dtypes}
-    print(f"\n{len(rows)} ops, {sum(total.values())} samples ({', '.join(f'{t} {n}' for t, n in total.items())}), each run twice, in {seconds:.0f} s")
+    lines = [f"\n{totals(rows)}", f"each sample ran twice; {', '.join(f'{t} {n}' for t, n in total.items())}; {seconds:.0f} s"]
     for k, text in (("fused", "ran fused with no library call"), ("calls", "ran with library calls inside"), ("eager", "ran eagerly")):
-        print(f"  {sum(r.get(k, 0) for r in rows):6} samples of {sum(1 for r in rows if r.get(k))} ops {text}")
+        lines.append(f"  {sum(r.get(k, 0) for r in rows):6} samples of {sum(1 for r in rows if r.get(k))} ops {text}")
     reasons = {}
     for r in rows:
         for reason, n in r.get("reasons", {}).items():
-            short = re.sub(r"\(?[\d.]+(, ?[\d.]+)*\)?", "N", reason)
+            short = re.sub(r"\b\d+(\.\d+)?\b", "N", re.sub(r"(\S+: )?\S+:\d+: ", "", reason))
             reasons.setdefault(short, [0, set()])
             reasons[short][0] += n
             reasons[short][1].add(r["op"])
     for reason, (n, ops) in sorted(reasons.items(), key=lambda x: -x[1][0]):
-        print(f"    eager {n}: {reason} ({', '.join(sorted(ops)[:6])}{', ..' if len(ops) > 6 else ''})")
-    for name, reason in SKIPPED.items():
-        print(f"  skipped {name}: {reason}")
+        lines.append(f"    eager {n}: {reason} ({', '.join(sorted(ops)[:6])}{', ..' if len(ops) > 6 else ''})")
     wrong = [r for r in rows if r["wrong"]]
-    print(f"  {sum(r.get('errors', 0) for r in rows):6} wrong inputs of {sum(1 for r in rows if r.get('errors'))} ops raised eager's error")
-    print(f"  {sum(len(r['wrong']) for r in wrong)} disagreements in {len(wrong)} ops")
+    lines.append(f"  {sum(r.get('errors', 0) for r in rows):6} wrong inputs of {sum(1 for r in rows if r.get('errors'))} ops raised eager's error")
+    lines.append(f"  {sum(len(r['wrong']) for r in wrong)} disagreements in {len(wrong)} ops")
+    return "\n".join(lines)
+
+
+def junit(rows, file, seconds):
+    """A case for each op: failed if a sample disagrees, skipped if none was fused."""
+    suite = xml.etree.ElementTree.Element("testsuite", name="opinfo", tests=str(len(rows)), time=f"{seconds:.1f}")
+    xml.etree.ElementTree.SubElement(xml.etree.ElementTree.SubElement(suite, "properties"), "property", name="summary", value=totals(rows))
+    for row in rows:
+        case = xml.etree.ElementTree.SubElement(suite, "testcase", classname="opinfo", name=row["op"], time=str(row.get("seconds", 0)))
+        if row["wrong"]:
+            xml.etree.ElementTree.SubElement(case, "failure", message="; ".join(row["wrong"]))
+        elif row["samples"] and row["eager"] == sum(row["samples"].values()):
+            xml.etree.ElementTree.SubElement(case, "skipped", message="; ".join(row["reasons"]))
+    xml.etree.ElementTree.ElementTree(suite).write(file, encoding="unicode")
 
 
 if __name__ == "__main__":
