@@ -21,7 +21,7 @@ inline Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng
     char element[8];
     for (std::int64_t i = 0; i < x.numel(); ++i) {
         double v = u(rng);
-        put_number(t.dtype, element, t.dtype == DType::b1 ? v > (lo + hi) / 2 : is_int(t.dtype) ? std::floor(v) : v);
+        put_number(t.dtype, element, t.dtype == DType::b1 ? lo > 0 || v > (lo + hi) / 2 : is_int(t.dtype) ? std::floor(v) : v);
         x.data.push_back(number(t.dtype, element));
     }
     return x;
