@@ -22,8 +22,7 @@ int occurrences(const std::string& s, const std::string& of) {
 }
 
 // Runs a case's kernel and compares each written buffer with what the case expects.
-void check(const Case& c, const CudaOptions& options, unsigned seed) {
-    CudaSource s = cuda_text(c.name, c.nests, options);
+void check(const Case& c, CudaSource s, bool wide_index, unsigned seed) {
     std::vector<std::string> memory;
     std::vector<cuda_on_cpu::Memory> arguments;
     for (Id id : s.buffers) {
@@ -33,7 +32,7 @@ void check(const Case& c, const CudaOptions& options, unsigned seed) {
         for (std::size_t i = 0; i < d.start.size(); ++i) cuda_on_cpu::put_number(d.dtype, m.data() + i * width, d.start[i]);
     }
     for (std::string& m : memory) arguments.push_back({m.data(), m.size()});
-    ASSERT_TRUE(options.wide_index || s.fits_narrow(c.sizes)) << s.text;
+    ASSERT_TRUE(wide_index || s.fits_narrow(c.sizes)) << s.text;
     cuda_on_cpu::run(s, c.nests, arguments, c.sizes, seed, true);
     for (std::size_t b = 0; b < memory.size(); ++b) {
         const Data& d = c.data.at(s.buffers[b]);
@@ -46,6 +45,8 @@ void check(const Case& c, const CudaOptions& options, unsigned seed) {
         }
     }
 }
+
+void check(const Case& c, const CudaOptions& options, unsigned seed) { check(c, cuda_text(c.name, c.nests, options), options.wide_index, seed); }
 
 struct EveryCase : testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Forms, EveryCase, testing::ValuesIn(cases()), [](const auto& i) { return i.param.name; });
@@ -63,6 +64,25 @@ TEST_P(EveryCase, TextIsDeterministicAndIncludesNothing) {
 
 TEST(CudaRows, GiveWhatTheTableGives) {
     for (DType t : {DType::f32, DType::f64}) check(every_row(t), {}, 3);
+}
+
+// Texts without one of their lines that keep threads apart or within bounds: none of them goes unnoticed.
+TEST(CudaMutants, AreReported) {
+    int mutants = 0;
+    for (const Case& c : cases())
+        for (const char* line : {"__syncthreads();", "__syncwarp();", "if (point >= "}) {
+            if (c.sizes.contains("R") && c.sizes.at("R") == 0) continue;  // nothing runs
+            if (c.name.find("_64") == std::string::npos && c.name != "pointwise" && c.name != "read_back_8") continue;
+            CudaSource whole = cuda_text(c.name, c.nests);
+            for (std::size_t at = whole.text.find(line); at != std::string::npos; at = whole.text.find(line, at + 1)) {
+                CudaSource s = whole;
+                s.text.insert(at, "//");
+                SCOPED_TRACE(s.text);
+                ++mutants;
+                EXPECT_THROW(check(c, s, false, 1), cuda_on_cpu::Report) << c.name << " without " << line;
+            }
+        }
+    EXPECT_GE(mutants, 8);
 }
 
 TEST(CudaLiterals, ReadBackBitEqual) {

@@ -35,7 +35,8 @@ struct Grid {
 };
 
 // Arguments: the buffers, then the sizes. A kernel takes 32-bit sizes from the low half.
-void run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
+// Returns for each buffer whether floats were added to it atomically.
+std::vector<char> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 // With two seeds; leaves the first one's results.
 void run_twice(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 
