@@ -33,7 +33,7 @@ Executable::Executable(Plan plan, const Target& target, const std::vector<std::s
     arrange();
     auto count = plan_.program.launches.size();
     texts_.resize(count);
-    launcher_ = target.cuda() ? cuda_launcher(plan_, frame_, target) : cpu_launcher(plan_, frame_);
+    launcher_ = target.launcher ? target.launcher(plan_, frame_) : target.cuda() ? cuda_launcher(plan_, frame_, target) : cpu_launcher(plan_, frame_);
     // Two at a time: the machine that compiles is the machine that trains.
     std::atomic<std::size_t> next{0};
     auto work = [&] {

@@ -8,10 +8,13 @@
 
 namespace heddle {
 
+class Launcher;
+struct Frame;
 // Where a plan runs. No architecture: this machine's CPU.
 struct Target {
     std::string arch;   // of a CUDA device, as NVRTC takes it: "sm_90"
     int device = 0;     // its index, as the driver counts
+    std::function<std::unique_ptr<Launcher>(const Plan&, const Frame&)> launcher = {};  // another way to run launches, over the host's memory
     bool cuda() const { return !arch.empty(); }
 };
 

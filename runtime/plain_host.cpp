@@ -18,6 +18,7 @@ public:
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes&) override {
         if (!n.is(Op::dot)) throw Error("call " + n.text("name") + ": the plain host has no library");
+        if (n.type.dtype != DType::f32 && n.type.dtype != DType::f64) throw Error("dot of " + std::string(name(n.type.dtype)) + ": the plain host has no library");
         Extents s = in[0].sizes;
         s.back() = in[1].sizes.back();
         Array out = allocate(n.type.dtype, s);

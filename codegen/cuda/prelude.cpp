@@ -84,7 +84,7 @@ HD unsigned short to_bf16(float f) {  // to nearest, ties to even
 
 std::string atomics_of(DType t) {
     switch (t) {
-        case DType::b1: return "HD void add_to(bool* p, bool v) { if (v) *p = true; }\n";
+        case DType::b1: return "HD void add_to(bool* p, bool v) { if (v) *(volatile bool*)p = true; }\n";
         case DType::i64: return "HD void add_to(i64* p, i64 v) { atomicAdd((unsigned long long*)p, (unsigned long long)v); }\n";
         case DType::f16:
         case DType::bf16:
@@ -251,8 +251,7 @@ std::string prelude(const Uses& u, bool wide_index) {
                              "HD double {0}(double a, double b) {{ return ::{0}(a, b); }}\n", f);
     for (const Word& w : kWords)
         if (uses_word(rows, w.name)) s += w.text;
-    // A host compiler that checks the text has no PTX and brings its own from_f16, to_f16.
-    if (u.converted.contains(DType::f16)) s += fmt::format("#ifdef __CUDA_ARCH__\n{}#endif\n", kF16);
+    if (u.converted.contains(DType::f16)) s += kF16;
     if (u.converted.contains(DType::bf16)) s += kBf16;
     s += functions;
     for (auto [op, threads] : u.groups) s += group_of(def(op), threads);

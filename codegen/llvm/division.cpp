@@ -70,6 +70,7 @@ Division float_division(Ir& ir, Lv a, Lv b) {
 }  // namespace
 
 Lv floordiv(Ir& ir, Lv a, Lv b) {
+    if (Ir::is_bool(a)) return a;
     if (Ir::is_float(a)) return float_division(ir, a, b).quotient;
     const llvm::APInt* c = nullptr;
     if (power_of_two(b, c)) return ir.b.CreateAShr(a, ir.integer(a, c->logBase2()));
@@ -77,6 +78,7 @@ Lv floordiv(Ir& ir, Lv a, Lv b) {
 }
 
 Lv mod(Ir& ir, Lv a, Lv b) {
+    if (Ir::is_bool(a)) return ir.num(a, 0);  // by true, which alone divides
     auto& x = ir.b;
     const llvm::APInt* c = nullptr;
     if (!Ir::is_float(a)) {

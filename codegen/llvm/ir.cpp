@@ -36,6 +36,7 @@ int Ir::width(Lv v) {
 
 Lv Ir::num(llvm::Type* t, double v) {
     if (t->isFPOrFPVectorTy()) return llvm::ConstantFP::get(t, v);
+    if (t->isIntOrIntVectorTy(1)) return integer(t, v != 0);  // as a bool, 2 is true
     return integer(t, v >= 0x1p63 ? INT64_MAX : static_cast<std::int64_t>(v));  // the highest is no double
 }
 Lv Ir::integer(llvm::Type* t, std::int64_t v) {

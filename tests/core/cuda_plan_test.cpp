@@ -3,44 +3,24 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <random>
 
 #include "codegen/cuda/cuda.h"
 #include "ir/eval.h"
 #include "passes/pipeline.h"
 #include "runtime/nvrtc.h"
-#include "tests/core/cuda_on_cpu.h"
+#include "tests/cuda_on_cpu/launcher.h"
 
 namespace heddle::test {
 namespace {
 
 std::string to_bytes(const Tensor& t) {
-    std::string s;
-    for (double v : t.data) {
-        char b[8] = {};
-        auto put = [&]<class T>(T x) { std::memcpy(b, &x, sizeof x); };
-        switch (t.dtype) {
-            case DType::b1: put(v != 0); break;
-            case DType::i32: put(static_cast<std::int32_t>(v)); break;
-            case DType::i64: put(static_cast<std::int64_t>(v)); break;
-            case DType::f32: put(static_cast<float>(v)); break;
-            default: put(v); break;
-        }
-        s.append(b, static_cast<std::size_t>(bytes(t.dtype)));
-    }
+    auto width = static_cast<std::size_t>(bytes(t.dtype));
+    std::string s(t.data.size() * width, '\0');
+    for (std::size_t i = 0; i < t.data.size(); ++i) cuda_on_cpu::put_number(t.dtype, s.data() + i * width, t.data[i]);
     return s;
 }
-double element(DType t, const std::string& s, std::size_t i) {
-    auto get = [&]<class T>(T x) { std::memcpy(&x, s.data() + i * sizeof x, sizeof x); return static_cast<double>(x); };
-    switch (t) {
-        case DType::b1: return get(std::uint8_t{});
-        case DType::i32: return get(std::int32_t{});
-        case DType::i64: return get(std::int64_t{});
-        case DType::f32: return get(0.0f);
-        default: return get(0.0);
-    }
-}
+double element(DType t, const std::string& s, std::size_t i) { return cuda_on_cpu::number(t, s.data() + i * static_cast<std::size_t>(bytes(t))); }
 
 // Every value of the graph for random inputs, and what each launch of its plan makes of them.
 void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
@@ -74,7 +54,7 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
             EXPECT_TRUE(r && (f64 || r->spill_stores == 0)) << s.text;
         }
         std::map<Id, std::string> memory;
-        std::vector<void*> pointers;
+        std::vector<cuda_on_cpu::Memory> arguments;
         std::map<Id, bool> written, zeroed;
         for (const loop::Nest& n : plan.loops[l])
             for (const loop::Buffer& b : n.buffers) written[b.id] |= b.written || b.accumulated;
@@ -84,8 +64,8 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
             memory[id] = to_bytes(of.at(id));
             if (written[id]) memory[id].assign(memory[id].size(), zeroed[id] ? '\0' : '\x7f');
         }
-        for (Id id : s.buffers) pointers.push_back(memory[id].data());
-        run_on_cpu(s, pointers, sizes, static_cast<unsigned>(seed));
+        for (Id id : s.buffers) arguments.push_back({memory[id].data(), memory[id].size()});
+        cuda_on_cpu::run(s, plan.loops[l], arguments, sizes, static_cast<unsigned>(seed));
         for (Id id : s.buffers) {
             const Tensor& want = of.at(id);
             double scale = 1e-6;

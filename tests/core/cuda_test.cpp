@@ -6,12 +6,11 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 
 #include "codegen/cuda/index.h"
 #include "codegen/cuda/prelude.h"
 #include "tests/core/cuda_cases.h"
-#include "tests/core/cuda_on_cpu.h"
+#include "tests/cuda_on_cpu/launcher.h"
 
 namespace heddle::test {
 namespace {
@@ -21,61 +20,33 @@ int occurrences(const std::string& s, const std::string& of) {
     for (std::size_t i = s.find(of); i != std::string::npos; i = s.find(of, i + 1)) ++n;
     return n;
 }
-double value(DType t, const char* p) {
-    auto as = [&]<class T>(T x) { std::memcpy(&x, p, sizeof x); return static_cast<double>(x); };
-    switch (t) {
-        case DType::b1: return as(std::uint8_t{});
-        case DType::i32: return as(std::int32_t{});
-        case DType::i64: return as(std::int64_t{});
-        case DType::f16: return as(_Float16{});
-        case DType::bf16: { std::uint16_t h; std::memcpy(&h, p, 2); return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16); }
-        case DType::f32: return as(0.0f);
-        case DType::f64: return as(0.0);
-    }
-    return 0;
-}
-void put(DType t, char* p, double v) {
-    auto as = [&]<class T>(T) { T x = static_cast<T>(v); std::memcpy(p, &x, sizeof x); };
-    switch (t) {
-        case DType::b1: return as(std::uint8_t{});
-        case DType::i32: return as(std::int32_t{});
-        case DType::i64: return as(std::int64_t{});
-        case DType::f16: return as(_Float16{});
-        case DType::bf16: { auto h = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(v)) >> 16); std::memcpy(p, &h, 2); return; }
-        case DType::f32: return as(0.0f);
-        case DType::f64: return as(0.0);
-    }
-}
 
 // Runs a case's kernel and compares each written buffer with what the case expects.
-void check(const Case& c, const CudaOptions& options, unsigned seed) {
-    CudaSource s = cuda_text(c.name, c.nests, options);
+void check(const Case& c, CudaSource s, bool wide_index, unsigned seed) {
     std::vector<std::string> memory;
-    std::vector<void*> pointers;
-    constexpr std::size_t kGuard = 64;  // bytes on both sides that must stay as they are
+    std::vector<cuda_on_cpu::Memory> arguments;
     for (Id id : s.buffers) {
         const Data& d = c.data.at(id);
         auto width = static_cast<std::size_t>(bytes(d.dtype));
-        std::string m(d.start.size() * width + 2 * kGuard, '\x5a');
-        for (std::size_t i = 0; i < d.start.size(); ++i) put(d.dtype, m.data() + kGuard + i * width, d.start[i]);
-        memory.push_back(std::move(m));
+        std::string& m = memory.emplace_back(d.start.size() * width, '\0');
+        for (std::size_t i = 0; i < d.start.size(); ++i) cuda_on_cpu::put_number(d.dtype, m.data() + i * width, d.start[i]);
     }
-    for (std::string& m : memory) pointers.push_back(m.data() + kGuard);
-    ASSERT_TRUE(options.wide_index || s.fits_narrow(c.sizes)) << s.text;
-    run_on_cpu(s, pointers, c.sizes, seed);
+    for (std::string& m : memory) arguments.push_back({m.data(), m.size()});
+    ASSERT_TRUE(wide_index || s.fits_narrow(c.sizes)) << s.text;
+    cuda_on_cpu::run(s, c.nests, arguments, c.sizes, seed, true);
     for (std::size_t b = 0; b < memory.size(); ++b) {
         const Data& d = c.data.at(s.buffers[b]);
         auto width = static_cast<std::size_t>(bytes(d.dtype));
-        EXPECT_EQ(memory[b].substr(0, kGuard), std::string(kGuard, '\x5a')) << c.name << ": written before the buffer";
-        EXPECT_EQ(memory[b].substr(memory[b].size() - kGuard), std::string(kGuard, '\x5a')) << c.name << ": written behind the buffer";
         const auto& want = d.end.empty() ? d.start : d.end;
         for (std::size_t i = 0; i < want.size(); ++i) {
-            double got = value(d.dtype, memory[b].data() + kGuard + i * width), slack = c.tolerance * (1 + std::abs(want[i]));
+            double got = cuda_on_cpu::number(d.dtype, memory[b].data() + i * width), slack = c.tolerance * (1 + std::abs(want[i]));
             ASSERT_TRUE(got == want[i] || std::abs(got - want[i]) <= slack || (std::isnan(got) && std::isnan(want[i])))
                 << c.name << ": buffer " << b << "[" << i << "]: got " << got << ", expected " << want[i] << "\n" << s.text;
         }
     }
 }
+
+void check(const Case& c, const CudaOptions& options, unsigned seed) { check(c, cuda_text(c.name, c.nests, options), options.wide_index, seed); }
 
 struct EveryCase : testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Forms, EveryCase, testing::ValuesIn(cases()), [](const auto& i) { return i.param.name; });
@@ -95,6 +66,25 @@ TEST(CudaRows, GiveWhatTheTableGives) {
     for (DType t : {DType::f32, DType::f64}) check(every_row(t), {}, 3);
 }
 
+// Texts without one of their lines that keep threads apart or within bounds: none of them goes unnoticed.
+TEST(CudaMutants, AreReported) {
+    int mutants = 0;
+    for (const Case& c : cases())
+        for (const char* line : {"__syncthreads();", "__syncwarp();", "if (point >= "}) {
+            if (c.sizes.contains("R") && c.sizes.at("R") == 0) continue;  // nothing runs
+            if (c.name.find("_64") == std::string::npos && c.name != "pointwise" && c.name != "read_back_8") continue;
+            CudaSource whole = cuda_text(c.name, c.nests);
+            for (std::size_t at = whole.text.find(line); at != std::string::npos; at = whole.text.find(line, at + 1)) {
+                CudaSource s = whole;
+                s.text.insert(at, "//");
+                SCOPED_TRACE(s.text);
+                ++mutants;
+                EXPECT_THROW(check(c, s, false, 1), cuda_on_cpu::Report) << c.name << " without " << line;
+            }
+        }
+    EXPECT_GE(mutants, 8);
+}
+
 TEST(CudaLiterals, ReadBackBitEqual) {
     std::vector<double> values = {0.0, -0.0, 1, -1, 0.1, 1.0 / 3, 1e-45, -1e-40, 3.4028234e38, 1e20, 16777217, kInf, -kInf, std::nan(""),
                                   5e-324, 2.2e-308, 1.7976931348623157e308, 123456789.123456789};
@@ -107,7 +97,8 @@ TEST(CudaLiterals, ReadBackBitEqual) {
     }
     std::vector<float> floats(values.size());
     std::vector<double> doubles(values.size());
-    run_on_cpu(cuda_text("literals", {f.n, d.n}), {floats.data(), doubles.data()}, {});
+    std::vector<loop::Nest> nests{f.n, d.n};
+    cuda_on_cpu::run(cuda_text("literals", nests), nests, {{floats.data(), floats.size() * 4}, {doubles.data(), doubles.size() * 8}}, {});
     for (std::size_t i = 0; i < values.size(); ++i) {
         EXPECT_EQ(std::bit_cast<std::uint32_t>(floats[i]), std::bit_cast<std::uint32_t>(static_cast<float>(values[i]))) << values[i];
         EXPECT_EQ(std::bit_cast<std::uint64_t>(doubles[i]), std::bit_cast<std::uint64_t>(values[i])) << values[i];

@@ -1,4 +1,5 @@
 // Compiled plans equal the reference interpreter: values at several sizes and thread counts, forward and backward.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -10,6 +11,7 @@
 #include "passes/pipeline.h"
 #include "runtime/executable.h"
 #include "tests/core/arrays.h"
+#include "tests/cuda_on_cpu/launcher.h"
 
 namespace heddle {
 namespace {
@@ -18,12 +20,23 @@ void check(const Graph& g, const std::vector<Sizes>& all_sizes, double lo = 0.1,
     std::vector<char> wants;
     for (Id i : g.inputs) wants.push_back(is_float(g.type(i).dtype));
     Pair pair = forward_and_backward(g, wants, all_sizes[0]);
-    Executable forward(plan(pair.split.forward));
-    std::unique_ptr<Executable> backward;
-    if (pair.has_backward) backward = std::make_unique<Executable>(plan(pair.split.backward));
-    for (const Sizes& sizes : all_sizes)
-        for (int threads : {1, 3}) {
-            SCOPED_TRACE(g.name + " threads " + std::to_string(threads));
+    Plan plans[2] = {plan(pair.split.forward), {}};
+    if (pair.has_backward) plans[1] = plan(pair.split.backward);
+    cuda_on_cpu::compile_ahead({&plans[0], &plans[1]});
+    struct Way {
+        const char* name;
+        Target target;
+        int threads;
+        std::size_t sizes;  // how many of them
+    };
+    for (const Way& way : {Way{"LLVM", {}, 1, all_sizes.size()}, Way{"LLVM", {}, 3, all_sizes.size()}, Way{"CUDA on the CPU", cuda_on_cpu::target(), 1, 2}}) {
+        const int threads = way.threads;
+        Executable forward(plans[0], way.target);
+        std::unique_ptr<Executable> backward;
+        if (pair.has_backward) backward = std::make_unique<Executable>(plans[1], way.target);
+        for (std::size_t n = 0; n < std::min(way.sizes, all_sizes.size()); ++n) {
+            const Sizes& sizes = all_sizes[n];
+            SCOPED_TRACE(fmt::format("{}, {}, threads {}", way.name, g.name, threads));
             auto host = plain_host(threads);
             std::mt19937 rng(3);
             std::vector<Tensor> in;
@@ -49,6 +62,7 @@ void check(const Graph& g, const std::vector<Sizes>& all_sizes, double lo = 0.1,
             auto fused = backward->run(*host, back_arrays, bound);
             for (std::size_t k = 0; k < grads.size(); ++k) expect_near(grads[k], to_tensor(fused[k]), "gradient " + std::to_string(k) + "\n" + print(backward->plan().program));
         }
+    }
 }
 
 class InDType : public testing::TestWithParam<DType> {};

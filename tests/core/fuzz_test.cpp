@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <deque>
 
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -10,6 +11,7 @@
 #include "passes/simplify.h"
 #include "runtime/executable.h"
 #include "tests/core/arrays.h"
+#include "tests/cuda_on_cpu/launcher.h"
 
 namespace heddle {
 namespace {
@@ -237,25 +239,42 @@ void expect_close(const std::vector<Tensor>& want, const std::vector<Tensor>& go
     }
 }
 
-void check(unsigned seed, bool compiled) {
-    Weaver w(seed);
+// A seed's graph and what becomes of it.
+struct Woven {
+    Weaver w;
+    std::vector<char> wants;
+    Pair pair;
+    Plan forward, backward;
+    explicit Woven(unsigned seed) : w(seed) {
+        for (std::size_t k = 0; k < w.g.inputs.size(); ++k) wants.push_back(w.pick(4) != 0);
+        pair = forward_and_backward(w.g, wants, w.sizes());
+        forward = plan(pair.split.forward);
+        if (pair.has_backward) backward = plan(pair.split.backward);
+    }
+};
+enum class By { interpreter, llvm, all };  // all: also as CUDA text on the CPU
+
+void check(unsigned seed, By by) {
+    Woven woven(seed);
+    auto& [w, wants, pair, forward, backward] = woven;
     const Graph& g = w.g;
     SCOPED_TRACE("HEDDLE_SEED=" + std::to_string(seed) + "\n" + print(g));
     ASSERT_EQ(parse(print(g)), g);
     const Graph simple = simplify(g);
     ASSERT_EQ(simplify(simple), simple);
-    std::vector<char> wants;
-    for (std::size_t k = 0; k < g.inputs.size(); ++k) wants.push_back(w.pick(4) != 0);
     Joint plain = differentiate(g, wants);
     verify(plain.graph, "differentiate");
-    Pair pair = forward_and_backward(g, wants, w.sizes());
-    Plan forward = plan(pair.split.forward), backward;
-    if (pair.has_backward) backward = plan(pair.split.backward);
-    std::unique_ptr<Executable> f, b;
-    if (compiled) {
-        f = std::make_unique<Executable>(forward);
-        if (pair.has_backward) b = std::make_unique<Executable>(backward);
-    }
+    struct Way {
+        const char* name;
+        std::unique_ptr<Executable> forward, backward;  // none: interpreted
+    };
+    std::vector<Way> ways;
+    ways.push_back({"interpreted after the pipeline", {}, {}});
+    auto compile = [&](const char* name, const Target& target) {
+        ways.push_back({name, std::make_unique<Executable>(forward, target), pair.has_backward ? std::make_unique<Executable>(backward, target) : nullptr});
+    };
+    if (by != By::interpreter) compile("compiled", {});
+    if (by == By::all) compile("CUDA on the CPU", cuda_on_cpu::target(seed));
     for (int round = 0; round < 2; ++round) {
         Sizes sizes = w.sizes();
         auto host = plain_host(1 + 2 * w.pick(2));
@@ -277,11 +296,10 @@ void check(unsigned seed, bool compiled) {
             for (const Array& a : e->run(*host, arrays, bound)) out.push_back(to_tensor(a));
             return out;
         };
-        for (bool by_machine : {false, true}) {
-            if (by_machine && !compiled) continue;
-            SCOPED_TRACE(by_machine ? "compiled" : "interpreted after the pipeline");
+        for (const Way& way : ways) {
+            SCOPED_TRACE(way.name);
             const double rtol = (wide ? 1e-9 : 2e-3);
-            auto out = run(forward.program.graph, by_machine ? f.get() : nullptr, in);
+            auto out = run(forward.program.graph, way.forward.get(), in);
             ASSERT_EQ(out.size(), g.outputs.size() + pair.split.saved);
             expect_close(outputs, {out.begin(), out.begin() + static_cast<std::ptrdiff_t>(g.outputs.size())}, rtol, "output");
             if (::testing::Test::HasFatalFailure()) return;
@@ -291,7 +309,7 @@ void check(unsigned seed, bool compiled) {
                 auto i = static_cast<std::size_t>(s.index);
                 arguments.push_back(s.from == Split::Source::From::input ? in[i] : s.from == Split::Source::From::saved ? out[g.outputs.size() + i] : seeds[i]);
             }
-            auto grads = run(backward.program.graph, by_machine ? b.get() : nullptr, arguments);
+            auto grads = run(backward.program.graph, way.backward.get(), arguments);
             std::vector<Tensor> expected, got;
             for (std::size_t k = 0; k < wants.size(); ++k) {
                 ASSERT_TRUE(plain.gradients[k] >= 0 || pair.gradients[k] < 0) << "gradient " << k << " where there is none";
@@ -325,10 +343,20 @@ void check(unsigned seed, bool compiled) {
         ASSERT_NEAR(along, (objective(up) - objective(down)) / (2 * h), 1e-5 * norm * 10 + 1e-8 * size) << "differences";
     }
 }
-void check_all(unsigned from, unsigned count, bool compiled) {
+void check_all(unsigned from, unsigned count, By by) {
+    std::deque<Woven> ahead;  // one run of a compiler for many kernels
+    std::vector<const Plan*> plans;
+    for (unsigned seed = from; by == By::all && seed < from + count; ++seed) {
+        try {
+            const Woven& w = ahead.emplace_back(seed);
+            plans.push_back(&w.forward), plans.push_back(&w.backward);
+        } catch (const std::exception&) {  // reported below
+        }
+    }
+    cuda_on_cpu::compile_ahead(plans);
     for (unsigned seed = from; seed < from + count && !::testing::Test::HasFailure(); ++seed) {
         try {
-            check(seed, compiled);
+            check(seed, by);
         } catch (const std::exception& e) {
             ADD_FAILURE() << "HEDDLE_SEED=" << seed << ": " << e.what() << "\n" << print(Weaver(seed).g);
         }
@@ -339,10 +367,11 @@ TEST(Fuzz, RandomGraphs) {
     if (const char* s = std::getenv("HEDDLE_SEED")) {
         unsigned from = static_cast<unsigned>(std::strtoul(s, nullptr, 10));
         const char* n = std::getenv("HEDDLE_SEEDS");
-        return check_all(from, n ? static_cast<unsigned>(std::strtoul(n, nullptr, 10)) : 1, true);
+        return check_all(from, n ? static_cast<unsigned>(std::strtoul(n, nullptr, 10)) : 1, By::all);
     }
-    check_all(1, 120, true);
-    check_all(1000, 300, false);
+    check_all(1, 60, By::all);
+    check_all(61, 60, By::llvm);
+    check_all(1000, 300, By::interpreter);
 }
 
 }  // namespace

@@ -39,9 +39,9 @@ inline Graph op_graph(Op op, DType f) {
         }
         case Op::realize: return done(realize(input(f, s) * 2));
         case Op::scan: {
-            V a = input(f, s), b = input(f, s), all = scan(a, b, 1, 0, false, 0.5);
+            V a = input(f, s), b = input(f, s), all = scan(a, b, 1, 0, false, is_float(f) ? 0.5 : 1);
             for (int mode : {0, 1, 2})
-                for (bool reverse : {false, true}) all = all + scan(a, b, 1, mode, reverse, 0.25 * mode) * (mode + 1);
+                for (bool reverse : {false, true}) all = all + scan(a, b, 1, mode, reverse, (is_float(f) ? 0.25 : 1) * mode) * (mode + 1);
             return done(all);
         }
         case Op::gather: {

@@ -1,0 +1,82 @@
+// What two runs in different orders must have in common, and elements as numbers; see machine.h.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "tests/cuda_on_cpu/machine.h"
+
+namespace heddle::cuda_on_cpu {
+
+double number(DType t, const void* p) {
+    auto as = [&]<class T>(T x) { return std::memcpy(&x, p, sizeof x), static_cast<double>(x); };
+    switch (t) {
+        case DType::b1: return as(std::uint8_t{});
+        case DType::i32: return as(std::int32_t{});
+        case DType::i64: return as(std::int64_t{});
+        case DType::f16: return as(_Float16{});
+        case DType::bf16: {
+            std::uint16_t h;
+            std::memcpy(&h, p, 2);
+            return std::bit_cast<float>(std::uint32_t{h} << 16);
+        }
+        case DType::f32: return as(0.0f);
+        case DType::f64: return as(0.0);
+    }
+    return 0;
+}
+void put_number(DType t, void* p, double v) {
+    auto as = [&]<class T>(T x) { std::memcpy(p, &x, sizeof x); };
+    switch (t) {
+        case DType::b1: return as(static_cast<std::uint8_t>(v != 0));
+        case DType::i32: return as(static_cast<std::int32_t>(v));
+        case DType::i64: return as(static_cast<std::int64_t>(v));
+        case DType::f16: return as(static_cast<_Float16>(static_cast<float>(v)));
+        case DType::bf16: {  // to nearest, ties to even
+            auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(v));
+            return as(static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16));
+        }
+        case DType::f32: return as(static_cast<float>(v));
+        case DType::f64: return as(v);
+    }
+}
+
+namespace {
+
+// Compares what two seeds gave.
+void same(const Object& code, std::span<const Buffer> a, std::span<const Buffer> b, const std::vector<char>& adds_floats, bool staged, unsigned seed, unsigned other) {
+    const bool any = std::any_of(adds_floats.begin(), adds_floats.end(), [](char c) { return c != 0; });
+    for (std::size_t k = 0; k < a.size(); ++k) {
+        const DType t = a[k].dtype;
+        auto width = static_cast<std::size_t>(bytes(t));
+        const bool rounds = is_float(t) && (adds_floats[k] || (any && staged));  // a later stage reads what was added up
+        double scale = 1e-6, slack = t == DType::f64 ? 1e-12 : t == DType::f32 ? 1e-5 : 2e-2;
+        for (std::size_t i = 0; rounds && i < a[k].bytes; i += width)
+            if (double v = std::abs(number(t, static_cast<const char*>(a[k].data) + i)); std::isfinite(v)) scale = std::max(scale, v);
+        for (std::size_t i = 0; i < a[k].bytes; i += width) {
+            const char *p = static_cast<const char*>(a[k].data) + i, *q = static_cast<const char*>(b[k].data) + i;
+            if (std::memcmp(p, q, width) == 0 || (rounds && std::abs(number(t, p) - number(t, q)) <= slack * scale)) continue;
+            throw Report(fmt::format("{}: depends on the order of threads: {}[{}] is {} with seed {}, {} with seed {}", code.kernel(), a[k].name, i / width,
+                                     number(t, p), seed, number(t, q), other));
+        }
+    }
+}
+
+}  // namespace
+
+void run_twice(const Object& o, const Grid& grid, std::span<Buffer> buffers, std::span<const std::int64_t> sizes, unsigned seed) {
+    std::vector<Buffer> again(buffers.begin(), buffers.end());
+    std::vector<std::vector<char>> memory;
+    for (Buffer& b : again) {
+        const char* p = static_cast<const char*>(b.data);
+        b.data = memory.emplace_back(p, p + b.bytes).data();
+    }
+    const unsigned other = seed * 2654435761u + 1;
+    auto adds_floats = run(o, grid, buffers, sizes, seed);
+    run(o, grid, again, sizes, other);
+    same(o, buffers, again, adds_floats, grid.in_order, seed, other);
+}
+
+}  // namespace heddle::cuda_on_cpu
