@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <set>
+#include <variant>
 
 #include "passes/schedule.h"
 
@@ -131,7 +132,7 @@ private:
                 }
                 nest.roots.push_back(id);
                 try {
-                    Form together = best(nest);
+                    const Form& together = best(nest);
                     if (together.values > kMaxValues) throw loop::Unfusable("the nest would grow too large");
                     if (!alone) alone = best({points(id), {id}, -1, 0, {}}).cost;
                     double spared = 0;  // writing and reading what only this root needs
@@ -232,7 +233,17 @@ private:
         std::size_t values;
         double cost;
     };
-    Form best(Nest n) const {
+    const Form& best(const Nest& n) {  // asked again and again of the same roots and points
+        auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece});
+        if (fresh) try {
+                it->second.emplace<Form>(find_best(n));
+            } catch (const loop::Unfusable& e) {
+                it->second.emplace<loop::Unfusable>(e);
+            }
+        if (auto* why_not = std::get_if<loop::Unfusable>(&it->second)) throw *why_not;
+        return std::get<Form>(it->second);
+    }
+    Form find_best(Nest n) const {
         loop::Nest l = loop::lower(plan_.program, n);
         n.schedule = l.schedule = schedule(l);
         double memory = 0;
@@ -257,7 +268,7 @@ private:
             both.roots.insert(both.roots.end(), a.roots.begin(), a.roots.end());
             std::sort(both.roots.begin(), both.roots.end());
             try {
-                Form together = best(both);
+                const Form& together = best(both);
                 if (together.values <= kMaxValues && together.cost <= best(a).cost + best(b).cost) return both;
             } catch (const loop::Unfusable&) {
             }
@@ -291,7 +302,9 @@ private:
                 continue;
             }
             for (Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
+                int stage = n.stage;
                 n = best(n).nest;
+                n.stage = stage;
                 loop::Nest l = loop::lower(p, n);
                 for (const loop::Value& v : l.values)
                     if (v.what == loop::What::load || v.what == loop::What::accumulate) use(l.buffers[static_cast<std::size_t>(v.index)].id);
@@ -318,6 +331,7 @@ private:
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
     std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}
+    std::map<std::tuple<std::string, std::vector<Id>, int>, std::variant<std::monostate, Form, loop::Unfusable>> best_;  // by points, roots and piece
 };
 
 }  // namespace

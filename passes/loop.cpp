@@ -93,7 +93,16 @@ private:
         Id id;
         Index index;
         Val predicate;
-        auto operator<=>(const Key&) const = default;
+        bool operator==(const Key&) const = default;
+        struct Hash {
+            std::size_t operator()(const Key& k) const {
+                std::size_t h = static_cast<std::size_t>(k.id);
+                auto mix = [&](Val v) { h = (h ^ static_cast<std::size_t>(v)) * 0x9e3779b97f4a7c15u, h ^= h >> 29; };
+                for (Val v : k.index) mix(v);
+                mix(k.predicate);
+                return h;
+            }
+        };
     };
 
     // ---- phases
@@ -416,7 +425,7 @@ private:
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
-    std::map<Key, Val> memo_, finished_;
+    std::unordered_map<Key, Val, Key::Hash> memo_, finished_;
     std::map<Val, Val> sums_;        // of the root being written: address -> what is added there
 };
 

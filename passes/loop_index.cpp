@@ -1,16 +1,25 @@
 // Index arithmetic of nests; see loop_index.h.
 #include "passes/loop_index.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 
 namespace heddle::loop {
 
 namespace {
 bool is_body(int scope) { return scope >= 2 && scope % 2 == 0; }
+// What makes two statements the same.
+std::size_t hash(const Value& v) {
+    std::size_t h = std::bit_cast<std::uint64_t>(v.imm);
+    auto mix = [&](int x) { h = (h ^ static_cast<std::size_t>(x)) * 0x9e3779b97f4a7c15u, h ^= h >> 29; };
+    mix(int(v.what)), mix(int(v.op)), mix(int(v.dtype)), mix(v.index);
+    for (Val i : v.in) mix(i);
+    return h;
+}
+bool same(const Value& a, const Value& b) {
+    return a.what == b.what && a.op == b.op && a.dtype == b.dtype && a.index == b.index && a.in == b.in && std::bit_cast<std::uint64_t>(a.imm) == std::bit_cast<std::uint64_t>(b.imm);
+}
 }  // namespace
 
 bool IndexBuilder::visible(Val v) const {
@@ -31,17 +40,12 @@ Val IndexBuilder::put(Value v, int scope) {
     return id;
 }
 Val IndexBuilder::value(Value v, int at_least) {
-    std::uint64_t bits;
-    std::memcpy(&bits, &v.imm, 8);
-    std::string key = fmt::format("{},{},{},{},{}", int(v.what), int(v.op), int(v.dtype), v.index, bits);
     int scope = at_least;
-    for (Val i : v.in) {
-        key += fmt::format(",{}", i);
-        scope = std::max(scope, scope_[static_cast<std::size_t>(i)]);
-    }
+    for (Val i : v.in) scope = std::max(scope, scope_[static_cast<std::size_t>(i)]);
+    std::vector<Val>& alike = shared_[hash(v)];
     // The after of a phase that is still running is not there yet: what is needed now and depends on nothing later stays put.
-    for (Val old : shared_[key])
-        if (visible(old) && scope_[static_cast<std::size_t>(old)] >= at_least) return old;
+    for (Val old : alike)
+        if (same(v, at_(old)) && visible(old) && scope_[static_cast<std::size_t>(old)] >= at_least) return old;
     bool integer_map = v.what == What::map && is_int(v.dtype);
     for (Val i : v.in) {
         v.varies_outer |= at_(i).varies_outer, v.varies_last |= at_(i).varies_last, v.varies_inner |= at_(i).varies_inner;
@@ -66,7 +70,7 @@ Val IndexBuilder::value(Value v, int at_least) {
     if (v.what == What::load && v.in.size() > 1)
         v.varies_outer |= at_(v.in[1]).varies_outer, v.varies_last |= at_(v.in[1]).varies_last, v.varies_inner |= at_(v.in[1]).varies_inner;
     Val id = put(std::move(v), scope);
-    shared_[key].push_back(id);
+    alike.push_back(id);
     return id;
 }
 void IndexBuilder::effect(Value v) {

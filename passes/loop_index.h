@@ -1,6 +1,8 @@
 // Statements and index arithmetic of a nest under construction: scopes, sharing, constant folding, linear addresses.
 // Law: a statement lives in the outermost scope that its operands allow.
 #pragma once
+#include <unordered_map>
+
 #include "passes/loop.h"
 
 namespace heddle::loop {
@@ -54,7 +56,7 @@ private:
     };
     std::pair<const Split*, Val> parts(const std::vector<Val>& index, const Shape&, std::size_t k) const;
     std::vector<int> scope_;
-    std::map<std::string, std::vector<Val>> shared_;
+    std::unordered_map<std::size_t, std::vector<Val>> shared_;  // by hash
     std::map<Val, std::vector<Split>> splits_;
 };
 

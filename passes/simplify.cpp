@@ -121,6 +121,35 @@ V permuted(V x, const std::vector<int>& axes) {
     if (n.is(Op::concat)) return concat(in, static_cast<int>(std::find(axes.begin(), axes.end(), n.integer("axis")) - axes.begin()));
     return apply(n.op, in, Attrs(n.attrs), {n.type.dtype, s});
 }
+// reshape(concat(a, b)) is concat(reshape(a), reshape(b)) where an axis of the result still runs over the parts: a stack that was written as
+// a concat of rows is a stack again, and an index along it says which part is meant.
+V reshaped_parts(V v) {
+    const Node n = v.node(), m = v.graph->value(n.in[0]).node();
+    Graph& g = *v.graph;
+    auto a = static_cast<std::size_t>(m.integer("axis"));
+    const Shape &from = m.type.shape, &to = n.type.shape;
+    auto count = [](const Shape& s, std::size_t begin, std::size_t end) {
+        Dim c = 1;
+        for (std::size_t k = begin; k < end; ++k) c = c * s[k];
+        return c;
+    };
+    const Dim before = count(from, 0, a), row = count(from, a + 1, from.size());
+    if (numel(from) == 0) return v;
+    for (std::size_t j = 0; j < to.size(); ++j) {
+        if (to[j] == 1 || !(count(to, 0, j) == before)) continue;
+        const Dim to_row = count(to, j + 1, to.size());
+        std::vector<V> parts;
+        for (Id i : m.in) {
+            auto along = (g.type(i).shape[a] * row).divided_by(to_row);
+            if (!along) break;
+            Shape s = to;
+            s[j] = *along;
+            parts.push_back(reshape(g.value(i), s));
+        }
+        if (parts.size() == m.in.size()) return concat(parts, static_cast<int>(j));
+    }
+    return v;
+}
 // map(concat(a, b), concat(c, d)) is concat(map(a, c), map(b, d)): the parts are then written apart, with no test of which part an
 // element is in. All operands are cut alike or constant.
 V parted(V v) {
@@ -196,6 +225,8 @@ V by_view(V v) {
         case Op::reshape:
             if (n.type.shape == whole) return x;
             if (m.is(Op::reshape)) return reshape(operand(x), n.type.shape);
+            if (m.is(Op::concat))
+                if (V w = reshaped_parts(v); w.id != v.id) return w;
             if (m.is(Op::permute)) {  // without its axes of size 1, a permutation stands outside
                 auto dropped = [](const Shape& s) {
                     Shape t;
