@@ -27,7 +27,7 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 class Lowering : IndexBuilder {
 public:
     // Points from axis `flat` on as one axis (-1: as they are). Throws Unfusable where an address needs more of it than its own value.
-    Lowering(const Program& p, const heddle::Nest& n, int flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
+    Lowering(const Program& p, const heddle::Nest& n, int flat, std::size_t most) : p_(p), g_(p.graph), n_(n), flat_(flat), most_(most) {}
 
     Nest run() {
         out.outer = n_.outer;
@@ -266,8 +266,28 @@ private:
         }
         Key key{id, at, predicate};
         if (auto m = memo_.find(key); m != memo_.end() && visible(m->second)) return m->second;
+        if (out.values.size() > most_) throw TooLarge(dividing());
+        if (depth_ > most_ && g_[id].kind() == Kind::map) throw TooLarge(id);
+        std::size_t before = out.values.size();
+        ++depth_;
         Val v = compute(id, at, predicate);
+        --depth_;
+        if (most_ != kAny) {
+            Share& s = shares_[id];
+            ++s.times, s.statements += out.values.size() - before;
+        }
         return memo_[key] = v;
+    }
+    // The value that in memory would leave the larger of its own nest and this one smallest.
+    Id dividing() const {
+        Id best = -1;
+        std::size_t least = kAny;
+        for (const auto& [id, s] : shares_) {
+            if (g_[id].kind() == Kind::view || g_[id].kind() == Kind::leaf) continue;
+            std::size_t larger = std::max(s.statements / s.times, out.values.size() + s.times - std::min(s.statements, out.values.size()));
+            if (larger < least) least = larger, best = id;
+        }
+        return best;
     }
     bool same_point(const Root& r, const Index& at) const {
         for (std::size_t k = 0; k < at.size(); ++k)
@@ -440,6 +460,12 @@ private:
     const Graph& g_;
     const heddle::Nest& n_;
     const int flat_;
+    const std::size_t most_;         // statements
+    struct Share {
+        std::size_t times = 0, statements = 0;
+    };
+    std::map<Id, Share> shares_;     // of what is pulled in, with all that this needs: how often, and what it took
+    std::size_t depth_ = 0;
     std::vector<Val> point_;         // its indices, one per axis of the nest as given
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
@@ -450,16 +476,18 @@ private:
 
 }  // namespace
 
-std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
+std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n, std::size_t most) {
     for (int k = 0; k + 1 < static_cast<int>(n.outer.size()); ++k) try {
-            return Lowering(p, n, k).run();
+            return Lowering(p, n, k, most).run();
+        } catch (const TooLarge&) {
+            throw;
         } catch (const Unfusable&) {
         }
     return {};
 }
-Nest lower(const Program& p, const heddle::Nest& n) {
-    if (auto flat = lower_flat(p, n)) return std::move(*flat);
-    return Lowering(p, n, -1).run();
+Nest lower(const Program& p, const heddle::Nest& n, std::size_t most) {
+    if (auto flat = lower_flat(p, n, most)) return std::move(*flat);
+    return Lowering(p, n, -1, most).run();
 }
 
 }  // namespace heddle::loop
