@@ -14,11 +14,14 @@ using CpuFn = void (*)(void* const* buffers, const std::int64_t* sizes, std::int
 std::int64_t units(const loop::Nest&, const std::int64_t* outer);
 std::int64_t units(const loop::Nest&, const Sizes&);
 
+constexpr std::size_t kPlainFrom = 60000;  // instructions of one compile, as emitted, from which it is done plainly, in linear time
+
 class CpuBackend {
 public:
     virtual ~CpuBackend() = default;
     // One function per nest; equal nests of equal name are compiled once. May be called from several threads.
-    // Functions live as long as the backend. llvm_text_out, if given, receives the module as emitted. Throws Error.
+    // Functions live as long as the backend. llvm_text_out, if given, receives the module as emitted; its first line says so if it is
+    // compiled plainly. Throws Error.
     virtual std::vector<CpuFn> compile(const std::string& name, const std::vector<loop::Nest>&, std::string* llvm_text_out = nullptr) = 0;
     virtual std::string describe() const = 0;  // "LLVM 19.1.7, znver4, 512 bit"
 };

@@ -15,7 +15,7 @@ namespace heddle {
 namespace {
 
 constexpr int kMaxNests = 64, kMaxStages = 4;
-constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000;
+constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000, kMaxLaunch = 6000;  // roots and statements of a nest, statements of a launch
 
 struct Time {
     int step = 0, stage = 0;
@@ -35,6 +35,7 @@ public:
     }
     Plan run() {
         find_roots();
+        divide();
         for (Id id = 0; id < graph().size(); ++id) {
             if (root_.count(id)) add_root(id);
             else if (is_library(graph()[id])) add_call(id);
@@ -61,6 +62,32 @@ private:
             if (own) want(id);
         }
         for (Id id = 0; id < graph().size(); ++id) plan_.program.stored[static_cast<std::size_t>(id)] = in_memory(id);
+    }
+    // A root whose expression is too large for one nest reads parts of it from memory: compiling takes time in proportion to the graph,
+    // and an expression that needs its operands at many places does not double from step to step.
+    void divide() {
+        std::vector<Id> rest(root_.begin(), root_.end());
+        while (!rest.empty()) {
+            Id id = rest.back();
+            try {
+                int pieces = in_parts(id) ? static_cast<int>(graph()[id].in.size()) : 0;
+                for (int k = 0; k < pieces; ++k) best({points(id, k), {id}, k, 0, {}});
+                if (pieces == 0) best({points(id), {id}, -1, 0, {}});
+                rest.pop_back();
+            } catch (const loop::TooLarge& e) {
+                bool divided = e.store >= 0 && root_.insert(e.store).second;
+                if (divided) plan_.program.stored[static_cast<std::size_t>(e.store)] = 1, rest.push_back(e.store);
+                else whole_.insert(id);
+                best_.clear();
+            } catch (const loop::Unfusable&) {
+                rest.pop_back();
+            }
+        }
+    }
+    // A concat in memory is written part by part: each part is a nest of its own points, and no element tests which part it is in.
+    bool in_parts(Id id) const {
+        Dim all = numel(graph().type(id).shape);
+        return graph()[id].is(Op::concat) && !(all.is_const() && all.value() <= 8);
     }
     // Values in memory that `id` reads, through what is pulled in.
     const std::vector<Id>& reads(Id id, int piece = -1) {
@@ -98,10 +125,7 @@ private:
 
     void add_root(Id id) {
         const Node& n = graph()[id];
-        Dim few = 1;
-        for (const Dim& d : n.type.shape) few = few * d;
-        // A concat in memory is written part by part: each part is a nest of its own points, and no element tests which part it is in.
-        if (n.is(Op::concat) && !(few.is_const() && few.value() <= 8)) {
+        if (in_parts(id)) {
             Time first;
             for (int k = 0; k < static_cast<int>(n.in.size()); ++k) first = std::max(first, earliest(reads(id, k), {}));
             Place where{launch_from(first, static_cast<int>(n.in.size())), -1};
@@ -130,10 +154,11 @@ private:
                     reason = "reads nothing that the nest reads";
                     continue;
                 }
+                std::size_t others = statements(s) - best(nest).values;
                 nest.roots.push_back(id);
                 try {
                     const Form& together = best(nest);
-                    if (together.values > kMaxValues) throw loop::Unfusable("the nest would grow too large");
+                    if (others + together.values > kMaxLaunch) throw loop::Unfusable("the kernel would grow too large");
                     if (!alone) alone = best({points(id), {id}, -1, 0, {}}).cost;
                     double spared = 0;  // writing and reading what only this root needs
                     for (Id d : deps)
@@ -175,13 +200,20 @@ private:
     }
     // Where `room` more nests may run from a time on. A launch that is there anyway is better than a stage more.
     Time launch_from(Time first, int room) {
-        auto has_room = [&](int s) { return plan_.program.steps[static_cast<std::size_t>(s)].launch >= 0 && static_cast<int>(nests(s).size()) + room <= kMaxNests; };
+        auto has_room = [&](int s) {
+            return plan_.program.steps[static_cast<std::size_t>(s)].launch >= 0 && static_cast<int>(nests(s).size()) + room <= kMaxNests && statements(s) < kMaxLaunch - kMaxValues;
+        };
         for (int s = first.stage > 0 ? first.step + 1 : first.step; s <= last_step(); ++s)
             if (has_room(s)) return {s, 0};
         if (first.stage > 0 && has_room(first.step)) return first;
         plan_.program.launches.push_back({fmt::format("{}_{}", graph().name, plan_.program.launches.size()), {}});
         plan_.program.steps.push_back({.launch = static_cast<int>(plan_.program.launches.size()) - 1, .call = -1});
         return {last_step(), 0};
+    }
+    std::size_t statements(int step) {
+        std::size_t sum = 0;
+        for (const Nest& n : nests(step)) sum += best(n).values;
+        return sum;
     }
     std::vector<Nest>& nests(int step) { return plan_.program.launches[static_cast<std::size_t>(plan_.program.steps[static_cast<std::size_t>(step)].launch)].nests; }
 
@@ -237,14 +269,18 @@ private:
         auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece});
         if (fresh) try {
                 it->second.emplace<Form>(find_best(n));
+            } catch (const loop::TooLarge& e) {
+                it->second.emplace<loop::TooLarge>(e);
             } catch (const loop::Unfusable& e) {
                 it->second.emplace<loop::Unfusable>(e);
             }
+        if (auto* why_not = std::get_if<loop::TooLarge>(&it->second)) throw *why_not;
         if (auto* why_not = std::get_if<loop::Unfusable>(&it->second)) throw *why_not;
         return std::get<Form>(it->second);
     }
     Form find_best(Nest n) const {
-        loop::Nest l = loop::lower(plan_.program, n);
+        std::size_t most = n.roots.size() == 1 && whole_.count(n.roots[0]) ? loop::kAny : kMaxValues;
+        loop::Nest l = loop::lower(plan_.program, n, most);
         n.schedule = l.schedule = schedule(l);
         double memory = 0;
         for (const loop::Buffer& b : l.buffers) memory += (b.written || b.accumulated ? 1.5 : 1) * traffic(b.id);
@@ -252,7 +288,11 @@ private:
         auto b = loop::bind_root(graph(), n.roots[0], n.outer, n.piece);
         if (!b || b->extent || b->domain.size() == n.outer.size()) return f;
         n.outer = b->domain;
-        auto flat = loop::lower_flat(plan_.program, n);
+        std::optional<loop::Nest> flat;
+        try {
+            flat = loop::lower_flat(plan_.program, n, most);
+        } catch (const loop::TooLarge&) {
+        }
         if (!flat) return f;
         n.schedule = flat->schedule = schedule(*flat);
         double c = heddle::cost(*flat) + memory;
@@ -269,7 +309,7 @@ private:
             std::sort(both.roots.begin(), both.roots.end());
             try {
                 const Form& together = best(both);
-                if (together.values <= kMaxValues && together.cost <= best(a).cost + best(b).cost) return both;
+                if (together.cost <= best(a).cost + best(b).cost) return both;
             } catch (const loop::Unfusable&) {
             }
             return {};
@@ -327,11 +367,11 @@ private:
     }
 
     Plan plan_;
-    std::set<Id> root_;
+    std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
     std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}
-    std::map<std::tuple<std::string, std::vector<Id>, int>, std::variant<std::monostate, Form, loop::Unfusable>> best_;  // by points, roots and piece
+    std::map<std::tuple<std::string, std::vector<Id>, int>, std::variant<std::monostate, Form, loop::Unfusable, loop::TooLarge>> best_;  // by points, roots and piece
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Lowering of a nest: pulls every root's expression to the nest's points, through views, concats and gathers.
-// Law: a value is computed at most once per scope; an element is read only where its predicate holds.
+// Law: a value is computed at most once per scope; an element is read only where its predicate holds or where it is sure to be there.
 #include "passes/loop.h"
 
 #include <fmt/format.h>
@@ -27,7 +27,7 @@ DType computed(DType t) { return t == DType::f16 || t == DType::bf16 ? DType::f3
 class Lowering : IndexBuilder {
 public:
     // Points from axis `flat` on as one axis (-1: as they are). Throws Unfusable where an address needs more of it than its own value.
-    Lowering(const Program& p, const heddle::Nest& n, int flat) : p_(p), g_(p.graph), n_(n), flat_(flat) {}
+    Lowering(const Program& p, const heddle::Nest& n, int flat, std::size_t most) : p_(p), g_(p.graph), n_(n), flat_(flat), most_(most) {}
 
     Nest run() {
         out.outer = n_.outer;
@@ -39,7 +39,7 @@ public:
         }
         out.stage = n_.stage;
         out.schedule = n_.schedule;
-        std::vector<Val> point;
+        std::vector<Val>& point = point_;
         for (std::size_t k = 0; k < out.outer.size(); ++k) {
             out.outer_sizes.push_back(dim(out.outer[k]));
             Value v{.what = What::outer, .dtype = DType::i64, .in = {}, .index = static_cast<int>(k)};
@@ -245,6 +245,7 @@ private:
 
     // ---- values
     Val emit(Id id, const Index& at, Val predicate) {
+        if (never(predicate)) return literal(0, computed(g_.type(id).dtype));
         if (auto it = position_.find(id); it != position_.end()) {
             const Root& r = roots_[it->second];
             if (g_[id].kind() == Kind::scatter || r.binding.accumulates) throw Unfusable("reads an accumulated value of its own nest");
@@ -265,8 +266,28 @@ private:
         }
         Key key{id, at, predicate};
         if (auto m = memo_.find(key); m != memo_.end() && visible(m->second)) return m->second;
+        if (out.values.size() > most_) throw TooLarge(dividing());
+        if (depth_ > most_ && g_[id].kind() == Kind::map) throw TooLarge(id);
+        std::size_t before = out.values.size();
+        ++depth_;
         Val v = compute(id, at, predicate);
+        --depth_;
+        if (most_ != kAny) {
+            Share& s = shares_[id];
+            ++s.times, s.statements += out.values.size() - before;
+        }
         return memo_[key] = v;
+    }
+    // The value that in memory would leave the larger of its own nest and this one smallest.
+    Id dividing() const {
+        Id best = -1;
+        std::size_t least = kAny;
+        for (const auto& [id, s] : shares_) {
+            if (g_[id].kind() == Kind::view || g_[id].kind() == Kind::leaf) continue;
+            std::size_t larger = std::max(s.statements / s.times, out.values.size() + s.times - std::min(s.statements, out.values.size()));
+            if (larger < least) least = larger, best = id;
+        }
+        return best;
     }
     bool same_point(const Root& r, const Index& at) const {
         for (std::size_t k = 0; k < at.size(); ++k)
@@ -276,11 +297,28 @@ private:
             }
         return true;
     }
+    // Does the index lie in 0..size whatever the point? Then a load needs no predicate, and is the same load under each.
+    bool in_range(Val i, const Dim& size) const {
+        auto at_most = [&](const Dim& extent, std::int64_t shift) {
+            Dim left = size - extent - shift;
+            return shift >= 0 && left.is_const() && left.value() >= 0;
+        };
+        if (auto c = known(i)) return at_most(1, *c);
+        std::int64_t shift = 0;
+        if (const Value& v = at_(i); v.what == What::map && v.op == Op::add)
+            for (int k : {0, 1})
+                if (auto c = known(v.in[static_cast<std::size_t>(k)])) shift = *c, i = v.in[static_cast<std::size_t>(1 - k)];
+        if (at_(i).what == What::inner) return at_most(out.phases[static_cast<std::size_t>(phase)].extent, shift);
+        auto it = std::find(point_.begin(), point_.end(), i);
+        return it != point_.end() && at_most(n_.outer[static_cast<std::size_t>(it - point_.begin())], shift);
+    }
     Val load(Id id, const Index& at, Val predicate, int after) {
         const Type& t = g_.type(id);
         Val address = linear(at, t.shape);
         Value v{.what = What::load, .dtype = computed(t.dtype), .in = {address}, .index = buffer(id, false, false)};
-        if (predicate >= 0) v.in.push_back(predicate);
+        bool there = true;
+        for (std::size_t k = 0; k < at.size(); ++k) there &= in_range(at[k], t.shape[k]);
+        if (predicate >= 0 && !there) v.in.push_back(predicate);
         v.name = hint(id);
         return value(v, after);
     }
@@ -327,6 +365,10 @@ private:
                 Val i = minus(at[a], dim(n.dim("lo"))), inside = -1;
                 if (!(n.dim("lo") == 0)) inside = compare(Op::ge, at[a], dim(n.dim("lo")));
                 if (!(n.dim("hi") == 0)) inside = both(inside, compare(Op::lt, at[a], dim(n.dim("lo") + size)));
+                if (inside >= 0 && at_(inside).what == What::constant) {
+                    if (never(inside)) return literal(0, t);
+                    inside = -1;
+                }
                 Val x = emit(n.in[0], moved(a, i), both(predicate, inside));
                 here = n.loc;
                 return inside < 0 ? x : choose(inside, x, literal(0, t), t);
@@ -371,7 +413,8 @@ private:
         for (std::size_t k = ends.size(); k-- > 0;) {  // from the back: select(i < end0, x0, select(i < end1, x1, x2))
             Val below = k + 1 < ends.size() ? compare(Op::lt, at[a], dim(ends[k])) : -1;
             Val from = k > 0 ? compare(Op::ge, at[a], dim(ends[k - 1])) : -1;
-            Val x = piece(k, both(from, below));
+            Val only = both(from, below);
+            Val x = never(only) ? literal(0, t) : piece(k, only);
             result = result < 0 ? x : choose(below, x, result, t);
         }
         return result;
@@ -422,6 +465,13 @@ private:
     const Graph& g_;
     const heddle::Nest& n_;
     const int flat_;
+    const std::size_t most_;         // statements
+    struct Share {
+        std::size_t times = 0, statements = 0;
+    };
+    std::map<Id, Share> shares_;     // of what is pulled in, with all that this needs: how often, and what it took
+    std::size_t depth_ = 0;
+    std::vector<Val> point_;         // its indices, one per axis of the nest as given
     std::vector<Root> roots_;
     std::map<Id, std::size_t> position_;
     std::vector<char> directed_;
@@ -431,16 +481,18 @@ private:
 
 }  // namespace
 
-std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n) {
+std::optional<Nest> lower_flat(const Program& p, const heddle::Nest& n, std::size_t most) {
     for (int k = 0; k + 1 < static_cast<int>(n.outer.size()); ++k) try {
-            return Lowering(p, n, k).run();
+            return Lowering(p, n, k, most).run();
+        } catch (const TooLarge&) {
+            throw;
         } catch (const Unfusable&) {
         }
     return {};
 }
-Nest lower(const Program& p, const heddle::Nest& n) {
-    if (auto flat = lower_flat(p, n)) return std::move(*flat);
-    return Lowering(p, n, -1).run();
+Nest lower(const Program& p, const heddle::Nest& n, std::size_t most) {
+    if (auto flat = lower_flat(p, n, most)) return std::move(*flat);
+    return Lowering(p, n, -1, most).run();
 }
 
 }  // namespace heddle::loop

@@ -104,8 +104,10 @@ bool is_small_fold(const Graph&, Id);  // over a few elements, known now: writte
 
 // Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. As many of its last axes as can
 // be become one: where every address is that of whole row-major elements, so that lanes run over memory.
-Nest lower(const Program&, const heddle::Nest&);
-std::optional<Nest> lower_flat(const Program&, const heddle::Nest&);  // nothing: no two axes can become one
+// Throws TooLarge (below) rather than write more than `most` statements.
+constexpr std::size_t kAny = static_cast<std::size_t>(-1);
+Nest lower(const Program&, const heddle::Nest&, std::size_t most = kAny);
+std::optional<Nest> lower_flat(const Program&, const heddle::Nest&, std::size_t most = kAny);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
 
 // How a carry goes on from one iteration to the next, if that is a * carry + b with a and b of what the body has before it reads the
@@ -120,6 +122,11 @@ bool walkable(const Nest&, const Phase&);  // by lanes: it has no carries, or th
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".
 struct Unfusable : std::runtime_error {
     using std::runtime_error::runtime_error;
+};
+// More statements than asked for. In memory, `store` would divide them best; -1: nothing can be stored.
+struct TooLarge : Unfusable {
+    explicit TooLarge(Id store) : Unfusable("the nest would grow too large"), store(store) {}
+    Id store;
 };
 
 }  // namespace heddle::loop

@@ -143,6 +143,8 @@ Val IndexBuilder::compare(Op op, Val a, Val b) {
 }
 Val IndexBuilder::both(Val a, Val b) {
     if (a < 0 || b < 0 || a == b) return a < 0 ? b : a;
+    for (auto [x, other] : {std::pair{a, b}, std::pair{b, a}})
+        if (at_(x).what == What::constant) return at_(x).imm != 0 ? other : x;
     return value({.what = What::map, .op = Op::and_, .dtype = DType::b1, .in = {a, b}}, kUniform);
 }
 Val IndexBuilder::choose(Val c, Val a, Val b, DType t) {

@@ -37,6 +37,7 @@ protected:
     Val times(Val a, Val b) { return arith(Op::mul, a, b, DType::i64); }
     Val compare(Op, Val, Val);                                   // of i64
     Val both(Val, Val);                                          // and; -1 is true
+    bool never(Val v) const { return v >= 0 && at_(v).what == What::constant && at_(v).imm == 0; }  // of a predicate
     Val choose(Val condition, Val, Val, DType);
 
     Val linear(const std::vector<Val>& index, const Shape&);     // row-major address

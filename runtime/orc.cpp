@@ -30,6 +30,9 @@ constexpr const char* kPasses =
     "function(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,loop-mssa(licm<allowspeculation>),"
     "loop(indvars,loop-unroll-full),sroa,gvn,instcombine<no-verify-fixpoint>,simplifycfg,adce)";
 
+// Of a module that is too large for that. Machine code is then made in one go, too: allocating registers well takes more than linear time.
+constexpr const char* kPlainPasses = "function(sroa,early-cse,simplifycfg,adce)";
+
 template <class T> T checked(llvm::Expected<T> value, const std::string& name) {
     if (!value) throw Error("llvm: " + name + ": " + llvm::toString(value.takeError()));
     return static_cast<T&&>(*value);
@@ -66,8 +69,12 @@ public:
             f.addFnAttr("prefer-vector-width", std::to_string(bits_));
             f.addFnAttr("min-legal-vector-width", std::to_string(bits_));
         }
+        std::size_t instructions = 0;
+        for (const llvm::Function& f : module) instructions += f.getInstructionCount();
+        const bool plain = instructions >= kPlainFrom;
         std::string text;
         llvm::raw_string_ostream stream(text);
+        if (plain) stream << "; compiled plainly, as it has " << instructions << " instructions\n";
         module.print(stream, nullptr);
         if (text_out) *text_out = text;
         {
@@ -77,7 +84,8 @@ public:
         std::string problem;
         llvm::raw_string_ostream problems(problem);
         HEDDLE_CHECK(!llvm::verifyModule(module, &problems), name + ": " + problem);
-        optimize(module, *machine);
+        optimize(module, *machine, plain ? kPlainPasses : kPasses);
+        if (plain) machine->setOptLevel(llvm::CodeGenOptLevel::None);
         auto object = generate(module, *machine);
 
         auto& library = checked(jit_->createJITDylib("k" + std::to_string(count_++)), name);
@@ -91,7 +99,7 @@ public:
     std::string describe() const override { return "LLVM " LLVM_VERSION_STRING ", " + machine_.getCPU() + ", " + std::to_string(bits_) + " bit"; }
 
 private:
-    static void optimize(llvm::Module& module, llvm::TargetMachine& machine) {
+    static void optimize(llvm::Module& module, llvm::TargetMachine& machine, std::string_view pipeline) {
         llvm::LoopAnalysisManager loops;
         llvm::FunctionAnalysisManager functions;
         llvm::CGSCCAnalysisManager graphs;
@@ -103,7 +111,7 @@ private:
         builder.registerLoopAnalyses(loops);
         builder.crossRegisterProxies(loops, functions, graphs, modules);
         llvm::ModulePassManager passes;
-        checked(builder.parsePassPipeline(passes, kPasses), "passes");
+        checked(builder.parsePassPipeline(passes, pipeline), "passes");
         passes.run(module, modules);
     }
 

@@ -1,5 +1,5 @@
 // Emits, optimizes and links nests for this machine. Law: every compile has a context of its own, so compiles run in parallel;
-// equal text is compiled once.
+// equal text is compiled once; no compile takes more than a few seconds: one that is too large for that is compiled plainly.
 #pragma once
 #include "codegen/llvm_backend.h"
 

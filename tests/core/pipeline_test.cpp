@@ -6,6 +6,7 @@
 
 #include "ir/eval.h"
 #include "ir/text.h"
+#include "ir/verify.h"
 #include "passes/pipeline.h"
 #include "passes/prepare.h"
 #include "passes/simplify.h"
@@ -139,6 +140,31 @@ TEST(Pipeline, PadSliceConcatFlip) {
     EXPECT_LE(p.program.launches.size(), 2u) << print(p.program);
 }
 
+// A stack, written as a concat of rows that is reshaped, is a concat along the stack's axis, whatever the sizes.
+TEST(Pipeline, ReshapedConcatIsAConcatOfParts) {
+    Graph g;
+    Dim n = Dim::symbol("N"), m = Dim::symbol("M");
+    std::mt19937 rng(5);
+    std::vector<Tensor> values;
+    auto in = [&](Shape s) {
+        V v = g.value(g.input({DType::f64, s}, "x" + std::to_string(g.inputs.size())));
+        values.push_back(random_tensor(v.type(), {{"M", 5}, {"N", 2}}, rng, -3, 3));
+        return v;
+    };
+    V a = in({n, 3}), b = in({n, 3}), c = in({m, 3}), d = in({4, n}), e = in({4, 2 * n});
+    g.outputs = {reshape(concat({a, b, a}, 0), {3, n, 3}).id, reshape(concat({a, c}, 0), {n + m, 1, 3}).id, reshape(concat({d, e}, 1), {4, 3, n}).id,
+                 reshape(concat({d, e}, 1), {2, 2, 3, n}).id, reshape(concat({a, c}, 0), {3 * n + 3 * m}).id, reshape(concat({a, b}, 0), {n, 2, 3}).id};
+    Graph s = simplify(g);
+    verify(s, "simplify");
+    for (std::size_t k : {0, 1, 2, 3, 4}) EXPECT_TRUE(s[s.outputs[k]].is(Op::concat)) << print(s);
+    EXPECT_TRUE(s[s.outputs[5]].is(Op::reshape)) << "rows of both parts alternate";
+    EXPECT_EQ(simplify(s), s);
+    auto x = evaluate(g, values), y = evaluate(s, values);
+    for (std::size_t k = 0; k < x.size(); ++k) {
+        EXPECT_EQ(x[k].sizes, y[k].sizes);
+        EXPECT_EQ(x[k].data, y[k].data);
+    }
+}
 TEST(Pipeline, SumsOfAllPointsAddInAnyOrder) {
     auto planned = [](const char* text) { return plan(parse(text)); };
     EXPECT_EQ(adds_in_any_order(planned("graph @f(%0 \"x\": f32[64, 3]) {\n  %1 = sum %0, axes=[0, 1] : f32[]\n  return %1\n}\n")), "f_0");
