@@ -19,7 +19,7 @@ constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_con
 // After the derivative: gradients share what they are made of, and what belongs to the rows of a mask.
 constexpr Pass kJoint[] = {{"simplify", simplify}, {"masks_to_predicates", masks_to_predicates}, {"simplify", simplify}};
 // After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
-constexpr Pass kAfter[] = {{"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
+constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
 
 template <std::size_t N>
 Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {

@@ -2,6 +2,7 @@
 // Law: the same threads give the same bits; a thread writes no accumulated buffer but its own. Little work stays on the calling thread.
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "runtime/cpu_backend.h"
 #include "runtime/launch.h"
@@ -25,6 +26,7 @@ void add_range(DType t, void* to, const void* from, std::int64_t begin, std::int
     }
 }
 constexpr std::int64_t kShare = 1 << 14;  // elements that are worth a thread
+constexpr std::int64_t kBlock = 1 << 20, kMostBlocks = 1 << 12;  // bytes that a core keeps near
 constexpr std::size_t kFew = 16;          // nests, arguments: more take memory of their own
 
 class CpuLauncher final : public Launcher {
@@ -52,6 +54,14 @@ private:
         std::vector<int> cleared;         // accumulated buffers
         std::vector<int> copied;          // those where additions of two units may collide: threads need copies of their own
         SizeExpr operations;              // on one element, of all loops
+        SizeExpr traffic;                 // bytes of all that the loops read and write
+        std::int64_t blocks(const std::int64_t* sizes) const { return loops.size() > 1 ? std::clamp<std::int64_t>(traffic(sizes) / kBlock, 1, kMostBlocks) : 1; }
+        // Part t of `parts` of every loop's units, in blocks in turns: what one loop brought near, or wrote a part of, the next finds there.
+        void run(void* const* memory, const std::int64_t* values, const std::int64_t* units, std::int64_t t, std::int64_t parts, const std::vector<Array>& copies) const {
+            std::int64_t blocks = this->blocks(values);
+            for (std::int64_t b = t * blocks; b < (t + 1) * blocks; ++b)
+                for (std::size_t k = 0; k < loops.size(); ++k) loops[k].run(memory, values, units[k] * b / (parts * blocks), units[k] * (b + 1) / (parts * blocks), copies);
+        }
     };
     void clear(int buffer, void* to, const std::int64_t* sizes) const {
         if (auto n = frame_.bytes(buffer, sizes); n > 0) std::memset(to, 0, static_cast<std::size_t>(n));
@@ -95,15 +105,19 @@ std::pair<std::string, std::string> CpuLauncher::compile(std::size_t k) {
         }
     }
     for (Stage& stage : launches_[k]) {
-        Dim all = 0;
+        Dim all = 0, bytes_of_all = 0;
+        std::set<Id> seen;
         for (Loop& l : stage.loops) {
             all = all + operations(*l.nest);
+            for (const loop::Buffer& b : l.nest->buffers)
+                if (seen.insert(b.id).second) bytes_of_all = bytes_of_all + numel(plan_.program.graph.type(b.id).shape) * Dim(bytes(b.dtype));
             for (int b : l.buffers) {
                 auto it = std::find(stage.copied.begin(), stage.copied.end(), b);
                 l.copied.push_back(it == stage.copied.end() ? -1 : static_cast<int>(it - stage.copied.begin()));
             }
         }
         stage.operations = SizeExpr(all, frame_.names);
+        stage.traffic = SizeExpr(bytes_of_all, frame_.names);
     }
     return {name + ".ll", std::move(text)};
 }
@@ -134,7 +148,7 @@ void CpuLauncher::run(Host& host, const Stage& c, const std::int64_t* sizes, voi
     most = std::min(most, c.operations(sizes) / host.grain());
     int threads = most > 1 ? static_cast<int>(std::min<std::int64_t>(most, host.threads())) : 1;
     if (threads > 1) return run_on(threads, host, c, count.data(), sizes, memory);
-    for (std::size_t k = 0; k < c.loops.size(); ++k) c.loops[k].run(memory, sizes, 0, count[k], {});
+    c.run(memory, sizes, count.data(), 0, 1, {});
 }
 
 void CpuLauncher::run_on(int threads, Host& host, const Stage& c, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const {
@@ -144,7 +158,7 @@ void CpuLauncher::run_on(int threads, Host& host, const Stage& c, const std::int
     host.parallel(threads, [&](int t) {
         const auto& mine = copies[static_cast<std::size_t>(t)];
         for (std::size_t a = 0; a < mine.size(); ++a) clear(c.copied[a], mine[a].data, sizes);
-        for (std::size_t k = 0; k < c.loops.size(); ++k) c.loops[k].run(memory, sizes, units[k] * t / threads, units[k] * (t + 1) / threads, mine);
+        c.run(memory, sizes, units, t, threads, mine);
     });
     if (c.copied.empty()) return;
     host.parallel(threads, [&](int t) {  // each adds up a range of all copies, always in the order of threads

@@ -1,6 +1,7 @@
 // The road through the core, without a back end: graphs differentiate, split, fuse and lower; values and gradients stay.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -164,6 +165,19 @@ TEST(Pipeline, ReshapedConcatIsAConcatOfParts) {
         EXPECT_EQ(x[k].sizes, y[k].sizes);
         EXPECT_EQ(x[k].data, y[k].data);
     }
+}
+// Without a derivative, what no gradient passes stands in no one's way: the parts of a concat are written apart.
+TEST(Pipeline, ADetachedConcatIsWrittenInParts) {
+    Graph g;
+    Dim n = Dim::symbol("N");
+    V x = g.value(g.input({DType::f32, {n, 3}}, "x")), y = g.value(g.input({DType::f32, {n, 45}}, "y"));
+    g.outputs = {stop_grad(concat({x, y}, 1)).id, stop_grad(x).id};
+    Plan p = plan(g);
+    std::vector<int> pieces;
+    for (const Nest& nest : p.program.launches.at(0).nests) pieces.push_back(nest.piece);
+    std::sort(pieces.begin(), pieces.end());
+    EXPECT_EQ(pieces, (std::vector{-1, 0, 1})) << print(p.program);
+    for (Id id : p.program.graph.outputs) EXPECT_FALSE(p.program.graph[id].is(Op::input)) << "an output is a value of its own";
 }
 TEST(Pipeline, SumsOfAllPointsAddInAnyOrder) {
     auto planned = [](const char* text) { return plan(parse(text)); };
