@@ -74,6 +74,28 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
         }
     }
 }
+// Where differences decide nothing: PyTorch's choice, at kinks and at the ends of domains.
+TEST_P(EachOp, DerivativeAtKinks) {
+    struct Kink {
+        Op op;
+        double x, y, dx, dy;
+    };
+    const double log2 = std::log(2.0);
+    for (const Kink& k : {Kink{Op::abs, 0, 0, 0, 0}, {Op::abs, -1.5, 0, -1, 0}, {Op::sign, 0, 0, 0, 0}, {Op::max, 1.5, 1.5, 0.5, 0.5}, {Op::min, 1.5, 1.5, 0.5, 0.5}, {Op::pow, 2, 0, 0, log2}, {Op::pow, 0, 0, 0, 0},
+                          {Op::pow, 0, 2, 0, 0}, {Op::pow, 0, 1, 1, 0}, {Op::mod, 7.5, 2, 1, -3}, {Op::mod, -7.5, 2, 1, 4}, {Op::floordiv, 7.5, 2, 0, 0}, {Op::floor, 1, 0, 0, 0}, {Op::ceil, 1, 0, 0, 0},
+                          {Op::round, 0.5, 0, 0, 0}, {Op::trunc, -1, 0, 0, 0}, {Op::sqrt, 0, 0, kInf, 0}, {Op::atan2, 0, -2, -0.5, 0}}) {
+        if (k.op != op()) continue;
+        Graph g = op_graph(op(), DType::f64);
+        Joint j = differentiate(g, std::vector<char>(g.inputs.size(), 1));
+        std::vector<Tensor> in;
+        for (double v : {k.x, k.y}) in.push_back({DType::f64, {1, 1, 3}, std::vector<double>(3, v)});
+        in.resize(g.inputs.size());
+        in.push_back({DType::f64, {1, 1, 3}, {1, 1, 1}});  // what reaches the result
+        auto got = evaluate(j.graph, in);
+        for (std::size_t i = 0; i < g.inputs.size(); ++i)
+            EXPECT_DOUBLE_EQ(got[static_cast<std::size_t>(j.gradients[i])].data[0], i == 0 ? k.dx : k.dy) << row().name << " at " << k.x << ", " << k.y << ", operand " << i;
+    }
+}
 TEST_P(EachOp, TextReadsBack) {
     for (DType f : {DType::f64, DType::f32}) {
         Graph g = op_graph(op(), f);

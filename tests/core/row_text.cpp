@@ -87,7 +87,10 @@ private:
         if (i_ == t_.size() || !is_word(t_[i_])) fail();
         const std::string word = t_[i_++];
         if (is_number(word)) return {"", std::stod(word), {}, false};
-        if (!next("(")) return {word, 0, {}, false};
+        if (!next("(")) {
+            if (word.size() > 1 && word != "out") fail();
+            return {word, 0, {}, false};
+        }
         if (!row_of_word(word) && word != "zeros_like" && word != "none") fail();
         Tree t{word, 0, {}, true};
         while (!next(")")) {
