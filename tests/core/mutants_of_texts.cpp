@@ -22,7 +22,7 @@ std::function<void()> reads(const std::string& table, const std::string& name, c
 struct Edit {
     const char *name, *from, *to, *first;
 };
-constexpr char kForms[] = "Forms/EveryCase.*", kPlans[] = "*/CudaPlan.*:Forms/EveryCase.*";
+constexpr char kForms[] = "Forms/EveryCase.*", kPlans[] = "Floats/CudaPlan.StagesOverAllRows/f32:Floats/CudaPlan.SumsThatEndInOneNumber/f32";
 constexpr Edit kEdits[] = {
     // bounds
     {"a point more than there are", R"(if \(point >= )", "if (point > ", kForms},
@@ -38,7 +38,7 @@ constexpr Edit kEdits[] = {
     {"dead points store a group's result", R"(if \(live && lane == 0\) )", "if (lane == 0) ", kForms},
     {"every thread adds the block's total", R"(if \(threadIdx.x( % 32)? == 0\) add_to)", "add_to", kForms},
     {"dead points are in the total", R"((all_sum<\d+>\()live \? )", "$1true ? ", kForms},
-    {"a lookup outside is read", R"( = inside_\d+ \? )", " = true ? ", kForms},
+    {"a lookup outside is read", R"(= \(?[^;=?\n]* >= 0\)? \? )", "= true ? ", kForms},
     {"a nest has the blocks of the next", R"(if \(block < (blocks_\d+)\))", "if (block <= $1)", kForms},
     {"a nest's blocks are not taken off", R"(block -= blocks_\d+;)", ";", kForms},
     {"a nest's last block is cut off", R"( \+ \d+\) / (\d+);)", ") / $1;", kForms},

@@ -161,6 +161,7 @@ std::vector<std::string> one_token_off(const std::string& text, const std::vecto
         const std::string& w = t[i];
         auto slip = slips().find(w);
         auto name = std::find(names.begin(), names.end(), w);
+        if (i > 1 && t[i - 2] == "zeros_like") continue;  // of any of that type
         if (w == "-") with(i, unary(t, i) ? "" : "+");
         else if (w == "!") with(i, "");
         else if (is_number(w)) with(i, std::stod(w) > 1000 ? "0" : fmt::format("{}", std::stod(w) + 1));
