@@ -59,7 +59,7 @@ TEST_P(GoldenPasses, ComeBack) {
     expect(GetParam(), heading + "\n# input\n" + input + stages(parse(input), true));
 }
 
-// Lowered graphs that tests/torch/golden_test.cpp compares with what the models give; here, what becomes of them.
+// Lowered graphs as `heddle dump hexplane --scale tiny` writes them, and what becomes of them.
 class GoldenModels : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Golden, GoldenModels, testing::ValuesIn(files("hexplane")), test_name);
 TEST_P(GoldenModels, ComeBack) {

@@ -14,6 +14,7 @@ struct Mutant {
 std::vector<Mutant> rows();     // derivatives and scalar expressions of ir/ops.def
 std::vector<Mutant> rules();    // passes/rules.def and passes/calls.def
 std::vector<Mutant> kernels();  // CUDA text: helpers, barriers, bounds
+extern int touched;                // how many texts an edit of texts has changed; -1: the mutant edits none
 // Why no test can tell this mutant from the original; empty for all others.
 std::string equivalent(const std::string& name);
 

@@ -150,6 +150,33 @@ TEST_P(EachOp, RefusesOperandsOfTheWrongType) {
         EXPECT_TRUE(refused(absent)) << "without " << key;
     }
 }
+// A NaN anywhere is the result; infinities and equal elements are nothing special.
+TEST_P(EachOp, FoldsOfSpecialValues) {
+    if (row().kind != Kind::fold) return;
+    const std::vector<double> values{-1.5, 0, 2, kInf, -kInf, std::nan("")};
+    const auto n = static_cast<std::int64_t>(values.size());
+    const Sizes sizes{{"B", n * n * n}, {"N", 3}};
+    Tensor x{DType::f64, {n * n * n, 3, 3}, {}}, want{DType::f64, {n * n * n, 3}, {}};
+    for (std::int64_t b = 0; b < n * n * n; ++b) {
+        double result = op() == Op::sum ? 0 : op() == Op::prod ? 1 : op() == Op::amax ? -kInf : kInf;
+        for (std::int64_t at : {b / n / n, b / n % n, b % n}) {
+            const double v = values[static_cast<std::size_t>(at)];
+            x.data.insert(x.data.end(), 3, v);
+            if (op() == Op::sum) result += v;
+            else if (op() == Op::prod) result *= v;
+            else if (std::isnan(v)) result = v;
+            else if (op() == Op::amax ? v > result : v < result) result = v;
+        }
+        want.data.insert(want.data.end(), 3, result);
+    }
+    const Graph g = op_graph(op(), DType::f64);
+    auto host = plain_host(1);
+    Sizes bound = sizes;
+    const Tensor interpreted = evaluate(g, {x}, {}, sizes)[0], compiled = to_tensor(Executable(plan(g)).run(*host, {to_array(*host, x)}, bound)[0]);
+    for (std::size_t i = 0; i < want.data.size(); ++i)
+        for (double got : {interpreted.data[i], compiled.data[i]})
+            ASSERT_TRUE(got == want.data[i] || (std::isnan(got) && std::isnan(want.data[i]))) << row().name << " row " << i / 3 << ": " << got << ", expected " << want.data[i];
+}
 TEST_P(EachOp, CompiledIsInterpreted) {
     for (DType f : {DType::f32, DType::f64}) {
         Graph g = op_graph(op(), f);

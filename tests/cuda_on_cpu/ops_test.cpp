@@ -66,8 +66,8 @@ INSTANTIATE_TEST_SUITE_P(Table, EachOpOnCpu, testing::Range(0, kOps), [](const a
 // Pointwise rows at zeros of both signs, integers, ties, and beyond the range that derivatives are taken in; pairs of them all.
 TEST_P(EachOpOnCpu, CudaAtSpecialValues) {
     const OpDef& d = def(static_cast<Op>(GetParam()));
-    if (d.kind != Kind::map || !d.scalar.eval) return;
-    const bool divides = d.name == "mod" || d.name == "floordiv" || d.name == "div";
+    if ((d.kind != Kind::map && d.kind != Kind::fold) || !d.scalar.eval) return;
+    const bool fold = d.kind == Kind::fold, divides = d.name == "mod" || d.name == "floordiv" || d.name == "div";
     for (const Row& r : rows(GetParam())) {
         const bool whole = is_int(r.dtype);
         if (!whole && r.dtype != DType::f32 && r.dtype != DType::f64 && (r.dtype != DType::b1 || divides)) continue;  // true alone divides
@@ -77,14 +77,19 @@ TEST_P(EachOpOnCpu, CudaAtSpecialValues) {
             if ((divides && std::isnan(v)) || (whole && (std::isnan(v) || (divides && v == 0)))) continue;
             values.push_back(v), values.push_back(whole ? 0 - v : -v);
         }
+        if (divides && !whole) {  // a quotient that rounds to less than the whole number it is
+            for (float v : {78.9226f, 3.435548f}) values.push_back(v);
+        }
         const auto n = static_cast<std::int64_t>(values.size());
-        const Sizes sizes{{"B", n}, {"N", n}};
+        const Sizes sizes{{"B", fold ? n * n : n}, {"N", fold ? 2 : n}};  // a fold's pairs are along its axis
         std::vector<Tensor> in;
         for (Id i : r.planned.graph.inputs) {
             const DType t = r.planned.graph.type(i).dtype;
-            Tensor x{t, {n, n, 3}, {}};
+            Tensor x{t, {sizes.at("B"), sizes.at("N"), 3}, {}};
             for (std::int64_t k = 0; k < x.numel(); ++k) {
-                const double v = values[static_cast<std::size_t>(in.empty() ? k / 3 / n : k / 3 % n)];
+                const std::int64_t pair = fold ? k / 6 : k / 3;
+                const bool first = fold ? k / 3 % 2 == 0 : in.empty();
+                const double v = values[static_cast<std::size_t>(first ? pair / n : pair % n)];
                 x.data.push_back(t == DType::b1 ? v > 0 : v);
             }
             in.push_back(std::move(x));
@@ -92,8 +97,8 @@ TEST_P(EachOpOnCpu, CudaAtSpecialValues) {
         const Tensor want = evaluate(r.planned.pair.split.forward, in, {}, sizes)[0], got = Runner(r.planned.forward, target(1))(in, sizes)[0];
         for (std::size_t i = 0; i < want.data.size(); ++i) {
             const double a = want.data[i], b = got.data[i], slack = !is_float(want.dtype) ? 0 : (want.dtype == DType::f64 ? 1e-12 : 8e-6) * (1 + std::fabs(a));
-            const bool same = a == b ? a != 0 || whole || d.name == "mod" || std::signbit(a) == std::signbit(b) : std::isnan(a) ? std::isnan(b) : std::isfinite(a) && std::fabs(a - b) <= slack;
-            ASSERT_TRUE(same) << name(r.dtype) << " of " << in[0].data[i] << (in.size() > 1 ? fmt::format(", {}", in[1].data[i]) : "") << ": " << b << ", expected " << a;
+            const bool same = a == b ? a != 0 || whole || fold || d.name == "mod" || std::signbit(a) == std::signbit(b) : std::isnan(a) ? std::isnan(b) : std::isfinite(a) && std::fabs(a - b) <= slack;
+            ASSERT_TRUE(same) << name(r.dtype) << " of " << in[0].data[fold ? i / 3 * 6 + i % 3 : i] << (in.size() > 1 ? fmt::format(", {}", in[1].data[i]) : "") << ": " << b << ", expected " << a;
         }
     }
 }
