@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "ir/graph.h"
+#include "ir/mutant.h"
 
 namespace heddle {
 
@@ -289,13 +290,17 @@ std::vector<V> dot_vjp(const std::vector<V>& in, V, V g, const Node&) {
         return {__VA_ARGS__};                                                           \
     }
 
-const OpDef kTable[] = {
+OpDef kTable[] = {  // const but for mutant::row
 #define OP(n, ...) {.name = #n, __VA_ARGS__},
 #include "ir/ops.def"
 #undef OP
 };
 
 }  // namespace
+
+mutant::Reader mutant::reader;
+mutant::Expression* mutant::expression = nullptr;
+OpDef& mutant::row(Op op) { return kTable[static_cast<int>(op)]; }
 
 const OpDef& def(Op op) { return kTable[static_cast<int>(op)]; }
 const OpDef* op_named(std::string_view name) {

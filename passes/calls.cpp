@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "ir/mutant.h"
+
 namespace heddle {
 
 namespace {
@@ -46,8 +48,10 @@ const Backward* row(std::string_view forward) {
 #undef SELECTS
         };
         for (Backward& b : *all) {
-            for (const std::string& s : separated(trimmed(std::string(b.text)))) b.arguments.push_back(parsed(s));
-            b.results = separated(trimmed(std::string(b.of)));
+            const std::string both = mutant::read("backward", b.forward, std::string(b.text) + " -> " + std::string(b.of));
+            const auto end = both.find(" -> ");
+            for (const std::string& s : separated(trimmed(both.substr(0, end)))) b.arguments.push_back(parsed(s));
+            b.results = separated(trimmed(both.substr(end + 4)));
         }
         return all;
     }();
@@ -56,9 +60,9 @@ const Backward* row(std::string_view forward) {
     return nullptr;
 }
 bool selects(std::string_view name) {
-    static constexpr std::string_view rows[] = {
+    static const std::string rows[] = {
 #define BACKWARD(forward, name, text, of)
-#define SELECTS(forward) forward,
+#define SELECTS(forward) mutant::read("selects", forward, forward),
 #include "passes/calls.def"
 #undef BACKWARD
 #undef SELECTS

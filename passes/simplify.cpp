@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "ir/mutant.h"
+
 namespace heddle {
 
 namespace {
@@ -56,8 +58,10 @@ const std::vector<Parsed>& parsed_rules() {
     static const std::vector<Parsed> all = [] {
         std::vector<Parsed> v;
         for (const Rule& r : kRules) {
-            std::string_view a = r.from, b = r.to;
-            v.push_back({r, parse_pattern(a), parse_pattern(b)});
+            const std::string text = mutant::read("rule", r.name, std::string(r.from) + " -> " + std::string(r.to)), ints = mutant::read("ints", r.name, r.ints_only ? "1" : "0");
+            std::string_view from = text, to = text;
+            from = from.substr(0, from.find(" -> ")), to.remove_prefix(from.size() + 4);
+            v.push_back({{r.name, r.from, r.to, ints == "1"}, parse_pattern(from), parse_pattern(to)});
         }
         return v;
     }();

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "codegen/cuda/writer.h"
+#include "ir/mutant.h"
 
 namespace heddle {
 
@@ -113,6 +114,7 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,
                          options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, bounds, r.kernel,
                          arguments(nullptr, true) + (r.staged() ? ", unsigned* done" : ""), calls);
+    r.text = mutant::read("cuda", r.kernel, std::move(r.text));
     return r;
 }
 

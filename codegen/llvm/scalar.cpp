@@ -4,6 +4,7 @@
 #include <llvm/IR/Intrinsics.h>
 
 #include "codegen/llvm/math.h"
+#include "ir/mutant.h"
 
 namespace heddle {
 
@@ -97,6 +98,15 @@ const Row kRows[] = {
 Lv scalar(Ir& ir, Op op, Lv a, Lv b, Lv c) {
     const Row& row = kRows[static_cast<int>(op)];
     HEDDLE_CHECK(row.scalar, "no scalar for " + std::string(def(op).name));
+    static thread_local bool within = false;  // a wrong expression, in which all rows are right
+    if (mutant::expression && mutant::expression->op == op && !within) {
+        within = true;
+        auto value = [](mutant::Value v) { return static_cast<Lv>(v); };
+        Lv v = value(mutant::expression->build(a, b, c, [&](Op o, mutant::Value x, mutant::Value y, mutant::Value z) -> mutant::Value { return scalar(ir, o, value(x), value(y), value(z)); },
+                                  [&](double x) -> mutant::Value { return Ir::num(c ? c : a, x); }));
+        within = false;
+        return v;
+    }
     return row.scalar({&ir, a}, {&ir, b}, {&ir, c}).v;
 }
 

@@ -124,7 +124,7 @@ Case gather_scatter(DType t) {
     Case c{fmt::format("gather_scatter_{}", name(t)), {b.n}, {{"R", 50}}, {}, 1e-6};
     Data i{DType::i64, {}, {}}, from{t, {}, {}}, to{t, std::vector<double>(200), {}}, sum{t, std::vector<double>(200), std::vector<double>(200)};
     for (int q = 0; q < 50; ++q) i.start.push_back(q * 7 % 13);
-    for (int q = 0; q < 200; ++q) from.start.push_back(t == DType::b1 ? q % 3 == 0 : q % 9 - 4);
+    for (int q = 0; q < 200; ++q) from.start.push_back(t == DType::b1 ? q % 52 % 3 == 0 && q % 7 != 0 : q % 9 - 4);
     for (std::size_t q = 0; q < 200; ++q) {
         std::size_t other = u(static_cast<std::int64_t>(i.start[q / 4])) * 4 + q % 4;
         to.end.push_back(from.start[other]);

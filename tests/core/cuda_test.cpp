@@ -83,6 +83,34 @@ TEST(CudaMutants, AreReported) {
     EXPECT_GE(mutants, 5);
 }
 
+// To the nearest, ties to even; NaN stays NaN and what is too large is infinite. Bits from the formats' definitions.
+TEST(CudaNarrow, RoundsToNearestEven) {
+    struct Rounded {
+        DType to;
+        float from;
+        std::uint16_t bits;
+    };
+    const float nan_of_low_bits = std::bit_cast<float>(0x7f800001u);
+    const Rounded all[] = {{DType::bf16, 1, 0x3f80}, {DType::bf16, 1 + 0x1p-8f, 0x3f80}, {DType::bf16, 1 + 3 * 0x1p-8f, 0x3f82}, {DType::bf16, 1 + 0x1p-8f + 0x1p-20f, 0x3f81},
+                           {DType::bf16, -1 - 0x1p-8f, 0xbf80}, {DType::bf16, 1 + 0x1p-9f, 0x3f80}, {DType::bf16, 3.4028234e38f, 0x7f80}, {DType::bf16, -INFINITY, 0xff80},
+                           {DType::bf16, 0x1p-133f, 0x0001}, {DType::bf16, 1.5f * 0x1p-133f, 0x0002}, {DType::bf16, -0.0f, 0x8000}, {DType::bf16, nan_of_low_bits, 0x7fff},
+                           {DType::f16, 1 + 0x1p-11f, 0x3c00}, {DType::f16, 1 + 3 * 0x1p-11f, 0x3c02}, {DType::f16, 1 + 0x1p-11f + 0x1p-20f, 0x3c01}, {DType::f16, 65520, 0x7c00},
+                           {DType::f16, 65519, 0x7bff}, {DType::f16, 0x1p-24f, 0x0001}, {DType::f16, -0.0f, 0x8000}};
+    for (DType to : {DType::bf16, DType::f16}) {
+        std::vector<float> from;
+        std::vector<std::uint16_t> want;
+        for (const Rounded& r : all)
+            if (r.to == to) from.push_back(r.from), want.push_back(r.bits);
+        Build b({Dim(static_cast<int>(from.size()))});
+        int x = b.buffer(0, DType::f32, "x"), y = b.buffer(1, to, "y", true);
+        b.store(y, b.outer(0), b.load(x, b.outer(0)));
+        std::vector<std::uint16_t> got(want.size());
+        std::vector<loop::Nest> nests{b.n};
+        cuda_on_cpu::run(cuda_text("narrow", nests), nests, {{from.data(), from.size() * 4}, {got.data(), got.size() * 2}}, {});
+        for (std::size_t i = 0; i < want.size(); ++i) EXPECT_EQ(got[i], want[i]) << name(to) << " of " << from[i];
+    }
+}
+
 TEST(CudaLiterals, ReadBackBitEqual) {
     std::vector<double> values = {0.0, -0.0, 1, -1, 0.1, 1.0 / 3, 1e-45, -1e-40, 3.4028234e38, 1e20, 16777217, kInf, -kInf, std::nan(""),
                                   5e-324, 2.2e-308, 1.7976931348623157e308, 123456789.123456789};

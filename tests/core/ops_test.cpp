@@ -35,6 +35,7 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
         g.outputs = {cast(g.value(g.input({DType::f64, {Dim::symbol("B")}}, "x")), DType::f32).id};
         Joint j = differentiate(g, {1});
         EXPECT_EQ(print(j.graph.type(j.graph.outputs[1])), "f64[B]");
+        EXPECT_EQ(evaluate(j.graph, {{DType::f64, {2}, {1, 2}}, {DType::f32, {2}, {0.5, -3}}})[1].data, (std::vector<double>{0.5, -3}));
         return;
     }
     if (op() == Op::stop_grad) {
@@ -69,9 +70,32 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
                 in[k].data[i] = x - h;
                 double down = objective();
                 in[k].data[i] = x;
-                ASSERT_NEAR(grad.data[i], (up - down) / (2 * h), 1e-7 * std::max(1.0, std::fabs(grad.data[i]))) << "operand " << k << " element " << i << " at " << x;
+                const double slope = (up - down) / (2 * h);
+                ASSERT_NEAR(grad.data[i], slope, 1e-7 * std::max(1.0, std::fabs(slope))) << "operand " << k << " element " << i << " at " << x;
             }
         }
+    }
+}
+// Where differences decide nothing: PyTorch's choice, at kinks and at the ends of domains.
+TEST_P(EachOp, DerivativeAtKinks) {
+    struct Kink {
+        Op op;
+        double x, y, dx, dy;
+    };
+    const double log2 = std::log(2.0);
+    for (const Kink& k : {Kink{Op::abs, 0, 0, 0, 0}, {Op::abs, -1.5, 0, -1, 0}, {Op::sign, 0, 0, 0, 0}, {Op::max, 1.5, 1.5, 0.5, 0.5}, {Op::min, 1.5, 1.5, 0.5, 0.5}, {Op::pow, 2, 0, 0, log2}, {Op::pow, 0, 0, 0, 0},
+                          {Op::pow, 0, 2, 0, 0}, {Op::pow, 0, 1, 1, 0}, {Op::mod, 7.5, 2, 1, -3}, {Op::mod, -7.5, 2, 1, 4}, {Op::floordiv, 7.5, 2, 0, 0}, {Op::floor, 1, 0, 0, 0}, {Op::ceil, 1, 0, 0, 0},
+                          {Op::round, 0.5, 0, 0, 0}, {Op::trunc, -1, 0, 0, 0}, {Op::sqrt, 0, 0, kInf, 0}, {Op::atan2, 0, -2, -0.5, 0}}) {
+        if (k.op != op()) continue;
+        Graph g = op_graph(op(), DType::f64);
+        Joint j = differentiate(g, std::vector<char>(g.inputs.size(), 1));
+        std::vector<Tensor> in;
+        for (double v : {k.x, k.y}) in.push_back({DType::f64, {1, 1, 3}, std::vector<double>(3, v)});
+        in.resize(g.inputs.size());
+        in.push_back({DType::f64, {1, 1, 3}, {1, 1, 1}});  // what reaches the result
+        auto got = evaluate(j.graph, in);
+        for (std::size_t i = 0; i < g.inputs.size(); ++i)
+            EXPECT_DOUBLE_EQ(got[static_cast<std::size_t>(j.gradients[i])].data[0], i == 0 ? k.dx : k.dy) << row().name << " at " << k.x << ", " << k.y << ", operand " << i;
     }
 }
 TEST_P(EachOp, TextReadsBack) {
@@ -125,6 +149,33 @@ TEST_P(EachOp, RefusesOperandsOfTheWrongType) {
         std::erase_if(absent.attrs, [&](const auto& a) { return a.first == key; });
         EXPECT_TRUE(refused(absent)) << "without " << key;
     }
+}
+// A NaN anywhere is the result; infinities and equal elements are nothing special.
+TEST_P(EachOp, FoldsOfSpecialValues) {
+    if (row().kind != Kind::fold) return;
+    const std::vector<double> values{-1.5, 0, 2, kInf, -kInf, std::nan("")};
+    const auto n = static_cast<std::int64_t>(values.size());
+    const Sizes sizes{{"B", n * n * n}, {"N", 3}};
+    Tensor x{DType::f64, {n * n * n, 3, 3}, {}}, want{DType::f64, {n * n * n, 3}, {}};
+    for (std::int64_t b = 0; b < n * n * n; ++b) {
+        double result = op() == Op::sum ? 0 : op() == Op::prod ? 1 : op() == Op::amax ? -kInf : kInf;
+        for (std::int64_t at : {b / n / n, b / n % n, b % n}) {
+            const double v = values[static_cast<std::size_t>(at)];
+            x.data.insert(x.data.end(), 3, v);
+            if (op() == Op::sum) result += v;
+            else if (op() == Op::prod) result *= v;
+            else if (std::isnan(v)) result = v;
+            else if (op() == Op::amax ? v > result : v < result) result = v;
+        }
+        want.data.insert(want.data.end(), 3, result);
+    }
+    const Graph g = op_graph(op(), DType::f64);
+    auto host = plain_host(1);
+    Sizes bound = sizes;
+    const Tensor interpreted = evaluate(g, {x}, {}, sizes)[0], compiled = to_tensor(Executable(plan(g)).run(*host, {to_array(*host, x)}, bound)[0]);
+    for (std::size_t i = 0; i < want.data.size(); ++i)
+        for (double got : {interpreted.data[i], compiled.data[i]})
+            ASSERT_TRUE(got == want.data[i] || (std::isnan(got) && std::isnan(want.data[i]))) << row().name << " row " << i / 3 << ": " << got << ", expected " << want.data[i];
 }
 TEST_P(EachOp, CompiledIsInterpreted) {
     for (DType f : {DType::f32, DType::f64}) {

@@ -1,0 +1,171 @@
+// Mutants of passes/rules.def, of passes/calls.def and of the CUDA text: helpers, barriers, bounds.
+#include <fmt/format.h>
+
+#include <regex>
+
+#include "ir/mutant.h"
+#include "passes/simplify.h"
+#include "tests/core/mutants.h"
+
+namespace heddle::mutant {
+
+namespace {
+
+// One entry reads otherwise.
+std::function<void()> reads(const std::string& table, const std::string& name, const std::string& instead) {
+    return [=] {
+        reader = [=](std::string_view t, std::string_view n, std::string text) { return t == table && n == name ? instead : text; };
+    };
+}
+
+// Every kernel that has the text loses it; the rest stays.
+struct Edit {
+    const char *name, *from, *to, *first;
+};
+constexpr char kForms[] = "Forms/EveryCase.*", kPlans[] = "Floats/CudaPlan.StagesOverAllRows/f32:Floats/CudaPlan.SumsThatEndInOneNumber/f32";
+constexpr Edit kEdits[] = {
+    // bounds
+    {"a point more than there are", R"(if \(point >= )", "if (point > ", kForms},
+    {"a live point more than there are", R"((const bool live = [^\n]*) < )", "$1 <= ", kForms},
+    {"a step more in a loop", R"(\(index_t j = 0; j < )", "(index_t j = 0; j <= ", kForms},
+    {"a step less in a loop from the end", R"(j >= 0; --j)", "j > 0; --j", kForms},
+    {"a loop from the end begins behind it", R"((index_t j = [^;?\n]*) - 1; j >= 0)", "$1; j >= 0", kForms},
+    {"a group's loop runs for dead points", R"(live \? lane : )", "true ? lane : ", kForms},
+    {"a group's loop has a step more", R"((\? lane : [^;\n]*; j) < )", "$1 <= ", kForms},
+    {"a group's loop from the end begins behind it", R"( - 1 - lane : -1)", " - lane : -1", kForms},
+    {"a group's loop takes every element", R"(j \+= \d+\))", "j += 1)", kForms},
+    {"every lane of a group stores its result", R"(if \(live && lane == 0\) )", "if (live) ", kForms},
+    {"dead points store a group's result", R"(if \(live && lane == 0\) )", "if (lane == 0) ", kForms},
+    {"every thread adds the block's total", R"(if \(threadIdx.x( % 32)? == 0\) add_to)", "add_to", kForms},
+    {"dead points are in the total", R"((all_sum<\d+>\()live \? )", "$1true ? ", kForms},
+    {"a lookup outside is read", R"(= \(?[^;=?\n]* >= 0\)? \? )", "= true ? ", kForms},
+    {"a nest has the blocks of the next", R"(if \(block < (blocks_\d+)\))", "if (block <= $1)", kForms},
+    {"a nest's blocks are not taken off", R"(block -= blocks_\d+;)", ";", kForms},
+    {"a nest's last block is cut off", R"( \+ \d+\) / (\d+);)", ") / $1;", kForms},
+    // barriers and fences
+    {"no barrier before part is written", R"(__syncthreads\(\);  // part may)", "// part may", kForms},
+    {"no barrier before part is read", R"((part\[warp\] = v;\n    )__syncthreads\(\);)", "$1", kForms},
+    {"no barrier between phases of a block", R"(\n *__syncthreads\(\);\n(?!    v = part|  if \(threadIdx.x != 0\) return|\}))", "\n", kForms},
+    {"no barrier between phases of a warp", R"(__syncwarp\(\);)", "", kForms},
+    {"no barrier before a block counts", R"(__syncthreads\(\);\n  if \(threadIdx.x != 0\) return;)", "if (threadIdx.x != 0) return;", kPlans},
+    {"no fence before a block counts", R"(__threadfence\(\);\n  atomicAdd)", "atomicAdd", kPlans},
+    {"no fence behind the wait", R"(__nanosleep\(64\);\n    __threadfence\(\);)", "__nanosleep(64);", kPlans},
+    {"no barrier behind the wait", R"(\n  \}\n  __syncthreads\(\);\n\})", "\n  }\n}", kPlans},
+    {"the wait is for a block less", R"(done < blocks\))", "done + 1 < blocks)", kPlans},
+    {"the wait is for a block more", R"(done < blocks\))", "done < blocks + 1)", kPlans},
+    {"a block counts twice", R"(atomicAdd\(done, 1u\))", "atomicAdd(done, 2u)", kPlans},
+    {"a block counts without being asked to wait", R"(, count_off\(done\))", "", kPlans},
+    {"a stage does not wait", R"(\n  await\(done, [^\n]*)", "\n", kPlans},
+    // reductions of groups
+    {"the last step of a butterfly is missing", R"(d > 0; d /= 2)", "d > 1; d /= 2", kForms},
+    {"the first step of a butterfly is missing", R"(\(G < 32 \? G : 32\) / 2)", "(G < 32 ? G : 32) / 4", kForms},
+    {"the first warp counts twice", R"(for \(int w = 1; w < G / 32)", "for (int w = 0; w < G / 32", kForms},
+    {"the last warp is left out", R"(w < G / 32; \+\+w)", "w + 1 < G / 32; ++w", kForms},
+    {"all groups take the first group's warps", R"(first = warp / \(G / 32\) \* \(G / 32\))", "first = 0", kForms},
+    {"every lane writes its warp's part", R"(if \(threadIdx.x % 32 == 0\) part)", "part", kForms},
+    // recurrences and folds
+    {"a carry is not carried", R"(\n *carry0 = v[^\n]*)", "\n", kForms},
+    {"a carry begins elsewhere", R"( carry(\d+) = 1\.0)", " carry$1 = 2.0", kForms},
+    {"a sum begins elsewhere", R"( (sum\d+) = 0\.0f)", " $1 = 1.0f", kForms},
+    {"a maximum begins at the least positive", R"( (amax\d+) = __uint_as_float\(0xff800000u[^)]*\))", " $1 = 0.0f", kForms},
+    // helpers
+    {"sign_ of zero is one", R"(return a > 0 \? T\(1\))", "return a >= 0 ? T(1)", "Table/EachOpOnCpu.*/sign:CudaRows.*"},
+    {"sign_ of a negative number is one", R"(T\(-1\))", "T(1)", "Table/EachOpOnCpu.*/sign:CudaRows.*"},
+    {"fabs of i64 is it", R"(HD i64 fabs\(i64 a\) \{ return a < 0 \? -a : a; \})", "HD i64 fabs(i64 a) { return a; }", "Table/EachOpOnCpu.*/abs"},
+    {"fabs of int is it", R"(HD int fabs\(int a\) \{ return a < 0 \? -a : a; \})", "HD int fabs(int a) { return a; }", "Table/EachOpOnCpu.*/abs"},
+    {"select takes the other", R"(return c \? a : b; \})", "return c ? b : a; }", "Table/EachOpOnCpu.*/select"},
+    {"mod_ of integers keeps the sign of a", R"(T r = a % b; return r != 0 && \(r < 0\) != \(b < 0\) \? r \+ b : r;)", "return a % b;", "Table/EachOpOnCpu.*/mod:*/EveryCase.*neighbours"},
+    {"mod_ of float keeps the sign of a", R"((::fmodf\(a, b\); return) r != 0 && \(r < 0\) != \(b < 0\) \? r \+ b : r;)", "$1 r;", "Table/EachOpOnCpu.*/mod"},
+    {"mod_ of double keeps the sign of a", R"((::fmod\(a, b\); return) r != 0 && \(r < 0\) != \(b < 0\) \? r \+ b : r;)", "$1 r;", "Table/EachOpOnCpu.*/mod"},
+    {"mod_ of float adds b to a zero", R"(::fmodf\(a, b\); return r != 0 && )", "::fmodf(a, b); return ", "Table/EachOpOnCpu.*/mod"},
+    {"mod_ of integers adds b to a zero", R"(T r = a % b; return r != 0 && )", "T r = a % b; return ", "Table/EachOpOnCpu.*/mod"},
+    {"floordiv_ of integers rounds to zero", R"(\? q - 1 : q;)", "? q : q;", "Table/EachOpOnCpu.*/floordiv"},
+    {"floordiv_ of integers rounds exact quotients down", R"(return r != 0 && (\(r < 0\) != \(b < 0\) \? q - 1))", "return $1", "Table/EachOpOnCpu.*/floordiv"},
+    {"floordiv_real rounds to zero", R"( q -= 1;)", " ;", "Table/EachOpOnCpu.*/floordiv"},
+    {"floordiv_real by zero is not a / b", R"(  if \(b == 0\) return a / b;\n)", "", "Table/EachOpOnCpu.*/floordiv"},
+    {"floordiv_real gives zero without its sign", R"(return ::copysign\(T\(0\), a / b\))", "return T(0)", "Table/EachOpOnCpu.*/floordiv"},
+    {"floordiv_real does not round the quotient", R"(return q - whole > T\(0\.5\) \? whole \+ 1 : whole;)", "return q - 0.25f;", "Table/EachOpOnCpu.*/floordiv"},
+    {"floordiv_real takes the floor of a rounded quotient", R"(q - whole > T\(0\.5\))", "false", "Table/EachOpOnCpu.*/floordiv"},
+    {"bf16 is read a bit off", R"(\(unsigned\)h << 16)", "(unsigned)h << 15", "*/EveryCase.*bf16:Table/EachOpOnCpu.*/add"},
+    {"bf16 rounds to zero", R"(u \+ 0x7fff \+ \(\(u >> 16\) & 1\))", "u", "CudaNarrow.*"},
+    {"bf16 rounds ties up", R"(u \+ 0x7fff \+ \(\(u >> 16\) & 1\))", "u + 0x8000", "CudaNarrow.*"},
+    {"bf16 of NaN is rounded", R"(\(u & 0x7fffffff\) > 0x7f800000)", "false", "CudaNarrow.*"},
+    {"f16 is not added to what is there", R"(to_f16\(from_f16\(old\) \+ v\))", "to_f16(v)", "*/EveryCase.*f16"},
+    {"bf16 is added once though another came first", R"((to_bf16\(from_bf16\(old\) \+ v\)\)\) != old\)) old = seen;)", "$1 break;", "*/EveryCase.*bf16"},
+    {"a bool is added where it is false", R"(if \(v\) \*\(volatile bool\*\)p = true)", "*(volatile bool*)p = true", "*/EveryCase.*b1"},
+    {"i64 is subtracted", R"(\(unsigned long long\)v\); \})", "(unsigned long long)-v); }", "*/EveryCase.*i64"},
+};
+
+}  // namespace
+
+std::vector<Mutant> rules() {
+    std::vector<Mutant> all;
+    for (const Rule& r : heddle::rules()) {
+        const std::string name(r.name), from(r.from), to(r.to), own = fmt::format("Rules/EachRule.*/{}:Golden*", r.name);
+        auto add = [&](const std::string& f, const std::string& t) {
+            all.push_back({"rule", fmt::format("{}: {} -> {} => {} -> {}", name, from, to, f, t), own, reads("rule", name, f + " -> " + t)});
+        };
+        const bool logical = from.find("and_") != std::string::npos || from.find("or_") != std::string::npos || from.find("not_") != std::string::npos;
+        const std::string no = logical ? "not_" : "neg";
+        const bool variable = to.size() == 1 && std::isalpha(static_cast<unsigned char>(to[0]));
+        if (variable) add(from, fmt::format("{}({})", no, to));
+        else if (to == "0") add(from, "1");
+        else add(from, fmt::format("{}", to.find(", y)") != std::string::npos ? to.substr(0, to.find('(')) + "(y, y)" : to.substr(to.find('(') + 1, 1)));
+        for (const auto& [a, b] : {std::pair{", 0)", ", 1)"}, {", 1)", ", 2)"}, {"(0, ", "(1, "}, {"-1)", "1)"}, {"mul(", "add("}, {"div(", "sub("}, {"sub(x", "add(x"}, {"add(x", "sub(x"}, {"max(", "min("}, {"abs(neg", "neg(neg"}})
+            if (auto k = from.find(a); k != std::string::npos) {
+                std::string off = from;
+                add(off.replace(k, std::string(a).size(), b), to);
+            }
+        all.push_back({"rule", fmt::format("{}: for {} types", name, r.ints_only ? "all" : "integer"), own, reads("ints", name, r.ints_only ? "0" : "1")});
+    }
+    struct Row {
+        std::string forward, arguments, of;
+    };
+    const Row kRows[] = {
+#define BACKWARD(forward, name, text, of) {forward, text, of},
+#define SELECTS(forward) {forward, "", ""},
+#include "passes/calls.def"
+#undef BACKWARD
+#undef SELECTS
+    };
+    for (const Row& r : kRows) {
+        const char* own = "Golden*Calls*";
+        if (r.arguments.empty()) {
+            all.push_back({"calls", r.forward + ": selects nothing", own, reads("selects", r.forward, "")});
+            continue;
+        }
+        auto add = [&](const std::string& what, const std::string& arguments, const std::string& of) {
+            all.push_back({"calls", fmt::format("{}: {}", r.forward, what), own, reads("backward", r.forward, arguments + " -> " + of)});
+        };
+        auto turned = [&](const std::string& what, const std::string& from, const std::string& to) {
+            if (auto k = r.arguments.find(from); k != std::string::npos) add(what, std::string(r.arguments).replace(k, from.size(), to), r.of);
+        };
+        turned("another result's gradient", "=g0", "=g1");
+        turned("another result", "=r1", "=r0");
+        turned("sizes of another", "=sizes(self)", "=sizes(output_size)");
+        turned("sizes of another", "=sizes(bias)", "=sizes(weight)");
+        turned("a stride is a padding", "stride, padding", "padding, stride");
+        turned("an argument is missing", ", align_corners", "");
+        turned("an argument is missing", ", ceil_mode", "");
+        turned("an argument is missing", ", is_causal", "");
+        turned("an argument is missing", "grad_output=g0, self", "grad_output=g0");
+        if (auto k = r.of.find(", "); k != std::string::npos) add("gradients change places", r.arguments, std::string(r.of.substr(k + 2)) + ", " + r.of.substr(0, k));
+    }
+    return all;
+}
+
+std::vector<Mutant> kernels() {
+    std::vector<Mutant> all;
+    for (const Edit& e : kEdits)
+        all.push_back({"cuda", std::string("text: ") + e.name, e.first, [e] {
+            touched = 0;
+            reader = [from = std::regex(e.from), e](std::string_view t, std::string_view, std::string text) {
+                const std::string wrong = t == "cuda" ? std::regex_replace(text, from, e.to) : text;
+                touched += wrong != text;
+                return wrong;
+            };
+        }});
+    return all;
+}
+
+}  // namespace heddle::mutant
