@@ -52,12 +52,12 @@ Graph rolls(int steps) {
 }
 TEST(Large, WhatDoublesFromStepToStepIsDivided) {
     NEEDS_LLVM();
-    Graph g = rolls(40);
-    expect_bounded(g, 300);
+    Graph g = rolls(16);
+    expect_bounded(g, 150);
     expect_values(g, {{"N", 37}});
-    Pair pair = forward_and_backward(rolls(20), {1}, {{"N", 1000}});
-    expect_bounded(pair.split.forward, 300);
-    expect_bounded(pair.split.backward, 300);
+    Pair pair = forward_and_backward(rolls(12), {1}, {{"N", 1000}});
+    expect_bounded(pair.split.forward, 150);
+    expect_bounded(pair.split.backward, 150);
 }
 TEST(Large, AChainOfThousandsOfMapsIsDivided) {
     NEEDS_LLVM();
