@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
+#include <limits>
 
 namespace heddle {
 
@@ -36,6 +38,26 @@ std::string ref(const Ref& r) { return r.operand < 0 ? "none" : "$" + std::to_st
 std::string real(double v) {
     std::string s = print_number(v);
     return s.find_first_of(".en") == std::string::npos ? s + ".0" : s;
+}
+// As text reads back: -0.0 is another number than 0.0, and NaN is the same as itself.
+bool same(double a, double b) { return std::isnan(a) ? std::isnan(b) : a == b && std::signbit(a) == std::signbit(b); }
+bool same(const Attr& a, const Attr& b) {
+    if (auto* x = std::get_if<double>(&a))
+        if (auto* y = std::get_if<double>(&b)) return same(*x, *y);
+    if (auto* x = std::get_if<std::vector<double>>(&a))
+        if (auto* y = std::get_if<std::vector<double>>(&b)) return std::equal(x->begin(), x->end(), y->begin(), y->end(), [](double p, double q) { return same(p, q); });
+    return a == b;
+}
+bool same(const Attrs& a, const Attrs& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) { return x.first == y.first && same(x.second, y.second); });
+}
+std::optional<int> as_int(const Dim& d) {
+    if (!d.is_const() || d.value() > std::numeric_limits<int>::max() || d.value() < std::numeric_limits<int>::min()) return {};
+    return static_cast<int>(d.value());
+}
+void check_sizes(const OpDef& op, const Type& t) {
+    for (const Dim& d : t.shape)
+        if (d.is_const() && d.value() < 0) throw Error(fmt::format("{}: size {} of {} is negative", op.name, print(d), print(t)));
 }
 
 const Attr& need(const Node& n, std::string_view name) {
@@ -74,8 +96,9 @@ const Dim& Node::dim(std::string_view name) const {
 }
 int Node::integer(std::string_view name) const {
     auto* d = std::get_if<Dim>(&need(*this, name));
-    if (!d || !d->is_const()) wrong(*this, name, "an integer");
-    return static_cast<int>(d->value());
+    const auto i = d ? as_int(*d) : std::nullopt;
+    if (!i) wrong(*this, name, "an integer");
+    return *i;
 }
 double Node::number(std::string_view name) const {
     const Attr& a = need(*this, name);
@@ -99,8 +122,9 @@ std::vector<int> Node::ints(std::string_view name) const {
     std::vector<int> out;
     if (auto* v = std::get_if<std::vector<Dim>>(&a)) {
         for (const Dim& d : *v) {
-            if (!d.is_const()) wrong(*this, name, "integers");
-            out.push_back(static_cast<int>(d.value()));
+            const auto i = as_int(d);
+            if (!i) wrong(*this, name, "integers");
+            out.push_back(*i);
         }
         return out;
     }
@@ -113,7 +137,7 @@ const Node& V::node() const { return (*graph)[id]; }
 namespace {
 bool shareable(const Node& n) { return !n.is(Op::input) && !n.flag("random") && !n.is(Op::realize); }
 bool same_but_place(const Node& a, const Node& b) {
-    return a.op == b.op && a.in == b.in && a.type == b.type && a.more == b.more && a.attrs == b.attrs;
+    return a.op == b.op && a.in == b.in && a.type == b.type && a.more == b.more && same(a.attrs, b.attrs);
 }
 std::size_t hash(const Node& n) {
     std::string key = std::to_string(static_cast<int>(n.op)) + print(n.type);
@@ -131,6 +155,8 @@ Id Graph::add(Node n) {
         if (i < 0 || i >= size()) throw Error(fmt::format("{}: operand %{} is not defined", d.name, i));
     if (n.loc.empty()) n.loc = here;
     if (d.type) n.type = d.type(*this, n);
+    check_sizes(d, n.type);
+    for (const Type& t : n.more) check_sizes(d, t);
     bool share = shareable(n);
     std::size_t h = share ? hash(n) : 0;
     if (share) {

@@ -21,7 +21,7 @@ namespace {
 double select(bool c, double a, double b) { return c ? a : b; }
 double floordiv_(double a, double b) { return std::floor(a / b); }
 double mod_(double a, double b) { return b == 0 ? std::nan("") : a - std::floor(a / b) * b; }
-double sign_(double a) { return a > 0 ? 1 : a < 0 ? -1 : a; }
+double sign_(double a) { return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? a : 0; }  // of a NaN 0, as in torch.sign
 
 // ---- type rules
 [[noreturn]] void fail(const Node& n, const std::string& what) {
@@ -160,12 +160,14 @@ Shape rows(const Shape& index, const Shape& x, std::size_t k) {
     return s;
 }
 Type gather_type(const Graph& g, const Node& n) {
+    if (n.in.size() < 2) fail(n, "expected x and indices");
     Type t = operand(g, n, 0);
     std::size_t k = n.in.size() - 1;
     if (k > t.shape.size()) fail(n, fmt::format("{} indices into {}", k, print(t)));
     return {t.dtype, rows(indices(g, n, 1, k), t.shape, k)};
 }
 Type scatter_add_type(const Graph& g, const Node& n) {
+    if (n.integer("k") < 1) fail(n, "k is at least 1");
     auto k = static_cast<std::size_t>(n.integer("k"));
     if (n.in.empty() || n.in.size() % (k + 1) != 0 || k > n.type.shape.size()) fail(n, "operands are groups of k indices and a value");
     for (std::size_t i = 0; i < n.in.size(); i += k + 1) {
@@ -188,6 +190,13 @@ Type dot_type(const Graph& g, const Node& n) {
     if (!fits) fail(n, fmt::format("cannot multiply {} by {}", print(a), print(b)));
     a.shape[r - 1] = b.shape[r - 1];
     return a;
+}
+Type leaf_type(const Graph&, const Node& n) {
+    if (n.is(Op::constant)) (void)n.number("value");
+    if (n.is(Op::size)) (void)n.dim("dim");
+    if (n.is(Op::iota))
+        if (int a = n.integer("axis"); a < 0 || a >= n.type.rank()) fail(n, fmt::format("axis {} is outside {}", a, print(n.type)));
+    return n.type;
 }
 Type result_type(const Graph& g, const Node& n) {
     const Node& c = g[n.in.at(0)];
@@ -262,7 +271,7 @@ std::vector<V> dot_vjp(const std::vector<V>& in, V, V g, const Node&) {
 }
 
 // ---- forms
-#define LEAF .kind = Kind::leaf, .arity = 0, .type = nullptr
+#define LEAF .kind = Kind::leaf, .arity = 0, .type = leaf_type
 #define MAP1 .kind = Kind::map, .arity = 1, .type = same
 #define MAP1F .kind = Kind::map, .arity = 1, .type = same_float
 #define BOOL1 .kind = Kind::map, .arity = 1, .type = same_bool

@@ -75,7 +75,9 @@ private:
             if (peek() == '%') {
                 n.in.push_back(use());
             } else {
+                std::size_t first = at_;
                 std::string key = identifier();
+                if (n.has(key)) at_ = first, fail("an attribute other than " + key + ", which is given");
                 punct('=');
                 n.attrs.emplace_back(key, attr());
             }
@@ -104,20 +106,24 @@ private:
         }
         at_ = end;
     }
-    Attr attr() {
+    Attr attr(bool in_list = false) {
         char c = peek();
         if (c == '[') {
+            if (in_list) fail("sizes, reals or operands in this list");
             punct('[');
             std::vector<Attr> items;
             while (!accept(']')) {
                 if (!items.empty()) punct(',');
-                items.push_back(attr());
+                items.push_back(attr(true));
             }
             bool refs = false, reals = false;
             for (const Attr& a : items) refs |= std::holds_alternative<Ref>(a) || std::holds_alternative<None>(a), reals |= std::holds_alternative<double>(a);
             if (refs) {
                 std::vector<Ref> v;
-                for (const Attr& a : items) v.push_back(std::holds_alternative<Ref>(a) ? std::get<Ref>(a) : Ref{});
+                for (const Attr& a : items) {
+                    if (!std::holds_alternative<Ref>(a) && !std::holds_alternative<None>(a)) fail("operands only in this list");
+                    v.push_back(std::holds_alternative<Ref>(a) ? std::get<Ref>(a) : Ref{});
+                }
                 return v;
             }
             if (reals) {
@@ -138,7 +144,9 @@ private:
         if (c == '"') return string();
         if (c == '$') {
             punct('$');
-            return Ref{integer()};
+            const int operand = integer();
+            if (operand < 0) fail("the number of an operand");
+            return Ref{operand};
         }
         std::size_t start = at_;  // peek() skipped the space
         while (at_ < text_.size() && std::string_view(",]:# \n").find(text_[at_]) == std::string_view::npos) ++at_;
@@ -153,7 +161,7 @@ private:
         if (digit && token.find_first_of(".e") != token.npos) {
             double v = 0;
             auto [p, ec] = std::from_chars(token.data(), token.data() + token.size(), v);
-            if (p == token.data() + token.size() && (ec == std::errc{} || ec == std::errc::result_out_of_range)) return v;
+            if (p == token.data() + token.size() && ec == std::errc{}) return v;
         }
         try {
             return parse_dim(token);

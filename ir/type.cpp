@@ -14,6 +14,21 @@ void bug(const char* file, int line, const std::string& what) {
 }
 
 namespace {
+constexpr std::size_t kMostTerms = 256;  // of a size: a product of sums grows without bound
+std::int64_t checked(bool overflows, std::int64_t v) {
+    if (overflows) throw Error("a size is over 64 bits");
+    return v;
+}
+std::int64_t sum_of(std::int64_t a, std::int64_t b) {
+    std::int64_t v = 0;
+    const bool over = __builtin_add_overflow(a, b, &v);
+    return checked(over, v);
+}
+std::int64_t product_of(std::int64_t a, std::int64_t b) {
+    std::int64_t v = 0;
+    const bool over = __builtin_mul_overflow(a, b, &v);
+    return checked(over, v);
+}
 struct Row {
     std::string_view name;
     int bytes;
@@ -68,7 +83,7 @@ void Dim::add(const Term& t) {
     };
     auto it = std::lower_bound(terms_.begin(), terms_.end(), t, before);
     if (it != terms_.end() && it->names == t.names) {
-        it->coef += t.coef;
+        it->coef = sum_of(it->coef, t.coef);
         if (it->coef == 0) terms_.erase(it);
     } else if (t.coef != 0) {
         terms_.insert(it, t);
@@ -82,7 +97,7 @@ Dim operator+(const Dim& a, const Dim& b) {
 Dim operator-(const Dim& a, const Dim& b) {
     Dim r = a;
     for (auto t : b.terms_) {
-        t.coef = -t.coef;
+        t.coef = product_of(t.coef, -1);
         r.add(t);
     }
     return r;
@@ -91,10 +106,11 @@ Dim operator*(const Dim& a, const Dim& b) {
     Dim r;
     for (const auto& x : a.terms_)
         for (const auto& y : b.terms_) {
-            Dim::Term t{x.names, x.coef * y.coef};
+            Dim::Term t{x.names, product_of(x.coef, y.coef)};
             t.names.insert(t.names.end(), y.names.begin(), y.names.end());
             std::sort(t.names.begin(), t.names.end());
             r.add(t);
+            if (r.terms_.size() > kMostTerms) throw Error("a size has too many terms");
         }
     return r;
 }

@@ -28,7 +28,7 @@ HD bool fabs(bool a) { return a; }
 )"},
     {"select", R"(template <class A, class B> HD auto select(bool c, A a, B b) { return c ? a : b; }
 )"},
-    {"sign_", R"(template <class T> HD T sign_(T a) { return a > 0 ? T(1) : a < 0 ? T(-1) : a; }
+    {"sign_", R"(template <class T> HD T sign_(T a) { return a > 0 ? T(1) : a < 0 ? T(-1) : a == 0 ? a : T(0); }
 )"},
     {"mod_", R"(template <class T> HD T mod_(T a, T b) { T r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 HD float mod_(float a, float b) { float r = ::fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }

@@ -70,7 +70,7 @@ L fabs(L a) {
 }
 L sign_(L a) {
     if (Ir::is_bool(a.v)) return a;
-    return select(a > lift(a, 0), lift(a, 1), select(a < lift(a, 0), lift(a, -1), a));
+    return select(a > lift(a, 0), lift(a, 1), select(a < lift(a, 0), lift(a, -1), select(a == lift(a, 0), a, lift(a, 0))));
 }
 
 // ---- the table. What this reader has no use for is read and dropped.

@@ -1,0 +1,42 @@
+// Random graphs and what must hold of each: the parts of fuzz_test.cpp, and of tools/fuzz.
+// Law: a graph is a function of its seed, and what is checked of it (sizes, inputs, which of them want gradients) of the seed in its name
+// and the names of inputs and sizes alone: so its text replays it, and it can be made smaller without its inputs changing.
+#pragma once
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ir/eval.h"
+#include "passes/pipeline.h"
+
+namespace heddle::fuzz {
+
+Graph weave(unsigned seed);               // named fuzz<seed>
+unsigned seed_of(const Graph&);           // by its name; 0 without one
+
+enum class By { interpreter, llvm, all }; // all: compiled for the CPU, and as CUDA text that runs on the CPU
+
+struct Failure {
+    std::string oracle, what;             // who disagrees; where, with numbers
+};
+struct Tally {                            // how many graphs each oracle has seen
+    int graphs = 0, nodes = 0, gradients = 0, differences = 0, memory = 0, llvm = 0, cuda = 0, empty = 0;
+    int not_finite = 0;                   // values that the interpreter itself makes inf or NaN, or too large to compare
+};
+// A graph with what the pipeline makes of it.
+struct Woven {
+    Graph graph;
+    std::vector<char> wants;
+    Pair pair;
+    Plan forward, backward;
+    explicit Woven(Graph);
+};
+std::optional<Failure> check(const Woven&, By, Tally&);
+std::optional<Failure> check(const Graph&, By, Tally&);  // an exception is a failure too
+Sizes draw_sizes(const Graph&, int round);  // such that every node has a meaning; round 0 draws no 0, later ones do
+
+// As small as it gets, by taking away one thing at a time, while `fails` holds and `seconds` last.
+Graph shrink(Graph, const std::function<bool(const Graph&)>& fails, double seconds);
+
+}  // namespace heddle::fuzz

@@ -1,0 +1,319 @@
+// What must hold of a random graph: text and passes keep it, every way of running it agrees with the interpreter, forward and backward,
+// gradients are what differences say, and a plan takes no more memory than the graph's values would.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/memory.h"
+#include "passes/simplify.h"
+#include "runtime/executable.h"
+#include "tests/core/arrays.h"
+#include "tests/core/fuzz.h"
+#include "tests/cuda_on_cpu/launcher.h"
+
+namespace heddle::fuzz {
+
+namespace {
+constexpr int kRounds = 2;
+constexpr double kMost = 40000;  // elements of a value: the interpreter is slow
+
+std::mt19937 drawn(const Graph& g, const std::string& what) {  // by seed and name, and nothing else
+    std::uint32_t h = seed_of(g) * 2654435761u + 1;
+    for (char c : what) h = (h ^ static_cast<unsigned char>(c)) * 16777619u;
+    std::mt19937 rng(h);
+    rng.discard(8);
+    return rng;
+}
+bool has_calls(const Graph& g) {
+    return std::any_of(g.nodes.begin(), g.nodes.end(), [](const Node& n) { return n.is(Op::call); });
+}
+// Differences of it make sense, but at the few points where a comparison turns: all in double, and no derivative that is declared.
+bool smooth(const Graph& g) {
+    constexpr Op kDeclared[] = {Op::stop_grad, Op::amax, Op::amin, Op::mod, Op::floordiv};
+    return std::none_of(g.nodes.begin(), g.nodes.end(), [&](const Node& n) {
+        return n.is(Op::call) || n.type.dtype == DType::f32 || (is_float(n.type.dtype) && std::find(std::begin(kDeclared), std::end(kDeclared), n.op) != std::end(kDeclared));
+    });
+}
+std::vector<Tensor> calls(const Node& n, const std::vector<Tensor>& in, Sizes& sizes) {
+    if (n.text("name") != "aten.nonzero.default") throw Error("call " + n.text("name") + ": no library at hand");
+    const Tensor& m = in.at(0);
+    Tensor out{DType::i64, {0, static_cast<std::int64_t>(m.sizes.size())}, {}};
+    for (std::int64_t i = 0; i < m.numel(); ++i) {
+        if (m.data[static_cast<std::size_t>(i)] == 0) continue;
+        std::vector<double> at(m.sizes.size());
+        std::int64_t rest = i;
+        for (std::size_t a = m.sizes.size(); a-- > 0; rest /= m.sizes[a]) at[a] = static_cast<double>(rest % m.sizes[a]);
+        out.data.insert(out.data.end(), at.begin(), at.end());
+        ++out.sizes[0];
+    }
+    bind_sizes(n.type.shape, out.sizes, sizes, "nonzero");
+    return {out};
+}
+// Sizes for which every node has a meaning: no slice leaves its operand, nothing is looked up in nothing, no extremum is of nothing.
+bool valid(const Graph& g, const Sizes& sizes) {
+    auto count = [&](const Type& t) { return numel(t.shape).eval(sizes); };
+    for (const Node& n : g.nodes) {
+        try {
+            for (const Dim& d : n.type.shape)
+                if (d.eval(sizes) < 0) return false;
+            if (static_cast<double>(count(n.type)) > kMost) return false;
+            auto x = [&](std::size_t k) -> const Type& { return g.type(n.in[k]); };
+            if (n.is(Op::slice)) {
+                const auto from = n.dim("start").eval(sizes), to = n.dim("end").eval(sizes);
+                if (from < 0 || to < from || to > x(0).shape[static_cast<std::size_t>(n.integer("axis"))].eval(sizes)) return false;
+            } else if (n.is(Op::gather)) {
+                if (count(x(0)) == 0 && count(x(1)) > 0) return false;
+            } else if (n.is(Op::scatter) || n.is(Op::scatter_add)) {
+                if (count(n.type) == 0 && count(x(n.is(Op::scatter) ? 1 : 0)) > 0) return false;
+            } else if (n.is(Op::amax) || n.is(Op::amin)) {
+                if (count(x(0)) == 0) return false;
+            }
+        } catch (const Error&) {  // a size that only a call knows
+        }
+    }
+    return true;
+}
+
+bool is_output(const Graph& g, Id id) { return std::find(g.outputs.begin(), g.outputs.end(), id) != g.outputs.end(); }
+// Bytes of intermediate values at the peak. Outputs are the same either way; partial sums of one launch, side by side, are its scratch.
+std::int64_t planned(const Plan& plan, const Sizes& sizes) {
+    const Program& p = plan.program;
+    std::vector<int> written(p.graph.nodes.size(), -1);
+    for (std::size_t k = 0; k < p.steps.size(); ++k) {
+        const Step& s = p.steps[k];
+        auto at = [&](Id id) -> int& { return written[static_cast<std::size_t>(id)]; };
+        if (s.launch < 0) {
+            at(s.call) = static_cast<int>(k);
+            continue;
+        }
+        for (const Nest& n : p.launches[static_cast<std::size_t>(s.launch)].nests)
+            for (Id r : n.roots)
+                if (p.is_stored(r) && at(r) < 0) at(r) = static_cast<int>(k);
+    }
+    std::vector<Slot> slots;
+    for (Id id = 0; id < p.graph.size(); ++id)
+        if (const int first = written[static_cast<std::size_t>(id)]; first >= 0 && !is_output(p.graph, id) && p.last_use[static_cast<std::size_t>(id)] > first)
+            slots.push_back({id, first, std::max(first, p.last_use[static_cast<std::size_t>(id)]), numel(p.graph.type(id).shape).eval(sizes) * bytes(p.graph.type(id).dtype)});
+    return place(slots);
+}
+// The same of the same graph (sums are in parts there) with one step per node, each with memory of its own but for views, until the last that reads it.
+std::int64_t unfused(const Graph& g, const Sizes& sizes) {
+    std::vector<Id> base(g.nodes.size());
+    std::vector<int> last(g.nodes.size(), -1);
+    for (Id id = 0; id < g.size(); ++id) {
+        const Node& n = g[id];
+        const bool view = n.kind() == Kind::view && !n.is(Op::pad) && !n.is(Op::flip) && !n.is(Op::realize);
+        base[static_cast<std::size_t>(id)] = view ? base[static_cast<std::size_t>(n.in[0])] : id;
+        last[static_cast<std::size_t>(base[static_cast<std::size_t>(id)])] = id;
+        for (Id i : n.in) last[static_cast<std::size_t>(base[static_cast<std::size_t>(i)])] = id;
+    }
+    std::vector<Slot> slots;
+    for (Id id = 0; id < g.size(); ++id)
+        if (base[static_cast<std::size_t>(id)] == id && !g[id].is(Op::input) && !is_output(g, id))
+            slots.push_back({id, id, last[static_cast<std::size_t>(id)], numel(g.type(id).shape).eval(sizes) * bytes(g.type(id).dtype)});
+    return place(slots);
+}
+
+class Check {
+public:
+    Check(const Woven& w, Tally& tally) : w_(w), g_(w.graph), tally_(tally), wide_(g_.inputs.empty() || g_.type(g_.inputs[0]).dtype == DType::f64) {}
+
+    std::optional<Failure> run(By by) {
+        if (parse(print(g_)) != g_) return Failure{"text", "parse(print(g)) differs"};
+        const Graph simple = simplify(g_);
+        if (Graph again = simplify(simple); again != simple) return Failure{"simplify", "twice is not once:\n" + print(simple) + print(again)};
+        plain_ = differentiate(g_, w_.wants);
+        verify(plain_.graph, "differentiate");
+        struct Way {
+            std::string name;
+            std::unique_ptr<Executable> forward, backward;  // none: interpreted
+        };
+        std::vector<Way> ways;
+        ways.push_back({"interpreted after the pipeline", {}, {}});
+        auto compile = [&](const char* name, const Target& target) {
+            ways.push_back({name, std::make_unique<Executable>(w_.forward, target), w_.pair.has_backward ? std::make_unique<Executable>(w_.backward, target) : nullptr});
+        };
+        // A call that stayed asks a host that has a library.
+        const bool compiles = !has_calls(w_.forward.program.graph) && (!w_.pair.has_backward || !has_calls(w_.backward.program.graph));
+        if (by != By::interpreter && compiles) compile("compiled", {}), ++tally_.llvm;
+        if (by == By::all && compiles) compile("CUDA on the CPU", cuda_on_cpu::target(seed_of(g_))), ++tally_.cuda;
+        ++tally_.graphs, tally_.nodes += g_.size(), tally_.gradients += w_.pair.has_backward;
+        for (int round = 0; round < kRounds; ++round) {
+            draw(round);
+            if (auto f = memory()) return f;
+            for (const Way& way : ways) {
+                if (auto f = compare(way.forward.get(), way.backward.get(), round)) return Failure{way.name, *f + fmt::format(" (sizes {})", said())};
+            }
+            if (round == 0 && wide_ && smooth(g_))
+                if (auto f = differences()) return Failure{"differences", *f + fmt::format(" (sizes {})", said())};
+        }
+        return {};
+    }
+
+private:
+    const Woven& w_;
+    const Graph& g_;
+    Tally& tally_;
+    bool wide_;
+    Joint plain_;
+    Sizes sizes_;
+    std::vector<Tensor> in_, seeds_, want_;
+
+    std::string said() const {
+        std::string s;
+        for (const auto& [k, v] : sizes_) s += fmt::format("{}{}={}", s.empty() ? "" : " ", k, v);
+        return s;
+    }
+    void draw(int round) {
+        sizes_ = draw_sizes(g_, round);
+        auto values = [&](Id id, const std::string& name) {
+            auto rng = drawn(g_, fmt::format("{} {}", name, round));
+            return random_tensor(g_.type(id), sizes_, rng, -1, 1);
+        };
+        in_.clear(), seeds_.clear();
+        bool empty = false;
+        for (Id i : g_.inputs) in_.push_back(values(i, g_[i].text("name"))), empty |= in_.back().numel() == 0;
+        for (std::size_t k = 0; k < g_.outputs.size(); ++k) seeds_.push_back(values(g_.outputs[k], "seed " + std::to_string(k)));
+        tally_.empty += empty;
+        std::vector<Tensor> all = in_;
+        for (std::size_t k = 0; k < seeds_.size(); ++k)
+            if (plain_.seeds[k] >= 0) all.push_back(seeds_[k]);
+        want_ = evaluate(plain_.graph, all, calls, sizes_);
+    }
+    std::optional<std::string> close(const std::vector<Tensor>& want, const std::vector<Tensor>& got, const std::string& what) {
+        if (want.size() != got.size()) return what + ": how many";
+        for (std::size_t k = 0; k < want.size(); ++k) {
+            if (want[k].sizes != got[k].sizes) return fmt::format("{} {}: sizes", what, k);
+            double scale = 1e-6;
+            bool finite = true;
+            for (double v : want[k].data) scale = std::max(scale, std::fabs(v)), finite &= std::isfinite(v);
+            if (!finite || scale >= 1e5) {  // cancellation would decide
+                ++tally_.not_finite;
+                continue;
+            }
+            const double tolerance = want[k].dtype < DType::f16 ? 0 : (wide_ ? 1e-9 : 2e-3) * std::max(1.0, scale);
+            for (std::size_t i = 0; i < want[k].data.size(); ++i)
+                if (!(std::fabs(want[k].data[i] - got[k].data[i]) <= tolerance))
+                    return fmt::format("{} {} element {}: {}, expected {}", what, k, i, got[k].data[i], want[k].data[i]);
+        }
+        return {};
+    }
+    std::optional<std::string> compare(const Executable* forward, const Executable* backward, int round) {
+        auto host = plain_host(1 + 2 * (round % 2));
+        auto run = [&](const Graph& graph, const Executable* e, const std::vector<Tensor>& arguments) {
+            if (!e) return evaluate(graph, arguments, calls, sizes_);
+            std::vector<Array> arrays;
+            for (const Tensor& t : arguments) arrays.push_back(to_array(*host, t));
+            Sizes bound = sizes_;
+            std::vector<Tensor> out;
+            for (const Array& a : e->run(*host, arrays, bound)) out.push_back(to_tensor(a));
+            return out;
+        };
+        const auto count = static_cast<std::ptrdiff_t>(g_.outputs.size());
+        auto out = run(w_.forward.program.graph, forward, in_);
+        if (out.size() != g_.outputs.size() + w_.pair.split.saved) return "outputs: how many";
+        if (auto f = close({want_.begin(), want_.begin() + count}, {out.begin(), out.begin() + count}, "output")) return f;
+        if (!w_.pair.has_backward) return {};
+        std::vector<Tensor> arguments;
+        for (const auto& s : w_.pair.split.backward_inputs) {
+            const auto i = static_cast<std::size_t>(s.index);
+            arguments.push_back(s.from == Split::Source::From::input ? in_[i] : s.from == Split::Source::From::saved ? out[g_.outputs.size() + i] : seeds_[i]);
+        }
+        auto grads = run(w_.backward.program.graph, backward, arguments);
+        std::vector<Tensor> expected, got;
+        for (std::size_t k = 0; k < w_.wants.size(); ++k) {
+            const int there = plain_.gradients[k], here = w_.pair.gradients[k];
+            if (here >= 0 && there < 0) return fmt::format("gradient {} where there is none", k);
+            if (here < 0) continue;
+            expected.push_back(want_[static_cast<std::size_t>(there)]);
+            got.push_back(grads[static_cast<std::size_t>(here)]);
+        }
+        return close(expected, got, "gradient");
+    }
+    // Along one random direction, the gradients are what differences say.
+    std::optional<std::string> differences() {
+        auto objective = [&](const std::vector<Tensor>& x) {
+            double sum = 0;
+            auto out = evaluate(g_, x, calls, sizes_);
+            for (std::size_t k = 0; k < out.size(); ++k)
+                for (std::size_t i = 0; i < out[k].data.size(); ++i) sum += out[k].data[i] * seeds_[k].data[i];
+            return sum;
+        };
+        const double size = std::max(1.0, std::fabs(objective(in_)));
+        if (!(size < 1e5)) return {};
+        double along = 0, norm = 1;
+        std::vector<Tensor> direction = in_;
+        auto rng = drawn(g_, "direction");
+        for (std::size_t k = 0; k < in_.size(); ++k)
+            for (std::size_t i = 0; i < in_[k].data.size(); ++i) {
+                double& d = direction[k].data[i];
+                d = plain_.gradients[k] < 0 ? 0 : std::uniform_real_distribution<double>(-1, 1)(rng);
+                const double slope = d == 0 ? 0 : want_[static_cast<std::size_t>(plain_.gradients[k])].data[i] * d;
+                along += slope, norm = std::max(norm, std::fabs(slope));
+            }
+        auto measured = [&](double h) {
+            auto up = in_, down = in_;
+            for (std::size_t k = 0; k < in_.size(); ++k)
+                for (std::size_t i = 0; i < in_[k].data.size(); ++i) up[k].data[i] += h * direction[k].data[i], down[k].data[i] -= h * direction[k].data[i];
+            return (objective(up) - objective(down)) / (2 * h);
+        };
+        const double near = measured(1e-6), tolerance = 1e-4 * norm + 1e-8 * size;
+        if (std::fabs(along - near) <= tolerance) return ++tally_.differences, std::nullopt;
+        if (!(std::fabs(near - measured(4e-6)) <= tolerance) || !(std::fabs(near - measured(2.5e-7)) <= 4 * tolerance)) return {};  // it turns here
+        return fmt::format("slope {}, expected {}", along, near);
+    }
+    std::optional<Failure> memory() {
+        if (has_calls(g_)) return {};
+        ++tally_.memory;
+        const Plan whole = plan(g_);
+        const auto fused = planned(whole, sizes_), one_by_one = unfused(whole.program.graph, sizes_);
+        if (fused <= one_by_one) return {};
+        return Failure{"memory", fmt::format("the plan takes {} bytes, its values one by one {} (sizes {})", fused, one_by_one, said())};
+    }
+};
+}  // namespace
+
+unsigned seed_of(const Graph& g) { return g.name.starts_with("fuzz") ? static_cast<unsigned>(std::strtoul(g.name.c_str() + 4, nullptr, 10)) : 0; }
+
+Sizes draw_sizes(const Graph& g, int round) {
+    for (int attempt = 0;; ++attempt) {
+        Sizes s;
+        for (const auto& name : g.symbols()) {
+            if (name.starts_with("M")) continue;  // only a call knows it
+            auto rng = drawn(g, fmt::format("{} {} {}", name, round, attempt));
+            const int kind = static_cast<int>(rng() % 8), more = static_cast<int>(rng() % 40);
+            if (round > 0 && kind < 5 && attempt < 12) s[name] = kind < 3 ? kind % 2 : 2;
+            else if (attempt < 24) s[name] = kind < 6 ? 3 + more % 9 : 17 + more;
+            else s[name] = 2 + more % 3;
+        }
+        if (valid(g, s) || attempt == 40) return s;
+    }
+}
+
+Woven::Woven(Graph woven) : graph(std::move(woven)) {
+    for (Id i : graph.inputs) wants.push_back(is_float(graph.type(i).dtype) && drawn(graph, "wants " + graph[i].text("name"))() % 4 != 0);
+    pair = forward_and_backward(graph, wants, draw_sizes(graph, 0));
+    forward = plan(pair.split.forward);
+    if (pair.has_backward) backward = plan(pair.split.backward);
+}
+
+std::optional<Failure> check(const Woven& w, By by, Tally& tally) {
+    try {
+        return Check(w, tally).run(by);
+    } catch (const std::exception& e) {
+        return Failure{"exception", e.what()};
+    }
+}
+std::optional<Failure> check(const Graph& g, By by, Tally& tally) {
+    try {
+        return check(Woven(g), by, tally);
+    } catch (const std::exception& e) {
+        return Failure{"exception", e.what()};
+    }
+}
+
+}  // namespace heddle::fuzz
