@@ -165,3 +165,14 @@ def test_one_of_many_shapes_is_remembered(own_door):
             x = torch.randn(s)
             close(f(x), fused(x), f"{s}")
     assert compilations(fused)[0] == 3
+
+
+@pytest.mark.parametrize("other", [float("inf"), float("-inf"), float("nan"), 2.5, 3.0])
+def test_a_size_beside_a_float(own_door, other):
+    def f(x):
+        n = x.shape[0]
+        return x * 2 if n == other else x * (3 if n < other else 5)
+
+    fused = own_door(f)
+    for n in (4, 4, 3, 2, 6):
+        assert torch.equal(f(torch.ones(n)), fused(torch.ones(n))), n

@@ -34,7 +34,11 @@ class Size(int):
         return not _decided(_EQUAL, self, 0)
 
     def __eq__(self, other: Any) -> Any:
-        return NotImplemented if _whole(other) is None and not isinstance(other, float) else other == int(other) and bool(_decided(_EQUAL, self, other))
+        if isinstance(other, float):
+            other = int(other) if other.is_integer() else other
+        elif _whole(other) is None:
+            return NotImplemented
+        return isinstance(other, int) and bool(_decided(_EQUAL, self, other))
 
     def __ne__(self, other: Any) -> Any:
         same = self.__eq__(other)
