@@ -255,9 +255,7 @@ private:
     bool is_output(Id id) const { return std::find(graph().outputs.begin(), graph().outputs.end(), id) != graph().outputs.end(); }
     // What it costs to read a value from memory once.
     double traffic(Id id) const {
-        Sizes typical;
-        for (const std::string& s : graph().symbols()) typical[s] = 4096;
-        return 0.08 * bytes(graph().type(id).dtype) * static_cast<double>(numel(graph().type(id).shape).eval(typical));
+        return 0.08 * bytes(graph().type(id).dtype) * typical(numel(graph().type(id).shape));
     }
     // A nest in the form that costs least: at its points, or, where roots are written out there, at every element.
     struct Form {

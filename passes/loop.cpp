@@ -97,9 +97,8 @@ private:
         struct Hash {
             std::size_t operator()(const Key& k) const {
                 std::size_t h = static_cast<std::size_t>(k.id);
-                auto mix = [&](Val v) { h = (h ^ static_cast<std::size_t>(v)) * 0x9e3779b97f4a7c15u, h ^= h >> 29; };
-                for (Val v : k.index) mix(v);
-                mix(k.predicate);
+                for (Val v : k.index) mix(h, v);
+                mix(h, k.predicate);
                 return h;
             }
         };

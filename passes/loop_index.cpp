@@ -12,9 +12,8 @@ bool is_body(int scope) { return scope >= 2 && scope % 2 == 0; }
 // What makes two statements the same.
 std::size_t hash(const Value& v) {
     std::size_t h = std::bit_cast<std::uint64_t>(v.imm);
-    auto mix = [&](int x) { h = (h ^ static_cast<std::size_t>(x)) * 0x9e3779b97f4a7c15u, h ^= h >> 29; };
-    mix(int(v.what)), mix(int(v.op)), mix(int(v.dtype)), mix(v.index);
-    for (Val i : v.in) mix(i);
+    for (int x : {int(v.what), int(v.op), int(v.dtype), v.index}) mix(h, x);
+    for (Val i : v.in) mix(h, i);
     return h;
 }
 bool same(const Value& a, const Value& b) {

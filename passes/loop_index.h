@@ -10,6 +10,8 @@ namespace heddle::loop {
 // Scopes in order: uniform, point (prologue), then body and after of each phase.
 constexpr int kUniform = 0, kPoint = 1;
 
+inline void mix(std::size_t& hash, std::int64_t x) { hash = (hash ^ static_cast<std::size_t>(x)) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29; }
+
 class IndexBuilder {
 protected:
     Nest out;

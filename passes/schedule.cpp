@@ -11,15 +11,9 @@ namespace heddle {
 namespace {
 using loop::What;
 
-constexpr double kTypical = 4096, kNest = 64, kLoop = 4, kReduce = 8, kScan = 40;
+constexpr std::int64_t kTypical = 4096;
+constexpr double kNest = 64, kLoop = 4, kReduce = 8, kScan = 40;
 
-double size_of(const Dim& d) {
-    std::vector<std::string> names;
-    d.names(names);
-    Sizes s;
-    for (const auto& n : names) s[n] = static_cast<std::int64_t>(kTypical);
-    return static_cast<double>(std::max<std::int64_t>(0, d.eval(s)));
-}
 // Of the words of an element's expression (ir/op.cpp has the vocabulary): polynomials, divisions, calls lane by lane.
 double weight(Op op) {
     struct Word {
@@ -49,14 +43,14 @@ public:
     explicit Cost(const loop::Nest& n) : n_(n), inner_(n.schedule.lanes_inner), width_(n.schedule.width) {}
     double operator()() const {
         double points = 1, total = 0;
-        for (const Dim& d : n_.outer) points *= size_of(d);
+        for (const Dim& d : n_.outer) points *= typical(d);
         if (!inner_ && !n_.outer.empty()) {  // each vector of the last axis
-            double last = size_of(n_.outer.back());
+            double last = typical(n_.outer.back());
             if (last > 0) points = points / last * steps(last);
         }
         total = list(n_.prologue, !inner_);
         for (const loop::Phase& p : n_.phases) {
-            double extent = size_of(p.extent);
+            double extent = typical(p.extent);
             bool across = inner_ && (!p.ordered || loop::walkable(n_, p));
             total += kLoop + (across ? steps(extent) : extent) * (1 + list(p.body, across || !inner_)) + list(p.after, !inner_);
             if (across) total += kReduce * static_cast<double>(p.folds.size()) + kScan * static_cast<double>(p.carries.size()) * steps(extent);
@@ -122,6 +116,13 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
 }
 }  // namespace
 
+double typical(const Dim& d) {
+    std::vector<std::string> names;
+    d.names(names);
+    Sizes s;
+    for (const auto& n : names) s[n] = kTypical;
+    return static_cast<double>(std::max<std::int64_t>(0, d.eval(s)));
+}
 double cost(const loop::Nest& n) { return Cost(n)(); }
 
 Schedule schedule(const loop::Nest& nest) {
