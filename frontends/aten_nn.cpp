@@ -96,7 +96,6 @@ std::vector<Row> nn_rows() {
         {"aten.mm.default", matmul_}, {"aten.bmm.default", matmul_}, {"aten.matmul.default", matmul_}, {"aten.mv.default", matmul_},
         {"aten.dot.default", matmul_}, {"aten.addmm.default", addmm_}, {"aten.baddbmm.default", baddbmm_}, {"aten.addmv.default", addmv_}, {"aten.vdot.default", matmul_},
         {"aten.addbmm.default", addbmm_}, {"aten.addr.default", addr_},
-       
         {"aten.linear.default", linear_}, {"aten.outer.default", outer_}, {"aten.ger.default", outer_}, {"aten.linalg_cross.default", cross_},
     };
 }

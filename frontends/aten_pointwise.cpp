@@ -271,7 +271,6 @@ std::vector<Row> pointwise_rows() {
         {"aten.maximum.default", extremum<true>}, {"aten.minimum.default", extremum<false>}, {"aten.copysign.Tensor", copysign_}, {"aten.copysign.Scalar", copysign_},
         {"aten.logaddexp2.default", logaddexp2_}, {"aten.special_xlog1py.default", xlog1py_}, {"aten.special_xlog1py.other_scalar", xlog1py_},
         {"aten.special_xlog1py.self_scalar", xlog1py_}, {"aten.isposinf.default", infinite<1>}, {"aten.isneginf.default", infinite<-1>},
-       
         {"aten.isnan.default", isnan_}, {"aten.isinf.default", isinf_}, {"aten.isfinite.default", isfinite_}, {"aten.fmax.default", fmax_},
         {"aten.fmin.default", fmin_}, {"aten.hypot.default", hypot_}, {"aten.logaddexp.default", logaddexp_}, {"aten.xlogy.Tensor", xlogy_},
         {"aten.xlogy.Scalar_Self", xlogy_}, {"aten.xlogy.Scalar_Other", xlogy_}, {"aten.nan_to_num.default", nan_to_num_}, {"aten.logit.default", logit_},

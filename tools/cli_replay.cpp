@@ -47,15 +47,19 @@ Tensor plain(const at::Tensor& t, DType dtype) {
     const at::Tensor d = t.to(at::kDouble).contiguous();
     return {dtype, d.sizes().vec(), {d.const_data_ptr<double>(), d.const_data_ptr<double>() + d.numel()}};
 }
+Sizes sizes_of(const ReplayCommand& c, const Graph& g) {  // of all names
+    Sizes sizes = c.sizes;
+    for (const std::string& n : g.symbols()) sizes.emplace(n, c.size);
+    return sizes;
+}
 Array array(const Tensor& t) { return array_of(tensor(t), at::kCPU, "input", 0); }
 
 class Replay {
 public:
-    Replay(const ReplayCommand& c, const Graph& g) : c_(c), g_(g), random_(c.seed), host_(torch_host(at::kCPU)) {}
+    Replay(const ReplayCommand& c, const Graph& g) : c_(c), g_(g), sizes_(sizes_of(c, g)), random_(c.seed), host_(torch_host(at::kCPU)) {}
 
     bool run() {
         for (Id i : g_.inputs) in_.push_back(random(g_.type(i)));
-        const Graph& g = g_;
         auto call = [&](const Node& n, const std::vector<Tensor>& in, Sizes& sizes) {
             std::vector<Array> operands;
             for (const Tensor& t : in) operands.push_back(array(t));
@@ -65,8 +69,8 @@ public:
             if (!out.empty()) bind_sizes(shape, out[0].sizes, sizes, "call");
             return out;
         };
-        const auto want = evaluate(g, in_, call);
-        const Executable e(plan(g));
+        const auto want = evaluate(g_, in_, call);
+        const Executable e(plan(g_));
         std::vector<Array> arrays;
         for (const Tensor& t : in_) arrays.push_back(array(t));
         Sizes bound;
@@ -79,7 +83,7 @@ public:
             times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
         }
         std::sort(times.begin(), times.end());
-        std::printf("%s: %zu kernels, compiled in %.0f ms; %.3f ms a run (median of %d)\n", g.name.c_str(), e.texts().size(), e.compile_seconds() * 1e3,
+        std::printf("%s: %zu kernels, compiled in %.0f ms; %.3f ms a run (median of %d)\n", g_.name.c_str(), e.texts().size(), e.compile_seconds() * 1e3,
                     times.empty() ? 0 : times[times.size() / 2], c_.runs);
         if (!c_.out.empty())
             for (const auto& [name, text] : e.texts()) models::replace_file(c_.out + "/" + name, text);
@@ -91,13 +95,7 @@ public:
 private:
     Tensor random(const Type& t) {
         Tensor x{t.dtype, {}, {}};
-        Sizes sizes = c_.sizes;
-        for (const Dim& d : t.shape) {
-            std::vector<std::string> names;
-            d.names(names);
-            for (const auto& n : names) sizes.emplace(n, c_.size);
-            x.sizes.push_back(d.eval(sizes));
-        }
+        for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes_));
         std::uniform_real_distribution<double> u(c_.low, c_.high);
         for (std::int64_t i = 0; i < x.numel(); ++i) {
             const double v = u(random_);
@@ -126,6 +124,7 @@ private:
 
     const ReplayCommand& c_;
     const Graph& g_;
+    const Sizes sizes_;
     std::mt19937 random_;
     std::unique_ptr<Host> host_;
     std::vector<Tensor> in_;
@@ -138,16 +137,8 @@ void run(const ReplayCommand& c) {
         right = Replay(c, g).run();
     } else {
         std::vector<char> wants;
-        Sizes typical = c.sizes;
-        for (Id i : g.inputs) {
-            wants.push_back(is_float(g.type(i).dtype));
-            for (const Dim& d : g.type(i).shape) {
-                std::vector<std::string> names;
-                d.names(names);
-                for (const auto& n : names) typical.emplace(n, c.size);
-            }
-        }
-        const Pair pair = forward_and_backward(g, wants, typical);
+        for (Id i : g.inputs) wants.push_back(is_float(g.type(i).dtype));
+        const Pair pair = forward_and_backward(g, wants, sizes_of(c, g));
         right = Replay(c, pair.split.forward).run();
         if (pair.has_backward) right &= Replay(c, pair.split.backward).run();
     }

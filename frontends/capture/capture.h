@@ -65,7 +65,7 @@ struct Captured {
     };
     std::vector<Write> writes;
     std::size_t guards = 0;            // how many outputs at the end are guards
-    std::vector<Choice> choices;   // that other sizes might take another way
+    std::vector<Choice> choices;       // that other sizes might take another way
     struct Quotient {                  // a name of the graph that is `of` / `by`, rounded down: (N + 1) / 2 of every other row
         std::string name;
         Dim of;                        // in names of sizes

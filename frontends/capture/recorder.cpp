@@ -312,6 +312,7 @@ bool Recorder::view(const std::string& name, const Node& n, const at::Tensor& se
     return true;
 }
 
+namespace {
 std::vector<c10::IValue> functional_arguments(const Functional& f, const c10::OperatorHandle& op, const std::vector<c10::IValue>& args) {
     std::vector<c10::IValue> out;
     for (const auto& name : f.arguments) {
@@ -320,6 +321,7 @@ std::vector<c10::IValue> functional_arguments(const Functional& f, const c10::Op
     }
     return out;
 }
+}  // namespace
 // x.squeeze_(), x.detach_(): the tensor is a view of what it was.
 void Recorder::view_in_place(const c10::OperatorHandle& op, const std::string& as, torch::jit::Stack& stack, std::size_t from) {
     std::vector<c10::IValue> args(stack.begin() + static_cast<std::ptrdiff_t>(from), stack.end());

@@ -18,7 +18,7 @@ struct Recording {
     std::vector<Id> written;
     std::vector<Id> guards;
     std::vector<Id> counted;          // calls whose number of rows depends on values
-    std::vector<Choice> choices;  // with this run's numbers
+    std::vector<Choice> choices;      // with this run's numbers
     std::vector<std::string> places;  // of choices
 };
 
