@@ -15,6 +15,8 @@
 #include <regex>
 #include <thread>
 
+#include "runtime/disk_cache.h"
+
 namespace heddle {
 
 namespace fs = std::filesystem;
@@ -136,6 +138,7 @@ Nvrtc::Nvrtc(const std::string& hint) {
     find(api.cubin_size, "nvrtcGetCUBINSize"), find(api.cubin, "nvrtcGetCUBIN");
     find(api.ptx_size, "nvrtcGetPTXSize"), find(api.ptx, "nvrtcGetPTX");
     api_ = std::make_shared<const Api>(api);
+    if (std::string build = build_id(reinterpret_cast<const void*>(api.compile)); !build.empty()) compiler_ = fmt::format("NVRTC {} {}", version(), build);
 }
 
 std::string Nvrtc::version() const {
@@ -159,7 +162,24 @@ std::shared_ptr<const Binary> Nvrtc::compile(const CudaText& source, const std::
         std::lock_guard lock(mutex_);
         if (auto hit = cache_.find(key); hit != cache_.end()) return hit->second;
     }
+    auto remember = [&](std::shared_ptr<const Binary> binary) {
+        std::lock_guard lock(mutex_);
+        return cache_.emplace(std::move(key), std::move(binary)).first->second;
+    };
     auto start = std::chrono::steady_clock::now();
+    auto milliseconds = [&] { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count(); };
+    auto binary = std::make_shared<Binary>();
+    // Not where files that a text or an option names decide, too.
+    const bool closed = !compiler_.empty() && o.extra.empty() && source.text.find("#include") == std::string::npos;
+    DiskCache* disk = closed ? disk_cache() : nullptr;
+    const CacheKey disk_key{source.kernel, compiler_, arch, fmt::format("{}\nlog, 0, image", fmt::join(options, "\n")), source.text};
+    if (auto stored = disk ? disk->load(disk_key) : std::nullopt) {
+        const std::size_t at = stored->find('\0');
+        binary->log = stored->substr(0, at), binary->image = stored->substr(at + 1);
+        binary->resources = parse_ptxas(binary->log);
+        binary->milliseconds = milliseconds();
+        return remember(std::move(binary));
+    }
     Api::Program program = nullptr;
     auto check = [&](int rc, const char* what, const std::string& log = "") {
         if (rc == 0) return;
@@ -177,15 +197,14 @@ std::shared_ptr<const Binary> Nvrtc::compile(const CudaText& source, const std::
         check(get(program, s.data()), what);
         return s;
     };
-    auto binary = std::make_shared<Binary>();
     binary->log = trim(read(api_->log_size, api_->log, "nvrtcGetProgramLog"));
     check(rc, "nvrtcCompileProgram", binary->log);
     binary->image = cubin ? read(api_->cubin_size, api_->cubin, "nvrtcGetCUBIN") : trim(read(api_->ptx_size, api_->ptx, "nvrtcGetPTX"));
     api_->destroy(&program);
     binary->resources = parse_ptxas(binary->log);
-    binary->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-    std::lock_guard lock(mutex_);
-    return cache_.emplace(std::move(key), std::move(binary)).first->second;
+    binary->milliseconds = milliseconds();
+    if (disk && binary->log.find('\0') == std::string::npos) disk->store(disk_key, binary->log + '\0' + binary->image);
+    return remember(std::move(binary));
 }
 
 std::vector<std::shared_ptr<const Binary>> Nvrtc::compile(const std::vector<CudaText>& texts, const std::string& arch,

@@ -1,5 +1,6 @@
 // CUDA text to cubin through NVRTC, which is dlopen'd: no CUDA toolkit at build time, no GPU at any time.
-// Law: an error names the kernel and carries NVRTC's log; the same text, architecture and options are compiled once.
+// Law: an error names the kernel and carries NVRTC's log; the same text, architecture and options are compiled once,
+// on this machine if there is a disk cache.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -55,7 +56,7 @@ public:
 private:
     struct Api;
     std::shared_ptr<const Api> api_;  // of a library that stays loaded for the life of the process
-    std::string path_, why_not_;
+    std::string path_, why_not_, compiler_;  // compiler_: version and build, empty where they are unknown
     std::mutex mutex_;
     std::unordered_map<std::string, std::shared_ptr<const Binary>> cache_;  // by architecture, options and text
 };

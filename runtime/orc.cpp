@@ -20,6 +20,7 @@
 #include <mutex>
 
 #include "codegen/llvm/llvm.h"
+#include "runtime/disk_cache.h"
 
 namespace heddle {
 
@@ -48,6 +49,9 @@ public:
         bool x86 = machine_.getTargetTriple().isX86();
         bool avx512 = x86 && has("avx512f") && has("avx512vl") && has("avx512dq") && has("avx512bw");
         bits_ = avx512 ? 512 : x86 && has("avx2") ? 256 : 128;
+        // Both builds: this one chooses passes and how machine code is made, which the text doesn't say. No cache where one is unknown.
+        const std::string own = build_id(reinterpret_cast<const void*>(&make_orc_backend)), llvm = build_id(reinterpret_cast<const void*>(&llvm::createFreeMachineFunctionPass));
+        if (!own.empty() && !llvm.empty()) compiler_ = "LLVM " LLVM_VERSION_STRING " " + llvm + ", heddle " + own;
         target_ = {.fma = !x86 || has("fma"), .scalef_bits = avx512 ? 512 : 0};
     }
 
@@ -81,13 +85,20 @@ public:
             std::lock_guard lock(mutex_);
             if (auto it = done_.find(text); it != done_.end()) return it->second;
         }
-        std::string problem;
-        llvm::raw_string_ostream problems(problem);
-        HEDDLE_CHECK(!llvm::verifyModule(module, &problems), name + ": " + problem);
-        optimize(module, *machine, plain ? kPlainPasses : kPasses);
-        if (plain) machine->setOptLevel(llvm::CodeGenOptLevel::None);
-        auto object = generate(module, *machine);
-
+        const CacheKey key{name, compiler_, module.getTargetTriple() + " " + machine_.getCPU() + " " + machine_.getFeatures().getString(), plain ? kPlainPasses : kPasses, text};
+        DiskCache* cache = compiler_.empty() ? nullptr : disk_cache();
+        std::unique_ptr<llvm::MemoryBuffer> object;
+        if (auto binary = cache ? cache->load(key) : std::nullopt) {
+            object = llvm::MemoryBuffer::getMemBufferCopy(*binary, name);
+        } else {
+            std::string problem;
+            llvm::raw_string_ostream problems(problem);
+            HEDDLE_CHECK(!llvm::verifyModule(module, &problems), name + ": " + problem);
+            optimize(module, *machine, plain ? kPlainPasses : kPasses);
+            if (plain) machine->setOptLevel(llvm::CodeGenOptLevel::None);
+            object = generate(module, *machine);
+            if (cache) cache->store(key, {object->getBufferStart(), object->getBufferSize()});
+        }
         auto& library = checked(jit_->createJITDylib("k" + std::to_string(count_++)), name);
         checked(jit_->addObjectFile(library, std::move(object)), name);
         std::vector<CpuFn> functions;
@@ -141,6 +152,7 @@ private:
     llvm::orc::JITTargetMachineBuilder machine_;
     std::unique_ptr<llvm::orc::LLJIT> jit_;
     Target target_;
+    std::string compiler_;  // versions and builds; empty: unknown
     int bits_ = 128;
     std::mutex mutex_;
     std::atomic<int> count_ = 0;
