@@ -20,9 +20,10 @@ class CpuBackend {
 public:
     virtual ~CpuBackend() = default;
     // One function per nest; equal nests of equal name are compiled once. May be called from several threads.
-    // Functions live as long as the backend. llvm_text_out, if given, receives the module as emitted; its first line says so if it is
-    // compiled plainly. Throws Error.
-    virtual std::vector<CpuFn> compile(const std::string& name, const std::vector<loop::Nest>&, std::string* llvm_text_out = nullptr) = 0;
+    // Functions live as long as the backend. Throws Error.
+    virtual std::vector<CpuFn> compile(const std::string& name, const std::vector<loop::Nest>&) = 0;
+    // The LLVM module as emitted; its first line says so if it is compiled plainly.
+    virtual std::string text(const std::string& name, const std::vector<loop::Nest>&) = 0;
     virtual std::string describe() const = 0;  // "LLVM 19.1.7, znver4, 512 bit"
 };
 

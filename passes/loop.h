@@ -109,6 +109,7 @@ constexpr std::size_t kAny = static_cast<std::size_t>(-1);
 Nest lower(const Program&, const heddle::Nest&, std::size_t most = kAny);
 std::optional<Nest> lower_flat(const Program&, const heddle::Nest&, std::size_t most = kAny);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
+std::string exact(const std::vector<Nest>&);  // all that decides their code, for caches
 
 // How a carry goes on from one iteration to the next, if that is a * carry + b with a and b of what the body has before it reads the
 // carry: lanes can then walk the loop. a is a product (of none: 1), b a sum of products (of none: 0).

@@ -37,7 +37,11 @@ public:
         backend_ = load_cpu_backend(&why_not);
         if (!backend_) throw Error("CPU backend: " + why_not);
     }
-    std::pair<std::string, std::string> compile(std::size_t k) override;
+    void compile(std::size_t k) override;
+    std::pair<std::string, std::string> text(std::size_t k) const override {
+        const std::string& name = plan_.program.launches[k].name;
+        return {name + ".ll", backend_->text(name, plan_.loops[k])};
+    }
     void run(Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) override;
 
 private:
@@ -83,11 +87,10 @@ Dim operations(const loop::Nest& n) {
     return numel(n.outer) * each;
 }
 
-std::pair<std::string, std::string> CpuLauncher::compile(std::size_t k) {
+void CpuLauncher::compile(std::size_t k) {
     const std::string& name = plan_.program.launches[k].name;
     const auto& nests = plan_.loops[k];
-    std::string text;
-    auto functions = backend_->compile(name, nests, &text);
+    auto functions = backend_->compile(name, nests);
     for (std::size_t i = 0; i < functions.size(); ++i) {
         const loop::Nest& n = nests[i];
         if (i == 0 || n.stage != nests[i - 1].stage) launches_[k].emplace_back();
@@ -119,7 +122,6 @@ std::pair<std::string, std::string> CpuLauncher::compile(std::size_t k) {
         stage.operations = SizeExpr(all, frame_.names);
         stage.traffic = SizeExpr(bytes_of_all, frame_.names);
     }
-    return {name + ".ll", std::move(text)};
 }
 
 void CpuLauncher::Loop::run(void* const* memory, const std::int64_t* values, std::int64_t begin, std::int64_t end, const std::vector<Array>& copies) const {

@@ -24,7 +24,7 @@ public:
     CudaLauncher(const Plan& plan, const Frame& frame, Target target) : plan_(plan), frame_(frame), target_(std::move(target)), code_(plan.loops.size()) {
         if (!nvrtc().available()) throw Error("CUDA: " + nvrtc().why_not());
     }
-    std::pair<std::string, std::string> compile(std::size_t k) override {
+    void compile(std::size_t k) override {
         Codes& codes = code_[k];
         std::set<int> cleared;
         for (const loop::Nest& n : plan_.loops[k])
@@ -37,7 +37,10 @@ public:
         for (const auto& s : narrow.source.sizes) codes.sizes.push_back(frame_.names.slot(s));
         codes.points = shape_expr(narrow.source.points, frame_.names);
         codes.limits = shape_expr(narrow.source.limits, frame_.names);
-        return {narrow.source.kernel + ".cu", narrow.source.text};
+    }
+    std::pair<std::string, std::string> text(std::size_t k) const override {
+        const CudaSource& s = code_[k].narrow.source;
+        return {s.kernel + ".cu", s.text};
     }
     void run(Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) override;
 

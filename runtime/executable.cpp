@@ -32,12 +32,11 @@ Executable::Executable(Plan plan, const Target& target, const std::vector<std::s
     number(names);
     arrange();
     auto count = plan_.program.launches.size();
-    texts_.resize(count);
     launcher_ = target.launcher ? target.launcher(plan_, frame_) : target.cuda() ? cuda_launcher(plan_, frame_, target) : cpu_launcher(plan_, frame_);
     // Two at a time: the machine that compiles is the machine that trains.
     std::atomic<std::size_t> next{0};
     auto work = [&] {
-        for (std::size_t k; (k = next++) < count;) texts_[k] = launcher_->compile(k);
+        for (std::size_t k; (k = next++) < count;) launcher_->compile(k);
     };
     std::future<void> other;
     if (count > 1) other = std::async(std::launch::async, work);
@@ -46,6 +45,12 @@ Executable::Executable(Plan plan, const Target& target, const std::vector<std::s
     compile_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 Executable::~Executable() = default;
+
+std::vector<std::pair<std::string, std::string>> Executable::texts() const {
+    std::vector<std::pair<std::string, std::string>> all;
+    for (std::size_t k = 0; k < plan_.program.launches.size(); ++k) all.push_back(launcher_->text(k));
+    return all;
+}
 
 // Slots for every name, numbers for every value that has memory.
 void Executable::number(const std::vector<std::string>& names) {

@@ -34,8 +34,8 @@ public:
     std::size_t first_same(std::size_t k) const { return first_[k]; }
     int same_input(std::size_t k) const;
     double compile_seconds() const { return compile_seconds_; }
-    // Text of each launch: (name.cu or name.ll, what was compiled).
-    const std::vector<std::pair<std::string, std::string>>& texts() const { return texts_; }
+    // Text of each launch: (name.cu or name.ll, what is compiled).
+    std::vector<std::pair<std::string, std::string>> texts() const;
 
 private:
     struct Input {
@@ -107,7 +107,6 @@ private:
     std::vector<int> outputs_;        // per output: its buffer
     std::vector<std::size_t> first_;  // per output: the first one of its buffer
     std::unique_ptr<Launcher> launcher_;
-    std::vector<std::pair<std::string, std::string>> texts_;
     double compile_seconds_ = 0;
 };
 

@@ -33,8 +33,9 @@ struct Frame {
 class Launcher {
 public:
     virtual ~Launcher() = default;
-    // Of launch `index`: the name of a file and the text that was compiled. Throws Error.
-    virtual std::pair<std::string, std::string> compile(std::size_t index) = 0;
+    virtual void compile(std::size_t index) = 0;  // throws Error
+    // Of a compiled launch: the name of a file and the text that is compiled.
+    virtual std::pair<std::string, std::string> text(std::size_t index) const = 0;
     // sizes by slot, memory by buffer: those that the launch reads or writes have it. Accumulated buffers are zeroed here.
     virtual void run(Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) = 0;
 };

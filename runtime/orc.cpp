@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <optional>
 
 #include "codegen/llvm/llvm.h"
 #include "runtime/disk_cache.h"
@@ -49,67 +50,99 @@ public:
         bool x86 = machine_.getTargetTriple().isX86();
         bool avx512 = x86 && has("avx512f") && has("avx512vl") && has("avx512dq") && has("avx512bw");
         bits_ = avx512 ? 512 : x86 && has("avx2") ? 256 : 128;
-        // Both builds: this one chooses passes and how machine code is made, which the text doesn't say. No cache where one is unknown.
-        const std::string own = build_id(reinterpret_cast<const void*>(&make_orc_backend)), llvm = build_id(reinterpret_cast<const void*>(&llvm::createFreeMachineFunctionPass));
-        if (!own.empty() && !llvm.empty()) compiler_ = "LLVM " LLVM_VERSION_STRING " " + llvm + ", heddle " + own;
+        compiler_ = compiler();
         target_ = {.fma = !x86 || has("fma"), .scalef_bits = avx512 ? 512 : 0};
     }
 
-    std::vector<CpuFn> compile(const std::string& name, const std::vector<loop::Nest>& nests, std::string* text_out) override {
-        llvm::LLVMContext context;
-        llvm::Module module(name, context);
-        auto machine = checked(machine_.createTargetMachine(), name);
-        module.setDataLayout(machine->createDataLayout());
-        module.setTargetTriple(machine->getTargetTriple().str());
-        std::vector<std::string> names;
-        for (std::size_t i = 0; i < nests.size(); ++i) {
-            names.push_back(name + "_" + std::to_string(i));
-            emit(module, target_, names.back(), nests[i]);
-        }
-        for (llvm::Function& f : module) {
-            if (f.isDeclaration()) continue;
-            f.addFnAttr("target-cpu", machine_.getCPU());
-            f.addFnAttr("target-features", machine_.getFeatures().getString());
-            f.addFnAttr("prefer-vector-width", std::to_string(bits_));
-            f.addFnAttr("min-legal-vector-width", std::to_string(bits_));
-        }
-        std::size_t instructions = 0;
-        for (const llvm::Function& f : module) instructions += f.getInstructionCount();
-        const bool plain = instructions >= kPlainFrom;
-        std::string text;
-        llvm::raw_string_ostream stream(text);
-        if (plain) stream << "; compiled plainly, as it has " << instructions << " instructions\n";
-        module.print(stream, nullptr);
-        if (text_out) *text_out = text;
+    // Known by its nests where there is a disk cache: nothing is emitted then. Else by its text: the tests of the tests change the tables.
+    std::vector<CpuFn> compile(const std::string& name, const std::vector<loop::Nest>& nests) override {
+        DiskCache* cache = compiler_.empty() ? nullptr : disk_cache();
+        CacheKey key{name, compiler_, machine_.getTargetTriple().str() + " " + machine_.getCPU() + " " + machine_.getFeatures().getString(), "", ""};
+        std::optional<Emitted> emitted;
+        if (cache) key.source = loop::exact(nests);
+        else key.source = emitted.emplace(*this, name, nests).text();
+        const std::string known = name + "\n" + key.source;
         {
             std::lock_guard lock(mutex_);
-            if (auto it = done_.find(text); it != done_.end()) return it->second;
+            if (auto it = done_.find(known); it != done_.end()) return it->second;
         }
-        const CacheKey key{name, compiler_, module.getTargetTriple() + " " + machine_.getCPU() + " " + machine_.getFeatures().getString(), plain ? kPlainPasses : kPasses, text};
-        DiskCache* cache = compiler_.empty() ? nullptr : disk_cache();
         std::unique_ptr<llvm::MemoryBuffer> object;
         if (auto binary = cache ? cache->load(key) : std::nullopt) {
             object = llvm::MemoryBuffer::getMemBufferCopy(*binary, name);
         } else {
-            std::string problem;
-            llvm::raw_string_ostream problems(problem);
-            HEDDLE_CHECK(!llvm::verifyModule(module, &problems), name + ": " + problem);
-            optimize(module, *machine, plain ? kPlainPasses : kPasses);
-            if (plain) machine->setOptLevel(llvm::CodeGenOptLevel::None);
-            object = generate(module, *machine);
+            if (!emitted) emitted.emplace(*this, name, nests);
+            object = emitted->object();
             if (cache) cache->store(key, {object->getBufferStart(), object->getBufferSize()});
         }
         auto& library = checked(jit_->createJITDylib("k" + std::to_string(count_++)), name);
         checked(jit_->addObjectFile(library, std::move(object)), name);
         std::vector<CpuFn> functions;
-        for (const auto& n : names) functions.push_back(checked(jit_->lookup(library, n), n).toPtr<CpuFn>());
+        for (std::size_t i = 0; i < nests.size(); ++i) functions.push_back(checked(jit_->lookup(library, function_name(name, i)), name).toPtr<CpuFn>());
         std::lock_guard lock(mutex_);
-        return done_.emplace(std::move(text), functions).first->second;
+        return done_.emplace(known, functions).first->second;
     }
+    std::string text(const std::string& name, const std::vector<loop::Nest>& nests) override { return Emitted(*this, name, nests).text(); }
 
     std::string describe() const override { return "LLVM " LLVM_VERSION_STRING ", " + machine_.getCPU() + ", " + std::to_string(bits_) + " bit"; }
 
 private:
+    // What a binary depends on besides nests and processor: the builds of LLVM and of all that has a part in the text and in how it becomes
+    // code. Empty where one is unknown, and nothing is kept on disk.
+    static std::string compiler() {
+        std::string all = "LLVM " LLVM_VERSION_STRING;
+        for (const void* part : {reinterpret_cast<const void*>(&llvm::createFreeMachineFunctionPass), reinterpret_cast<const void*>(&make_orc_backend),
+                                 reinterpret_cast<const void*>(static_cast<std::int64_t (*)(const loop::Nest&, const Sizes&)>(&units)),
+                                 reinterpret_cast<const void*>(&loop::walkable), reinterpret_cast<const void*>(&heddle::def)}) {
+            const std::string build = build_id(part);
+            if (build.empty()) return "";
+            all += " " + build;
+        }
+        return all;
+    }
+    static std::string function_name(const std::string& name, std::size_t nest) { return name + "_" + std::to_string(nest); }
+
+    // Nests as a module, with a machine of its own.
+    class Emitted {
+    public:
+        Emitted(Orc& orc, const std::string& name, const std::vector<loop::Nest>& nests)
+            : name_(name), module_(name, context_), machine_(checked(orc.machine_.createTargetMachine(), name)) {
+            module_.setDataLayout(machine_->createDataLayout());
+            module_.setTargetTriple(machine_->getTargetTriple().str());
+            for (std::size_t i = 0; i < nests.size(); ++i) emit(module_, orc.target_, function_name(name, i), nests[i]);
+            for (llvm::Function& f : module_) {
+                if (f.isDeclaration()) continue;
+                f.addFnAttr("target-cpu", orc.machine_.getCPU());
+                f.addFnAttr("target-features", orc.machine_.getFeatures().getString());
+                f.addFnAttr("prefer-vector-width", std::to_string(orc.bits_));
+                f.addFnAttr("min-legal-vector-width", std::to_string(orc.bits_));
+            }
+            for (const llvm::Function& f : module_) instructions_ += f.getInstructionCount();
+        }
+        std::string text() const {
+            std::string text;
+            llvm::raw_string_ostream stream(text);
+            if (plain()) stream << "; compiled plainly, as it has " << instructions_ << " instructions\n";
+            module_.print(stream, nullptr);
+            return text;
+        }
+        std::unique_ptr<llvm::MemoryBuffer> object() {  // once
+            std::string problem;
+            llvm::raw_string_ostream problems(problem);
+            HEDDLE_CHECK(!llvm::verifyModule(module_, &problems), name_ + ": " + problem);
+            optimize(module_, *machine_, plain() ? kPlainPasses : kPasses);
+            if (plain()) machine_->setOptLevel(llvm::CodeGenOptLevel::None);
+            return generate(module_, *machine_);
+        }
+
+    private:
+        bool plain() const { return instructions_ >= kPlainFrom; }
+        const std::string name_;
+        llvm::LLVMContext context_;
+        llvm::Module module_;
+        std::unique_ptr<llvm::TargetMachine> machine_;
+        std::size_t instructions_ = 0;  // as emitted
+    };
+
     static void optimize(llvm::Module& module, llvm::TargetMachine& machine, std::string_view pipeline) {
         llvm::LoopAnalysisManager loops;
         llvm::FunctionAnalysisManager functions;
@@ -152,7 +185,7 @@ private:
     llvm::orc::JITTargetMachineBuilder machine_;
     std::unique_ptr<llvm::orc::LLJIT> jit_;
     Target target_;
-    std::string compiler_;  // versions and builds; empty: unknown
+    std::string compiler_;
     int bits_ = 128;
     std::mutex mutex_;
     std::atomic<int> count_ = 0;

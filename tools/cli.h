@@ -14,6 +14,7 @@ void add_bench(CLI::App& app);
 void add_dump(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_replay(CLI::App& app);
+void add_cache(CLI::App& app);
 
 // What `train --fused` wraps the loss function in. The definition in tools/cli_train.cpp is weak and refuses; another
 // object file of the program may define it for good.

@@ -9,12 +9,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "frontends/torch/fuse.h"
 #include "models/error.h"
 #include "models/files.h"
 #include "models/hexplane/parts.h"
+#include "runtime/cpu_backend.h"
+#include "runtime/disk_cache.h"
 #include "tools/bench_op_counter.h"
 #include "tools/cli.h"
 
@@ -28,7 +31,7 @@ struct BenchCommand {
   std::string model, scale = "demo", json;
   int64_t threads = 1, repeats = 9;
   uint64_t seed = 0;
-  bool thick = true;
+  bool thick = true, start = false;
 };
 
 std::vector<Varying> varying(const models::Part& p) {
@@ -131,6 +134,46 @@ Row measure(const models::Part& part, const models::Part& exact, models::HexPlan
   return r;
 }
 
+// What the first calls of all parts cost a new process: capture (timed by one more), the back end that makes binaries or finds them on
+// disk, passes in between, and the first forward and backward themselves.
+void start(const BenchCommand& c, const std::vector<models::Part>& parts, models::HexPlane& model) {
+  nlohmann::json rows = nlohmann::json::array();
+  double sums[5] = {};
+  std::printf("%-18s %10s %10s %10s %10s %10s  (ms)\n", "part", "first call", "capture", "passes", "binaries", "run");
+  auto print = [](const std::string& name, const double* t) { std::printf("%-18s %10.1f %10.1f %10.1f %10.1f %10.1f\n", name.c_str(), t[0], t[1], t[2], t[3], t[4]); };
+  std::string why_not;
+  auto t = Clock::now();
+  load_cpu_backend(&why_not);
+  const double load = ms_since(t);
+  for (const auto& p : parts) {
+    FuseOptions options;
+    options.dynamic = varying(p);
+    options.name = p.name;
+    t = Clock::now();
+    const Fused fused = fuse(p.run, p.inputs, options);
+    const models::StepFn run = [&](const std::vector<at::Tensor>& in) { return fused(in); };
+    once(run, p.inputs, leaves_of(p, model));
+    const double all = ms_since(t);
+    t = Clock::now();
+    once(run, p.inputs, leaves_of(p, model));
+    const double again = ms_since(t);
+    t = Clock::now();
+    capture(p.run, p.inputs, {.dynamic = options.dynamic, .host_read = HostRead::guard, .name = p.name});
+    const double capture = ms_since(t), binaries = fused.report().compile_seconds * 1e3;
+    const double row[5] = {all, capture, all - capture - binaries - again, binaries, again};
+    for (int k = 0; k < 5; ++k) sums[k] += row[k];
+    print(p.name, row);
+    rows.push_back({{"name", p.name}, {"first_call_ms", row[0]}, {"capture_ms", row[1]}, {"passes_ms", row[2]}, {"binaries_ms", row[3]}, {"run_ms", row[4]}});
+  }
+  print("all", sums);
+  const auto stats = disk_cache() ? disk_cache()->stats() : DiskCache::Stats{};
+  std::printf("loading LLVM %.1f ms; disk cache: %ld hits, %ld misses\n", load, stats.hits, stats.misses);
+  if (c.json.empty()) return;
+  const nlohmann::json all = {{"model", c.model}, {"scale", c.scale}, {"threads", c.threads}, {"parts", rows}, {"first_call_ms", sums[0]}, {"capture_ms", sums[1]}, {"passes_ms", sums[2]},
+                              {"binaries_ms", sums[3]}, {"run_ms", sums[4]}, {"load_llvm_ms", load}, {"hits", stats.hits}, {"misses", stats.misses}};
+  models::replace_file(c.json, all.dump(1) + "\n");
+}
+
 void run(const BenchCommand& c) {
   if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
   at::set_num_threads(static_cast<int>(c.threads));
@@ -142,8 +185,12 @@ void run(const BenchCommand& c) {
     m->to(t);
     return m;
   };
-  const auto model = make(at::kFloat), model64 = make(at::kDouble);
-  const auto parts = models::hexplane_parts(model, c.seed), exact = models::hexplane_parts(model64, c.seed, at::kDouble);
+  const auto model = make(at::kFloat);
+  const auto parts = models::hexplane_parts(model, c.seed);
+  if (c.start) return start(c, parts, *model);
+  ::setenv("HEDDLE_CACHE", "0", 1);  // cold is cold
+  const auto model64 = make(at::kDouble);
+  const auto exact = models::hexplane_parts(model64, c.seed, at::kDouble);
   std::printf("hexplane, scale %s, %ld rays x %ld samples, cpu, %ld thread%s; times are medians of %ld, eager and fused in turns\n", c.scale.c_str(), config.rays,
               model->samples(), c.threads, c.threads == 1 ? "" : "s", c.repeats);
   std::printf("%-18s %9s %9s %6s %9s %10s %10s %7s %10s %10s %10s\n", "part", "eager ops", "kernels", "calls", "MB moved", "eager ms", "fused ms", "ratio", "out err", "grad err", "(eager)");
@@ -187,6 +234,7 @@ void add_bench(CLI::App& app) {
   sub->add_option("--repeats", c->repeats, "Runs of each")->check(CLI::PositiveNumber)->capture_default_str();
   sub->add_option("--seed", c->seed, "Of planes and rays")->capture_default_str();
   sub->add_flag("!--thin", c->thick, "Planes as initialised: nothing is opaque yet, the colour branch is not taken");
+  sub->add_flag("--start", c->start, "Only the first calls: how long each stage takes a new process, with what the disk cache holds");
   sub->callback([c] { run(*c); });
 }
 

@@ -15,6 +15,7 @@
 #include "models/error.h"
 #include "runtime/cpu_backend.h"
 #include "runtime/device.h"
+#include "runtime/disk_cache.h"
 #include "runtime/nvrtc.h"
 #include "tools/cli.h"
 
@@ -122,10 +123,12 @@ void run() {
     CpuBackend* cpu = load_cpu_backend(&why_not);
     cpu ? ok("CPU backend", cpu->describe()) : missing("CPU backend", why_not, what_to_do("LLVM 19"));
     ok("threads", fmt::format("{} of PyTorch's intra-op pool, {}", at::get_num_threads(), at::get_cpu_capability()));
-    ok("caches", "in memory, for the life of the process");
+    if (const DiskCache* cache = disk_cache()) ok("disk cache", cache->folder());
+    else line("off", "disk cache", "binaries are kept in memory, for the life of the process");
     if (const char* chosen = std::getenv("HEDDLE_NVRTC")) ok("variable", std::string("HEDDLE_NVRTC=") + chosen);
     if (const char* chosen = std::getenv("HEDDLE_LLVM_BACKEND"))
         ok("variable", std::string("HEDDLE_LLVM_BACKEND=") + chosen);
+    if (const char* chosen = std::getenv("HEDDLE_CACHE")) ok("variable", std::string("HEDDLE_CACHE=") + chosen);
 
     const bool works = cpu && self_test("test CPU", [] { return equal_to_eager(fuse_example(at::kCPU), at::kCPU); });
     if (!find_tools().front().path.empty() && works)

@@ -83,7 +83,7 @@ public:
             times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
         }
         std::sort(times.begin(), times.end());
-        std::printf("%s: %zu kernels, compiled in %.0f ms; %.3f ms a run (median of %d)\n", g_.name.c_str(), e.texts().size(), e.compile_seconds() * 1e3,
+        std::printf("%s: %zu kernels, compiled in %.0f ms; %.3f ms a run (median of %d)\n", g_.name.c_str(), e.plan().program.launches.size(), e.compile_seconds() * 1e3,
                     times.empty() ? 0 : times[times.size() / 2], c_.runs);
         if (!c_.out.empty())
             for (const auto& [name, text] : e.texts()) models::replace_file(c_.out + "/" + name, text);

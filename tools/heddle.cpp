@@ -19,7 +19,7 @@ int fail(std::string text) {
 int main(int argc, char** argv) {
     CLI::App app("heddle: fuses PyTorch programs into few kernels");
     app.require_subcommand(1);
-    for (const auto add : {heddle::add_train, heddle::add_data, heddle::add_bench, heddle::add_dump, heddle::add_replay, heddle::add_doctor}) add(app);
+    for (const auto add : {heddle::add_train, heddle::add_data, heddle::add_bench, heddle::add_dump, heddle::add_replay, heddle::add_cache, heddle::add_doctor}) add(app);
     if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App* sub) { return sub->check_name(argv[1]); }).empty())
         return fail(std::string("unknown command: ") + argv[1] + ": see heddle --help");
     try {

@@ -90,11 +90,11 @@ TEST(Large, WhatCannotBeDividedIsCompiledPlainly) {
         k.store(out, i, y);
         return k.n;
     };
-    std::string text;
-    load_cpu_backend(nullptr)->compile("chain", {chain(100)}, &text);
-    EXPECT_FALSE(text.starts_with("; compiled plainly"));
-    CpuFn f = load_cpu_backend(nullptr)->compile("chain", {chain(static_cast<int>(kPlainFrom))}, &text)[0];
-    EXPECT_TRUE(text.starts_with("; compiled plainly"));
+    CpuBackend& backend = *load_cpu_backend();
+    EXPECT_FALSE(backend.text("chain", {chain(100)}).starts_with("; compiled plainly"));
+    const auto large = chain(static_cast<int>(kPlainFrom));
+    EXPECT_TRUE(backend.text("chain", {large}).starts_with("; compiled plainly"));
+    CpuFn f = backend.compile("chain", {large})[0];
     float in[] = {1, 2, 3}, out[3] = {};
     void* buffers[] = {in, out};
     std::int64_t n = 3;

@@ -110,7 +110,7 @@ struct NestBuilder {
     void carry_step(loop::Val x) { effect(loop::What::carry_step, static_cast<int>(n.carries.size()) - 1, {x}); }
 };
 
-inline CpuFn compiled(const loop::Nest& n, std::string* text = nullptr) { return load_cpu_backend()->compile("k", {n}, text).at(0); }
+inline CpuFn compiled(const loop::Nest& n) { return load_cpu_backend()->compile("k", {n}).at(0); }
 
 // Runs all units in pieces, in shuffled order.
 inline void run(const loop::Nest& n, const std::vector<void*>& buffers, const Sizes& sizes = {}) {

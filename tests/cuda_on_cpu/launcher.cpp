@@ -49,8 +49,8 @@ public:
         for (const auto& [id, n] : writers)
             if (n == 1) whole_.insert(id);  // one launch gives all of it
     }
-    std::pair<std::string, std::string> compile(std::size_t k) override {
-        sources_[k] = cuda_text(plan_.program.launches[k].name, plan_.loops[k]);
+    void compile(std::size_t k) override { sources_[k] = cuda_text(plan_.program.launches[k].name, plan_.loops[k]); }
+    std::pair<std::string, std::string> text(std::size_t k) const override {
         return {sources_[k].kernel + ".cu", sources_[k].text};
     }
     void run(heddle::Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) override {

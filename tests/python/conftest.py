@@ -1,12 +1,14 @@
 """Tests of the Python package, of this checkout whatever else is installed. `door` is each way in: a test that asks for it runs once per door."""
 
 import functools
+import os
 import pathlib
 import sys
 
 import pytest
 import torch
 
+os.environ.setdefault("HEDDLE_CACHE", "0")  # compilers are really run
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "frontends" / "python"))
 import heddle  # noqa: E402
 
