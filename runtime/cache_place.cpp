@@ -85,19 +85,19 @@ std::int64_t cache_bytes() {
     return n << (10 * power);
 }
 
+std::unique_ptr<DiskCache> open_cache() {
+    if (const char* wish = std::getenv("HEDDLE_CACHE"); wish && std::strcmp(wish, "0") == 0) return nullptr;
+    try {
+        const std::string folder = cache_folder();
+        if (folder.empty()) throw Error("no home folder; set HEDDLE_CACHE_DIR to a folder of your own, or HEDDLE_CACHE=0");
+        return std::make_unique<DiskCache>(folder, cache_bytes());
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "heddle: no disk cache: %s\n", e.what());
+        return nullptr;
+    }
+}
 DiskCache* disk_cache() {
-    // Never closed: threads may compile while statics are torn down.
-    static DiskCache* const cache = []() -> DiskCache* {
-        if (const char* wish = std::getenv("HEDDLE_CACHE"); wish && std::strcmp(wish, "0") == 0) return nullptr;
-        try {
-            const std::string folder = cache_folder();
-            if (folder.empty()) throw Error("no home folder; set HEDDLE_CACHE_DIR to a folder of your own, or HEDDLE_CACHE=0");
-            return new DiskCache(folder, cache_bytes());
-        } catch (const std::exception& e) {
-            std::fprintf(stderr, "heddle: no disk cache: %s\n", e.what());
-            return nullptr;
-        }
-    }();
+    static DiskCache* const cache = open_cache().release();  // never closed: threads may compile while statics are torn down
     return cache;
 }
 

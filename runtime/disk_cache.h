@@ -77,8 +77,9 @@ private:
 // $HEDDLE_CACHE_DIR, else heddle/ in $XDG_CACHE_HOME, else in ~/.cache. Empty where there is no home.
 std::string cache_folder();
 std::int64_t cache_bytes();                                    // $HEDDLE_CACHE_BYTES (64M, 2G), else 1 GiB. Throws Error
-// The cache of this process. nullptr where HEDDLE_CACHE is 0, or it can't be used: that is said once, on stderr.
-DiskCache* disk_cache();
+// As the environment has it. nullptr where HEDDLE_CACHE is 0, or it can't be used: that is said, on stderr.
+std::unique_ptr<DiskCache> open_cache();
+DiskCache* disk_cache();                                       // that of this process, opened once
 
 // The build id that the linker wrote into the library or program that holds this address, in hex; empty if it has none.
 std::string build_id(const void* address);

@@ -16,6 +16,7 @@
 #include "frontends/torch/host.h"
 #include "frontends/torch/region.h"
 #include "frontends/torch/variant.h"
+#include "runtime/disk_cache.h"
 
 namespace heddle {
 
@@ -340,6 +341,8 @@ std::vector<std::string> Fused::dump(const std::string& folder) const { return d
 std::string Fused::explain() const {
     std::string text;
     for (const auto& w : *state_->ways.load()) text += w->variant ? explain_variant(*w->variant) : "runs eagerly: " + w->reason + "\n";
+    if (const DiskCache* cache = disk_cache())
+        text += fmt::format("disk cache, in this process so far: {} hits, {} misses ({})\n", cache->stats().hits, cache->stats().misses, cache->folder());
     return text;
 }
 std::vector<std::pair<std::string, std::string>> Fused::cuda_kernels() const {
