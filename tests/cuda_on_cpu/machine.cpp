@@ -105,7 +105,7 @@ struct Machine {
         host.fail = [](const char* what, int line) { self->fail(fmt::format("{} {} in {}", self->me(), what, self->code.line(line))); };
         for (std::size_t k = 0; k < b.size(); ++k) {
             memory.push_back(Arena::get().place(k, b[k].bytes));
-            if (b[k].initialised) std::memcpy(memory[k], b[k].data, b[k].bytes);
+            if (b[k].initialised) std::copy_n(static_cast<const char*>(b[k].data), b[k].bytes, memory[k]);
             else std::memset(memory[k], 0x7b, b[k].bytes);
             cells[k].cells.resize(b[k].bytes / width(k));
             cells[k].life = ++lives, cells[k].initialised = b[k].initialised;
@@ -333,7 +333,7 @@ struct Machine {
     }
     void finish() {
         for (std::size_t k = 0; k < buffers.size(); ++k) {
-            std::memcpy(buffers[k].data, memory[k], buffers[k].bytes);
+            std::copy_n(memory[k], buffers[k].bytes, static_cast<char*>(buffers[k].data));
             if (!buffers[k].whole || buffers[k].initialised) continue;
             for (std::size_t i = 0; i < cells[k].cells.size(); ++i)
                 if (const Cell* c = cells[k].at(i); !c || !c->initialised)
