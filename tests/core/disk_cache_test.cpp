@@ -13,8 +13,9 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
-#include <ctime>
+#include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -173,6 +174,7 @@ TEST_F(DiskCacheTest, ABrokenEntryIsAMissOrWhole) {
         }
     }
     fmt::print("disk cache: {} broken files, {} of them whole after all\n", count, hits);
+    std::fflush(stdout);  // not once more by each process that is started below
     EXPECT_LT(hits, 1 + count / 10);
     // What is broken is replaced by the next compile.
     write(file(keys[0]), "broken");
