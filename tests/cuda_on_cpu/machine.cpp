@@ -102,6 +102,7 @@ struct Machine {
         host.meet_lanes = [](const char* what, int line, unsigned mask, Word mine, bool orders) { return self->meet_lanes(what, line, mask, mine, orders); };
         host.fence = [] { self->fence(); };
         host.sleep = [] { self->sleep(); };
+        host.pause = [] { self->pause(); };
         host.fail = [](const char* what, int line) { self->fail(fmt::format("{} {} in {}", self->me(), what, self->code.line(line))); };
         for (std::size_t k = 0; k < b.size(); ++k) {
             memory.push_back(Arena::get().place(k, b[k].bytes));
@@ -185,6 +186,11 @@ struct Machine {
     void sleep() {
         now->block->ready.push_back(now->thread);
         slept = true;
+        leave();
+    }
+    void pause() {
+        if (random() % 4 != 0) return;
+        now->block->ready.push_back(now->thread);
         leave();
     }
     void meet_block(int line) {
