@@ -143,7 +143,7 @@ INSTANTIATE_TEST_SUITE_P(Forms, Huge, testing::ValuesIn(kForms), [](const auto& 
 TEST_P(Huge, OnLlvm) {
     NEEDS_LLVM();
     const auto& nests = plan_.loops[0];
-    const auto functions = load_cpu_backend(nullptr)->compile("huge", nests, nullptr);
+    const auto functions = load_cpu_backend(nullptr)->compile("huge", nests);
     for (std::size_t k = 0; k < nests.size(); ++k) {
         std::vector<void*> pointers;
         std::vector<std::int64_t> values, outer;
