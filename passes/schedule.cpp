@@ -126,8 +126,8 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
         s.chunk = n.phases.empty() ? 1024 : 2 * s.width;
         return s;
     }
-    // Fill the lanes: 24 channels are three of 8 lanes, not one and a half of 16.
-    if (narrowest < (1 << 30) && s.width == 16 && (narrowest % 16 != 0) && (narrowest % 8 == 0 || narrowest <= 8)) s.width = 8;
+    // A rest takes lanes of its own: 24 channels are 16 and 8.
+    if (narrowest <= 8 && s.width == 16) s.width = 8;
     s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
     s.chunk = 1;
     return s;
