@@ -162,7 +162,7 @@ std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int 
         if (auto r = bound(axes[0])) return r;
     b.accumulates = true;
     auto r = bound(-1);
-    if (!r || !n.is(Op::sum)) return {};
+    if (!r || !n.is(Op::sum) || bytes(n.type.dtype) < 4) return {};  // narrow floats would be rounded at each addition, and threads add none
     for (int a : axes)
         if (r->axes[static_cast<std::size_t>(a)] == kInner) return {};
     return r;

@@ -1,6 +1,7 @@
 // A plan takes no more memory than the graph it was made of, run op by op, each op a kernel of its own, as the same runtime places it.
 // Law: every value of the plan is counted, those of a single launch too; outputs are memory of the caller's in both. All that a plan may hold
-// besides is what sums in parts promise (scratch) and, rarely, what a launch uses up: ops one by one free that between them.
+// besides is what sums in parts promise (scratch) and, rarely, what its launches hold together: ops one by one free values between them and
+// make them when they are read.
 #include <algorithm>
 
 #include "passes/memory.h"
@@ -31,10 +32,11 @@ Planned planned(const Plan& plan, const Sizes& sizes) {
     std::vector<Slot> slots;
     for (Id id = 0; id < p.graph.size(); ++id)
         if (const int first = written[at(id)]; first >= 0 && !is_output(p.graph, id)) slots.push_back({id, first, std::max(first, p.last_use[at(id)]), bytes_of(p.graph.type(id), sizes)});
-    std::vector<std::int64_t> used_up(p.steps.size());
+    std::vector<std::int64_t> held(p.steps.size());  // at each step: what its launch uses up, and what only waits for later steps
     for (const Slot& s : slots)
-        if (p.steps[static_cast<std::size_t>(s.last)].launch >= 0) used_up[static_cast<std::size_t>(s.last)] += aligned(s.bytes);
-    return {place(slots), used_up.empty() ? 0 : *std::max_element(used_up.begin(), used_up.end())};
+        for (int k = s.first; k <= s.last; ++k)
+            if (k == s.last ? p.steps[static_cast<std::size_t>(k)].launch >= 0 : k > s.first) held[static_cast<std::size_t>(k)] += aligned(s.bytes);
+    return {place(slots), held.empty() ? 0 : *std::max_element(held.begin(), held.end())};
 }
 
 // Views share memory with what they view, but a library reads dense operands; leaves take none.
@@ -52,7 +54,8 @@ std::int64_t unfused(const Graph& g, const Sizes& sizes) {
     for (Id id = 0; id < g.size(); ++id)
         if (g[id].is(Op::dot))
             for (Id i : g[id].in)
-                if (const Id dense = library_operand(g, i).base; base[at(dense)] != dense) slots.push_back({dense, id, id, bytes_of(g.type(dense), sizes)});
+                if (const Id dense = library_operand(g, i).base;
+                    base[at(dense)] != dense || (g[dense].kind() == Kind::leaf && !g[dense].is(Op::input))) slots.push_back({dense, id, id, bytes_of(g.type(dense), sizes)});
     for (Id id = 0; id < g.size(); ++id)
         if (base[at(id)] == id && g[id].kind() != Kind::leaf && !is_output(g, id)) slots.push_back({id, id, last[at(id)], bytes_of(g.type(id), sizes)});
     return place(slots);
