@@ -7,7 +7,7 @@
 //                  __syncthreads in a block, __syncwarp in a warp (shuffles order no memory), and among blocks __threadfence, an atomic,
 //                  a relaxed read of what it wrote, __threadfence. Found by what orders them, whatever order the fibers ran in
 //   barriers       threads of a block that meet at different ones, return before one, or wait for ever
-//   order          run_twice: results differ between two seeds. Buffers that floats are added to atomically may differ by rounding
+//   order          run_twice: results differ between two seeds. Sums of floats may differ by what rounding them in two orders can come to
 #pragma once
 #include <span>
 #include <stdexcept>
@@ -35,8 +35,11 @@ struct Grid {
 };
 
 // Arguments: the buffers, then the sizes. A kernel takes 32-bit sizes from the low half.
-// Returns for each buffer whether floats were added to it atomically.
-std::vector<char> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
+// Returns for each buffer what floats were added to its elements atomically; empty: none.
+struct Added {
+    double count = 0, sum = 0;  // sum: of absolute values
+};
+std::vector<std::vector<Added>> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 // With two seeds; leaves the first one's results.
 void run_twice(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 
