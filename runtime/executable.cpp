@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <climits>
 #include <future>
@@ -234,10 +235,10 @@ Executable::Layout Executable::laid_out(const Stretch& stretch, const SizeValues
     return l;
 }
 std::shared_ptr<const Executable::Layout> Executable::layout(const Stretch& stretch, const SizeValues& sizes) const {
-    auto last = stretch.last.load(std::memory_order_acquire);
+    auto last = stretch.last.load();
     if (last && last->sizes == sizes) return last;
     last = std::make_shared<Layout>(laid_out(stretch, sizes));
-    stretch.last.store(last, std::memory_order_release);
+    stretch.last.store(last);
     return last;
 }
 

@@ -2,10 +2,11 @@
 // Law: a run reads inputs, writes fresh outputs, and touches no other memory that the host didn't give it for the run. Runs may
 // overlap in time, from any threads.
 #pragma once
-#include <atomic>
+#include <memory>
 #include <span>
 
 #include "runtime/launch.h"
+#include "runtime/published.h"
 
 namespace heddle {
 
@@ -55,7 +56,7 @@ private:
     };
     struct Stretch {                  // from a step at which sizes become known
         std::vector<Fresh> outputs, arena;
-        mutable std::atomic<std::shared_ptr<const Layout>> last;
+        mutable Published<Layout> last;
         Stretch() = default;
         Stretch(Stretch&& o) noexcept : outputs(std::move(o.outputs)), arena(std::move(o.arena)) {}
     };

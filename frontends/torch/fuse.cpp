@@ -16,6 +16,7 @@
 #include "frontends/torch/host.h"
 #include "frontends/torch/region.h"
 #include "frontends/torch/variant.h"
+#include "runtime/published.h"
 
 namespace heddle {
 
@@ -34,7 +35,7 @@ using Ways = std::vector<std::shared_ptr<const Way>>;
 struct Fused::State : std::enable_shared_from_this<Fused::State> {
     Callable callable;
     FuseOptions options;
-    std::atomic<std::shared_ptr<const Ways>> ways = std::make_shared<const Ways>();  // most recent first; replaced, never changed
+    Published<Ways> ways{std::make_shared<const Ways>()};  // most recent first; replaced, never changed
     LastCalls calls;
     // Of whoever captures, which takes long and runs the user's code: others don't wait, they run eagerly meanwhile.
     std::mutex capturing;
@@ -298,7 +299,7 @@ Tensors Fused::operator()(at::TensorList inputs) const {
     State& s = *state_;
     if (capturing()) return s.callable(inputs.vec());  // part of a larger callable that is being fused
     if (const char* why = must_be_eager(inputs.data(), inputs.size())) return s.eagerly(inputs, why);
-    const auto known = s.ways.load(std::memory_order_acquire);
+    const auto known = s.ways.load();
     for (const auto& way : *known) {
         if (s.options.recapture && !(way->variant && way->variant->holds_tensors()) && !way->guard.holds(inputs)) continue;
         auto out = s.attempt(*way, inputs);
@@ -310,7 +311,7 @@ Tensors Fused::operator()(at::TensorList inputs) const {
     {
         std::unique_lock lock(s.capturing, std::try_to_lock);
         if (!lock) return s.eagerly(inputs, "it is being captured at this moment");
-        if (known != s.ways.load(std::memory_order_acquire)) {  // by another thread, perhaps just for such inputs
+        if (known != s.ways.load()) {  // by another thread, perhaps just for such inputs
             lock.unlock();
             return (*this)(inputs);
         }

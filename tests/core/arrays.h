@@ -8,47 +8,31 @@
 
 #include "ir/eval.h"
 #include "runtime/host.h"
+#include "tests/cuda_on_cpu/machine.h"
 
 namespace heddle {
 
-inline Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo, double hi) {
+// Uniform in lo..hi; integers are whole, and bools of a range above zero are true.
+inline Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo = -1, double hi = 1) {
     Tensor x{t.dtype, {}, {}};
     for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes));
     std::uniform_real_distribution<double> u(lo, hi);
+    char element[8];
     for (std::int64_t i = 0; i < x.numel(); ++i) {
-        double v = u(rng);
-        x.data.push_back(t.dtype == DType::f32 ? static_cast<double>(static_cast<float>(v)) : t.dtype == DType::f64 ? v : t.dtype == DType::b1 ? v > 0.5 : std::floor(v));
+        const double v = u(rng);
+        cuda_on_cpu::put_number(t.dtype, element, t.dtype == DType::b1 ? lo > 0 || v > (lo + hi) / 2 : is_int(t.dtype) ? std::floor(v) : v);
+        x.data.push_back(cuda_on_cpu::number(t.dtype, element));
     }
     return x;
 }
-template <class T>
-void copy_in(void* to, const std::vector<double>& from) {
-    for (std::size_t i = 0; i < from.size(); ++i) static_cast<T*>(to)[i] = static_cast<T>(from[i]);
-}
-template <class T>
-void copy_out(std::vector<double>& to, const void* from) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] = static_cast<double>(static_cast<const T*>(from)[i]);
-}
 inline Array to_array(Host& h, const Tensor& t) {
-    Array a = h.allocate(t.dtype, t.sizes);
-    switch (t.dtype) {
-        case DType::f32: copy_in<float>(a.data, t.data); break;
-        case DType::f64: copy_in<double>(a.data, t.data); break;
-        case DType::i64: copy_in<std::int64_t>(a.data, t.data); break;
-        case DType::i32: copy_in<std::int32_t>(a.data, t.data); break;
-        default: copy_in<std::uint8_t>(a.data, t.data); break;
-    }
+    Array a = h.allocate(t.dtype, Extents(t.sizes.begin(), t.sizes.end()));
+    for (std::size_t i = 0; i < t.data.size(); ++i) cuda_on_cpu::put_number(t.dtype, static_cast<char*>(a.data) + i * static_cast<std::size_t>(bytes(t.dtype)), t.data[i]);
     return a;
 }
 inline Tensor to_tensor(const Array& a) {
-    Tensor t{a.dtype, {a.sizes.begin(), a.sizes.end()}, std::vector<double>(static_cast<std::size_t>(a.numel()))};
-    switch (a.dtype) {
-        case DType::f32: copy_out<float>(t.data, a.data); break;
-        case DType::f64: copy_out<double>(t.data, a.data); break;
-        case DType::i64: copy_out<std::int64_t>(t.data, a.data); break;
-        case DType::i32: copy_out<std::int32_t>(t.data, a.data); break;
-        default: copy_out<std::uint8_t>(t.data, a.data); break;
-    }
+    Tensor t{a.dtype, {a.sizes.begin(), a.sizes.end()}, {}};
+    for (std::int64_t i = 0; i < a.numel(); ++i) t.data.push_back(cuda_on_cpu::number(a.dtype, static_cast<const char*>(a.data) + i * bytes(a.dtype)));
     return t;
 }
 inline void expect_near(const Tensor& want, const Tensor& got, const std::string& what) {
@@ -58,7 +42,7 @@ inline void expect_near(const Tensor& want, const Tensor& got, const std::string
         if (std::isfinite(v)) scale = std::max(scale, std::fabs(v));
     double tolerance = want.dtype == DType::f64 ? 1e-12 : 2e-6;
     for (std::size_t i = 0; i < want.data.size(); ++i) {
-        if (want.dtype < DType::f16) ASSERT_EQ(want.data[i], got.data[i]) << what << " element " << i;
+        if (!is_float(want.dtype) || std::isinf(want.data[i])) ASSERT_EQ(want.data[i], got.data[i]) << what << " element " << i;
         else ASSERT_NEAR(want.data[i], got.data[i], tolerance * scale * 4) << what << " element " << i;
     }
 }

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "ir/type.h"
+
 namespace heddle::golden {
 
 namespace fs = std::filesystem;

@@ -3,61 +3,71 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 
 namespace heddle::mutant {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 struct Outcome {
     std::string killer;  // a test, or how the process ended; empty: it survived
     double seconds = 0;
 };
-constexpr unsigned kLimit = 300;  // seconds that a mutant may hang
+// A child that runs the tests of a filter, and what it prints.
+struct Trial {
+    pid_t child;
+    int output;
+    std::string filter;
+    Clock::time_point start;
+};
+constexpr unsigned kLimit = 300;      // seconds of a CPU that a mutant may take
+constexpr unsigned kPatience = 1500;  // seconds that it may take by the clock
 
-// Runs the tests of a filter in a child that has the mutant; returns who noticed.
-Outcome trial(const std::function<void()>& apply, const std::string& filter) {
-    auto start = std::chrono::steady_clock::now();
-    int pipe_of[2];
-    if (pipe(pipe_of) != 0) throw std::runtime_error("no pipe");
+Trial start(const std::function<void()>& apply, const std::string& filter, unsigned limits) {
     std::fflush(nullptr);
-    const pid_t child = fork();
-    if (child == 0) {
-        dup2(pipe_of[1], STDOUT_FILENO), dup2(pipe_of[1], STDERR_FILENO);
-        close(pipe_of[0]), close(pipe_of[1]);
-        alarm(kLimit);
-        apply();
-        GTEST_FLAG_SET(filter, filter);
-        GTEST_FLAG_SET(fail_fast, true);
-        int status = RUN_ALL_TESTS();
-        std::fflush(nullptr);
-        if (status == 0 && touched == 0) _exit(98);
-        _exit(testing::UnitTest::GetInstance()->test_to_run_count() == 0 ? 99 : status != 0);
-    }
-    close(pipe_of[1]);
-    std::string text;
-    char buffer[4096];
-    for (ssize_t n; (n = read(pipe_of[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(n));
-    close(pipe_of[0]);
-    int status = 0;
-    waitpid(child, &status, 0);
+    Trial t{0, memfd_create("output", 0), filter, Clock::now()};
+    if (t.output < 0 || (t.child = fork()) < 0) throw std::runtime_error("no file or process for a mutant");
+    if (t.child != 0) return t;
+    dup2(t.output, STDOUT_FILENO), dup2(t.output, STDERR_FILENO);
+    const itimerval cpu{{}, {static_cast<time_t>(kLimit) * limits, 0}};
+    setitimer(ITIMER_PROF, &cpu, nullptr), alarm(kPatience * limits);
+    apply();
+    GTEST_FLAG_SET(filter, filter);
+    GTEST_FLAG_SET(fail_fast, true);
+    const int status = RUN_ALL_TESTS();
+    std::fflush(nullptr);
+    if (status == 0 && touched == 0) _exit(98);
+    _exit(testing::UnitTest::GetInstance()->test_to_run_count() == 0 ? 99 : status != 0);
+}
+// Who noticed.
+Outcome judge(const Trial& t, int status) {
     Outcome o;
-    o.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    o.seconds = std::chrono::duration<double>(Clock::now() - t.start).count();
+    std::string text(static_cast<std::size_t>(lseek(t.output, 0, SEEK_END)), ' ');
+    if (pread(t.output, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) throw std::runtime_error("can't read what a mutant printed");
+    close(t.output);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return o;
     auto between = [&](const char* from, std::size_t at) {
         std::size_t begin = at + std::strlen(from);
         return text.substr(begin, text.find_first_of(",\n ", begin) - begin);
     };
+    auto ended = [&] { return !WIFSIGNALED(status) ? " (ends)" : WTERMSIG(status) == SIGALRM || WTERMSIG(status) == SIGPROF ? " (hangs)" : " (crashes)"; };
     constexpr char kFailed[] = "[  FAILED  ] ", kRun[] = "[ RUN      ] ";
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 99) throw std::runtime_error("no test is named " + filter);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 98) throw std::runtime_error("the mutant changes no text of " + filter);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 99) throw std::runtime_error("no test is named " + t.filter);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 98) throw std::runtime_error("the mutant changes no text of " + t.filter);
     if (auto at = text.find(kFailed); WIFEXITED(status) && at != std::string::npos) o.killer = between(kFailed, at);
-    else if (at = text.rfind(kRun); at != std::string::npos) o.killer = between(kRun, at) + (WIFSIGNALED(status) ? WTERMSIG(status) == SIGALRM ? " (hangs)" : " (crashes)" : " (ends)");
+    else if (at = text.rfind(kRun); at != std::string::npos) o.killer = between(kRun, at) + ended();
     else o.killer = "the start of the tests";
     return o;
 }
@@ -96,15 +106,30 @@ std::string equivalent(const std::string& name) {
     return "";
 }
 
+// GoogleTest's form of a report, so that what reads one reads both.
+void write(const std::string& file, const std::vector<Mutant>& mutants, const std::vector<Outcome>& outcomes, std::size_t killed, double seconds) {
+    nlohmann::json cases = nlohmann::json::array();
+    for (std::size_t k = 0; k < mutants.size(); ++k) {
+        nlohmann::json one{{"name", mutants[k].name}, {"result", "COMPLETED"}, {"killer", outcomes[k].killer}};
+        if (outcomes[k].killer.empty() == equivalent(mutants[k].name).empty()) one["failures"] = {{{"failure", "no test notices"}}};
+        cases.push_back(one);
+    }
+    std::ofstream(file) << nlohmann::json{{"time", fmt::format("{}s", seconds)}, {"summary", fmt::format("{} mutants of the tables and of the generated text, {} died", mutants.size(), killed)},
+                                          {"testsuites", {{{"name", "Mutants"}, {"testsuite", cases}}}}}.dump(1) << "\n";
+}
+
 int run(int argc, char** argv) {
     bool everything = false, first_only = false;
-    std::string only, kind;
+    std::string only, kind, json;
+    std::size_t jobs = 1;
     for (int k = 1; k < argc; ++k) {
         const std::string_view a = argv[k];
         everything |= a == "--mutants=all" || a == "--all";
         first_only |= a == "--first";
         if (a.starts_with("--only=")) only = a.substr(7);
         if (a.starts_with("--kind=")) kind = a.substr(7);
+        if (a.starts_with("--json=")) json = a.substr(7);
+        if (a.starts_with("--jobs=")) jobs = std::stoul(std::string(a.substr(7)));
     }
     std::vector<Mutant> mutants = rows();
     for (auto more : {rules(), kernels()}) mutants.insert(mutants.end(), more.begin(), more.end());
@@ -115,27 +140,41 @@ int run(int argc, char** argv) {
         fmt::print("no such mutant\n");
         return 1;
     }
+    const auto began = Clock::now();
     // None of the tests that are to notice is red by itself.
     std::string filters;
     for (const Mutant& m : mutants)
         if (filters.find(m.first + ":") == std::string::npos) filters += m.first + ":";
-    if (Outcome right = trial([] {}, filters); !right.killer.empty()) {
-        fmt::print("{} fails without a mutant\n", right.killer);
+    int status = 0;
+    const Trial right = start([] {}, filters, 10);
+    waitpid(right.child, &status, 0);
+    if (Outcome o = judge(right, status); !o.killer.empty()) {
+        fmt::print("{} fails without a mutant\n", o.killer);
         return 1;
     }
     const bool bar = isatty(STDERR_FILENO);
+    std::vector<Outcome> outcomes(mutants.size());
     std::vector<std::string> survivors;
-    std::size_t killed = 0, explained = 0, done = 0;
-    double seconds = 0;
-    for (const Mutant& m : mutants) {
+    std::map<pid_t, std::pair<Trial, std::size_t>> running;
+    std::size_t killed = 0, explained = 0, next = 0;
+    auto begin = [&](std::size_t k, const std::string& filter) {
+        Trial t = start(mutants[k].apply, filter, 1);
+        running.emplace(t.child, std::pair{t, k});
+    };
+    for (std::size_t done = 0; done < mutants.size();) {
+        while (running.size() < jobs && next < mutants.size()) begin(next, mutants[next].first), ++next;
         if (bar) fmt::print(stderr, "\r[{:<40}] {}/{}, {} survive ", std::string(40 * done / mutants.size(), '#'), done, mutants.size(), survivors.size());
+        const auto [trial, k] = running.extract(wait(&status)).mapped();
+        const Mutant& m = mutants[k];
         const std::string why = equivalent(m.name);
-        Outcome o = trial(m.apply, m.first);
-        if (o.killer.empty() && why.empty() && !first_only) {  // whoever else may notice
-            Outcome rest = trial(m.apply, "-" + m.first);
-            o.killer = rest.killer, o.seconds += rest.seconds;
+        Outcome& o = outcomes[k];
+        const Outcome now = judge(trial, status);
+        o.killer = now.killer, o.seconds += now.seconds;
+        if (o.killer.empty() && why.empty() && !first_only && trial.filter == m.first) {  // whoever else may notice
+            begin(k, "-" + m.first);
+            continue;
         }
-        ++done, seconds += o.seconds;
+        ++done;
         if (!o.killer.empty() && why.empty()) ++killed;
         else if (o.killer.empty() && !why.empty()) ++explained;
         else survivors.push_back(m.name);
@@ -144,8 +183,10 @@ int run(int argc, char** argv) {
         fmt::print("{:<11}{:<90} {:<70} {:6.1f} s\n", m.kind, m.name, by, o.seconds);
         std::fflush(stdout);
     }
+    const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
     fmt::print("{} mutants: {} killed, {} equivalent, {} survive; {:.0f} s\n", mutants.size(), killed, explained, survivors.size(), seconds);
     for (const std::string& s : survivors) fmt::print("  no test notices: {}\n", s);
+    if (!json.empty()) write(json, mutants, outcomes, killed, seconds);
     return survivors.empty() ? 0 : 1;
 }
 

@@ -18,7 +18,8 @@ extern int touched;                // how many texts an edit of texts has change
 // Why no test can tell this mutant from the original; empty for all others.
 std::string equivalent(const std::string& name);
 
-// `core_tests --mutants[=sample|all] [--only=TEXT]`: applies them, one process each; prints a table. The exit status is that of a test.
+// `core_tests --mutants [--all] [--kind=KIND] [--only=TEXT] [--first] [--jobs=N] [--json=FILE]`: applies them, one process each, N at a
+// time; prints a table and writes a report in GoogleTest's form. The exit status is that of a test.
 int run(int argc, char** argv);
 
 }  // namespace heddle::mutant

@@ -154,7 +154,7 @@ void scalars(Op op, std::vector<Mutant>& all) {
     std::vector<std::string> names{"a"};
     if (d.arity > 1 || d.kind == Kind::fold) names.emplace_back("b");
     if (d.arity > 2) names.emplace_back("c");
-    const std::string own = fmt::format("Table/EveryMap.*/{0}:Table/EachOp.CompiledIsInterpreted/{0}:Table/EachOpOnCpu.*/{0}", d.name);
+    const std::string own = fmt::format("Table/EveryMap.*/{0}:Table/EachOp.CompiledIsInterpreted/{0}:Table/EachOp.Folds*/{0}:Table/EachOpOnCpu.Cuda*/{0}", d.name);
     for (const std::string& text : one_token_off(right, names)) {
         auto add = [&](const std::string& kind, const std::string& first, std::function<void()> f) {
             all.push_back({kind, fmt::format("{} in {}: {} => {}", d.name, kind, right, text), first, std::move(f)});
@@ -168,7 +168,7 @@ void scalars(Op op, std::vector<Mutant>& all) {
             static Expression wrong_expression{op, llvm_tree};
             wrong.tree = parse_row_text(text), expression = &wrong_expression;
         });
-        add("cuda", fmt::format("Table/EachOpOnCpu.*/{}", d.name), [op, text] {
+        add("cuda", fmt::format("Table/EachOpOnCpu.Cuda*/{}", d.name), [op, text] {
             static const std::string kept = text;
             row(op).scalar.text = kept;
         });

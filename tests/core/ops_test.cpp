@@ -36,6 +36,7 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
         Joint j = differentiate(g, {1});
         EXPECT_EQ(print(j.graph.type(j.graph.outputs[1])), "f64[B]");
         EXPECT_EQ(evaluate(j.graph, {{DType::f64, {2}, {1, 2}}, {DType::f32, {2}, {0.5, -3}}})[1].data, (std::vector<double>{0.5, -3}));
+        RecordProperty("checked:finite differences", "f64");
         return;
     }
     if (op() == Op::stop_grad) {
@@ -43,6 +44,7 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
         auto in = inputs(g, row(), {{"B", 2}, {"N", 4}}, 1);
         Tensor seed{DType::f64, in[0].sizes, std::vector<double>(in[0].data.size(), 1)};
         EXPECT_EQ(evaluate(j.graph, {in[0], seed})[1].data, in[0].data);
+        RecordProperty("checked:finite differences", "f64");
         return;
     }
     Joint j = differentiate(g, std::vector<char>(g.inputs.size(), 1));
@@ -75,6 +77,7 @@ TEST_P(EachOp, DerivativeIsTheLimitOfDifferences) {
             }
         }
     }
+    RecordProperty("checked:finite differences", "f64");
 }
 // Where differences decide nothing: PyTorch's choice, at kinks and at the ends of domains.
 TEST_P(EachOp, DerivativeAtKinks) {
@@ -109,6 +112,7 @@ TEST_P(EachOp, TextReadsBack) {
         EXPECT_EQ(simplify(s), s);
         EXPECT_EQ(s.type(s.outputs[0]), g.type(g.outputs[0]));
     }
+    RecordProperty("checked:text that reads back", "f32 f64");
 }
 TEST_P(EachOp, RefusesOperandsOfTheWrongType) {
     Graph g = op_graph(op(), DType::f64);
@@ -149,6 +153,7 @@ TEST_P(EachOp, RefusesOperandsOfTheWrongType) {
         std::erase_if(absent.attrs, [&](const auto& a) { return a.first == key; });
         EXPECT_TRUE(refused(absent)) << "without " << key;
     }
+    RecordProperty("checked:operands of wrong types refused", "f64");
 }
 // A NaN anywhere is the result; infinities and equal elements are nothing special.
 TEST_P(EachOp, FoldsOfSpecialValues) {

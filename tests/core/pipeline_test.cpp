@@ -2,26 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <random>
 
-#include "ir/eval.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/pipeline.h"
 #include "passes/prepare.h"
 #include "passes/simplify.h"
+#include "tests/core/arrays.h"
 
 namespace heddle {
 namespace {
-
-Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo = -1, double hi = 1) {
-    Tensor x{t.dtype, {}, {}};
-    for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes));
-    std::uniform_real_distribution<double> u(lo, hi);
-    for (std::int64_t i = 0; i < x.numel(); ++i) x.data.push_back(t.dtype == DType::f64 ? u(rng) : std::floor(u(rng)));
-    return x;
-}
 
 // Gradients through differentiate + partition equal central differences of the forward, in double.
 void check_gradients(const Graph& g, const Sizes& sizes, double lo = 0.2, double hi = 0.9) {

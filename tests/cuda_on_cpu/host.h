@@ -17,6 +17,7 @@ struct Host {
     const Word* (*meet_lanes)(const char* what, int line, unsigned mask, Word mine, bool orders_memory);  // what each lane brought
     void (*fence)();
     void (*sleep)();
+    void (*pause)();                                                             // another thread may go first
     void (*fail)(const char* what, int line);
 };
 

@@ -107,13 +107,15 @@ struct Machine {
         host.meet_lanes = [](const char* what, int line, unsigned mask, Word mine, bool orders) { return self->meet_lanes(what, line, mask, mine, orders); };
         host.fence = [] { self->fence(); };
         host.sleep = [] { self->sleep(); };
+        host.pause = [] { self->pause(); };
         host.fail = [](const char* what, int line) { self->fail(fmt::format("{} {} in {}", self->me(), what, self->code.line(line))); };
         for (std::size_t k = 0; k < b.size(); ++k) {
             memory.push_back(Arena::get().place(k, b[k].bytes));
-            if (b[k].initialised) std::memcpy(memory[k], b[k].data, b[k].bytes);
-            else std::memset(memory[k], 0x7b, b[k].bytes);
-            cells[k].cells.resize(b[k].bytes / width(k));
+            cells[k].resize(b[k].bytes / width(k));
             cells[k].life = ++lives, cells[k].initialised = b[k].initialised;
+            if (b[k].data == memory[k]) continue;
+            if (b[k].initialised) std::copy_n(static_cast<const char*>(b[k].data), b[k].bytes, memory[k]);
+            else std::memset(memory[k], 0x7b, b[k].bytes);
         }
         for (char*& m : memory) arguments.push_back(&m);
         code.start(&host);
@@ -150,7 +152,7 @@ struct Machine {
             auto offset = p - memory[k];
             auto w = static_cast<std::ptrdiff_t>(width(k));
             if (offset < 0 || offset + n > static_cast<std::ptrdiff_t>(buffers[k].bytes)) {
-                name = fmt::format("{}[{}], which has {} elements,", buffers[k].name, (offset < 0 ? offset - w + 1 : offset) / w, cells[k].cells.size());
+                name = fmt::format("{}[{}], which has {} elements,", buffers[k].name, (offset < 0 ? offset - w + 1 : offset) / w, cells[k].size());
                 fail(words("out of bounds"));
             }
             c = &cells[k], first = static_cast<std::size_t>(offset / w), last = static_cast<std::size_t>((offset + n + w - 1) / w);
@@ -189,6 +191,11 @@ struct Machine {
     void sleep() {
         now->block->ready.push_back(now->thread);
         slept = true;
+        leave();
+    }
+    void pause() {
+        if (random() % 4 != 0) return;
+        now->block->ready.push_back(now->thread);
         leave();
     }
     void meet_block(int line) {
@@ -261,7 +268,7 @@ struct Machine {
         if (spare.empty()) {
             spare.push_back(std::make_unique<Block>());
             spare.back()->fibers.resize(grid.threads);
-            spare.back()->shared_cells.cells.resize(size);
+            spare.back()->shared_cells.resize(size);
             for (Fiber& f : spare.back()->fibers) f.stack = Stacks::get().take();
         }
         Block& b = *resident.emplace_back(std::move(spare.back()));
@@ -324,8 +331,8 @@ struct Machine {
     }
     void run() {
         self = this;
-        std::vector<unsigned> order(grid.blocks);
-        for (unsigned i = 0; i < grid.blocks; ++i) order[i] = i;
+        std::vector<unsigned> order = grid.only;
+        for (unsigned i = 0; order.size() < grid.blocks && grid.only.empty(); ++i) order.push_back(i);
         if (!grid.in_order) std::shuffle(order.begin(), order.end(), random);
         std::size_t at_once = grid.in_order ? 1 + random() % 4 : 1;
         for (std::size_t next = 0; next < order.size() || !resident.empty();) {
@@ -338,11 +345,11 @@ struct Machine {
     }
     void finish() {
         for (std::size_t k = 0; k < buffers.size(); ++k) {
-            std::memcpy(buffers[k].data, memory[k], buffers[k].bytes);
+            if (buffers[k].data != memory[k]) std::copy_n(memory[k], buffers[k].bytes, static_cast<char*>(buffers[k].data));
             if (!buffers[k].whole || buffers[k].initialised) continue;
-            for (std::size_t i = 0; i < cells[k].cells.size(); ++i)
+            for (std::size_t i = 0; i < cells[k].size(); ++i)
                 if (const Cell* c = cells[k].at(i); !c || !c->initialised)
-                    throw Report(fmt::format("{}, seed {}: uninitialised: no thread writes {}[{}] of {}", code.kernel(), seed, buffers[k].name, i, cells[k].cells.size()));
+                    throw Report(fmt::format("{}, seed {}: uninitialised: no thread writes {}[{}] of {}", code.kernel(), seed, buffers[k].name, i, cells[k].size()));
         }
     }
 };

@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 
+#include "codegen/cuda/cuda.h"
+#include "runtime/nvrtc.h"
 #include "tests/core/op_graphs.h"
 #include "tests/cuda_on_cpu/oracles.h"
 
@@ -104,13 +106,39 @@ TEST_P(EachOpOnCpu, CudaAtSpecialValues) {
 }
 TEST_P(EachOpOnCpu, CudaIsInterpreted) {
     const OpDef& d = def(static_cast<Op>(GetParam()));
+    std::string types;
     for (const Row& r : rows(GetParam())) {
         const bool whole = is_int(r.dtype);  // small ones, so that a product of an axis has all its digits
         std::vector<Sizes> sizes = {{{"B", 5}, {"N", 19}}, {{"B", 1}, {"N", 3}}, {{"B", 0}, {"N", 4}}};
         if (!whole) sizes.push_back({{"B", 67}, {"N", 33}});
         check(r.planned, sizes, !whole ? d.range.lo : d.range.lo < 0 ? -3 : 1, whole ? 3 : d.range.hi, 3);  // a bool of a range without zero is true
         if (HasFatalFailure()) return;
+        types += fmt::format(" {}", name(r.dtype));
     }
+    for (const char* who : {"interpreter = LLVM", "interpreter = CUDA text on the CPU"}) RecordProperty(fmt::format("checked:{}", who), types);
+}
+// Without a warning and without spills; values are compared above.
+TEST_P(EachOpOnCpu, NvrtcAccepts) {
+    static Nvrtc nvrtc;
+    if (!nvrtc.available()) GTEST_SKIP() << nvrtc.why_not();
+    std::vector<CudaText> texts;
+    std::string types;
+    for (const Row& r : rows(GetParam())) {
+        std::vector<const Plan*> plans;
+        r.planned.add_to(plans);
+        for (const Plan* p : plans)
+            for (std::size_t k = 0; k < p->loops.size(); ++k) {
+                CudaSource s = cuda_text(fmt::format("{}_{}", name(r.dtype), p->program.launches[k].name), p->loops[k]);
+                texts.push_back({s.kernel, s.text});
+            }
+        types += fmt::format(" {}", name(r.dtype));
+    }
+    for (const auto& binary : nvrtc.compile(texts, "sm_90")) {
+        EXPECT_EQ(binary->log.find("warning"), std::string::npos) << binary->log;
+        ASSERT_TRUE(binary->resources) << binary->log;
+        EXPECT_EQ(binary->resources->spill_stores + binary->resources->spill_loads, 0) << binary->log;
+    }
+    RecordProperty("checked:NVRTC and ptxas (sm_90)", types);
 }
 
 }  // namespace

@@ -3,39 +3,14 @@
 #pragma once
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <random>
-
-#include "ir/eval.h"
 #include "ir/text.h"
 #include "passes/pipeline.h"
 #include "runtime/executable.h"
+#include "tests/core/arrays.h"
 #include "tests/cuda_on_cpu/launcher.h"
 
 namespace heddle::cuda_on_cpu {
 
-inline Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng, double lo, double hi) {
-    Tensor x{t.dtype, {}, {}};
-    for (const Dim& d : t.shape) x.sizes.push_back(d.eval(sizes));
-    std::uniform_real_distribution<double> u(lo, hi);
-    char element[8];
-    for (std::int64_t i = 0; i < x.numel(); ++i) {
-        double v = u(rng);
-        put_number(t.dtype, element, t.dtype == DType::b1 ? lo > 0 || v > (lo + hi) / 2 : is_int(t.dtype) ? std::floor(v) : v);
-        x.data.push_back(number(t.dtype, element));
-    }
-    return x;
-}
-inline Array to_array(heddle::Host& h, const Tensor& t) {
-    Array a = h.allocate(t.dtype, Extents(t.sizes.begin(), t.sizes.end()));
-    for (std::size_t i = 0; i < t.data.size(); ++i) put_number(t.dtype, static_cast<char*>(a.data) + i * static_cast<std::size_t>(bytes(t.dtype)), t.data[i]);
-    return a;
-}
-inline Tensor to_tensor(const Array& a) {
-    Tensor t{a.dtype, {a.sizes.begin(), a.sizes.end()}, {}};
-    for (std::int64_t i = 0; i < a.numel(); ++i) t.data.push_back(number(a.dtype, static_cast<const char*>(a.data) + i * bytes(a.dtype)));
-    return t;
-}
 inline void expect_same(const std::vector<Tensor>& want, const std::vector<Tensor>& got, const std::string& what, double looser = 1) {
     ASSERT_EQ(want.size(), got.size()) << what;
     for (std::size_t k = 0; k < want.size(); ++k) {

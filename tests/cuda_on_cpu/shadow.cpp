@@ -5,6 +5,14 @@
 
 namespace heddle::cuda_on_cpu {
 
+void Unmap::operator()(Cell* p) const { munmap(p, n * sizeof(Cell)); }
+void Cells::resize(std::size_t n) {
+    cells.reset();
+    if (n == 0) return;
+    void* p = mmap(nullptr, n * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) throw std::runtime_error("no address space for what is known of a buffer");
+    cells = {static_cast<Cell*>(p), Unmap{n}};
+}
 Cells::Conflict Cells::touch(std::size_t k, const Clock& now, How how, std::uint32_t from) {
     Cell& c = cells[k];
     if (c.life != life) c = {}, c.life = life, c.initialised = initialised;
@@ -44,6 +52,10 @@ char* Arena::place(std::size_t k, std::size_t bytes) {
         if (mprotect(first, usable_[k], PROT_READ | PROT_WRITE) != 0) throw std::runtime_error("no memory for a buffer of a kernel");
     }
     return first;
+}
+char* place(std::size_t k, std::size_t bytes) { return Arena::get().place(k, bytes); }
+void forget(std::size_t k, std::size_t bytes) {
+    if (madvise(place(k, bytes), bytes, MADV_DONTNEED) != 0) throw std::runtime_error("can't clear a buffer of a kernel");
 }
 
 }  // namespace heddle::cuda_on_cpu

@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <memory>
 
 #include "tests/cuda_on_cpu/machine.h"
 
@@ -18,6 +19,10 @@ struct Cell {
     std::uint32_t life = 0;          // of which run, or block, this is; an older one means nothing
     bool initialised = false;
 };
+struct Unmap {
+    std::size_t n = 0;
+    void operator()(Cell*) const;
+};
 struct Clock {                       // of the accessing thread
     std::uint32_t block = 0, epoch = 0, warp_epoch = 0;
     std::uint16_t thread = 0;
@@ -32,9 +37,11 @@ struct Clock {                       // of the accessing thread
     Stamp stamp(std::uint32_t from, bool relaxed) const { return {block, epoch, warp_epoch, from, thread, true, relaxed}; }
 };
 
-// Elements of one buffer, or bytes of shared memory.
+// Elements of one buffer, or bytes of shared memory. Zero pages until they are touched: a buffer may have billions.
 struct Cells {
-    std::vector<Cell> cells;
+    void resize(std::size_t n);      // all of them untouched
+    std::size_t size() const { return cells.get_deleter().n; }
+    std::unique_ptr<Cell[], Unmap> cells;
     std::uint32_t life = 0;
     bool initialised = false;        // of cells that nobody touched
     struct Conflict {
@@ -49,7 +56,7 @@ struct Cells {
 // Address space for buffers, kept for the life of the process.
 class Arena {
 public:
-    static constexpr std::size_t kSpan = std::size_t{1} << 34, kMost = 256;
+    static constexpr std::size_t kSpan = std::size_t{1} << 35, kMost = 256;
     static Arena& get();
     char* place(std::size_t k, std::size_t bytes);  // at least so much memory in the middle of span k
     // Of the span that an address lies in; kMost: none.

@@ -161,6 +161,7 @@ OUTSIDE void __nanosleep(unsigned) { HOST->sleep(); }
     ATOMIC(atomicAnd, T, old & v) ATOMIC(atomicOr, T, old | v) ATOMIC(atomicXor, T, old ^ v)
 #define SWAP(T)                                                                                                                              \
     OUTSIDE T atomicCAS(T* p, T seen, T v) {                                                                                                 \
+        HOST->pause();  /* what was seen may be gone */                                                                                      \
         return cuda_on_cpu::rmw(p, [seen, v](T old) UNCHECKED -> T { return old == seen ? v : old; }, sizeof(T) == 2, __builtin_return_address(0)); \
     }
 typedef unsigned long long Long;
