@@ -11,8 +11,9 @@
 #include "ir/verify.h"
 #include "passes/simplify.h"
 #include "runtime/executable.h"
+#include "tests/core/arrays.h"
 #include "tests/core/fuzz.h"
-#include "tests/cuda_on_cpu/oracles.h"
+#include "tests/cuda_on_cpu/launcher.h"
 
 namespace heddle::fuzz {
 
@@ -73,7 +74,7 @@ public:
         if (n.is(Op::dot)) return plain_->call(n, operands, sizes);
         Sizes bound = sizes;
         std::vector<Array> results;
-        for (const Tensor& t : calls(n, {cuda_on_cpu::to_tensor(operands.at(0))}, bound)) results.push_back(cuda_on_cpu::to_array(*plain_, t));
+        for (const Tensor& t : calls(n, {to_tensor(operands.at(0))}, bound)) results.push_back(to_array(*plain_, t));
         return results;
     }
 
@@ -165,7 +166,7 @@ private:
             auto rng = drawn(g_, fmt::format("{} {}", name, round));
             const Type& t = g_.type(id);
             const double most = is_int(t.dtype) ? 9 : 1;
-            return cuda_on_cpu::random_tensor(t, sizes_, rng, -most, most);
+            return random_tensor(t, sizes_, rng, -most, most);
         };
         in_.clear(), seeds_.clear();
         bool empty = false;
@@ -200,10 +201,10 @@ private:
         auto run = [&](const Graph& graph, const Executable* e, const std::vector<Tensor>& arguments) {
             if (!e) return evaluate(graph, arguments, calls, sizes_);
             std::vector<Array> arrays;
-            for (const Tensor& t : arguments) arrays.push_back(cuda_on_cpu::to_array(*host, t));
+            for (const Tensor& t : arguments) arrays.push_back(to_array(*host, t));
             Sizes bound = sizes_;
             std::vector<Tensor> out;
-            for (const Array& a : e->run(*host, arrays, bound)) out.push_back(cuda_on_cpu::to_tensor(a));
+            for (const Array& a : e->run(*host, arrays, bound)) out.push_back(to_tensor(a));
             return out;
         };
         const auto count = static_cast<std::ptrdiff_t>(g_.outputs.size());

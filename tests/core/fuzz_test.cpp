@@ -150,6 +150,7 @@ TEST(Fuzz, RandomGraphs) {
         expect_rare(tally);
     }
     RecordProperty("fuzz_graphs", tally.graphs);
+    RecordProperty("summary", fmt::format("fuzz: {}", told(tally)));
     fmt::print("fuzz: seeds from {}: {}; {:.0f} s\n", seed, told(tally), since(start));
 }
 
