@@ -77,7 +77,7 @@ struct Machine {
     std::span<Buffer> buffers;
     std::vector<Cells> cells;
     std::vector<char*> memory;
-    std::vector<std::vector<Added>> added;  // per buffer, per element; empty: none
+    std::vector<Sums> added;           // per buffer
     std::vector<void*> arguments;
     std::map<const void*, std::map<std::uint32_t, std::uint32_t>> released;  // by address: blocks that came before who reads it
     std::vector<std::unique_ptr<Block>> resident, spare;
@@ -98,7 +98,6 @@ struct Machine {
         host.float_atomic = [](const void* p, const void* before) {
             std::size_t k = Arena::get().span(p);
             if (k >= self->added.size()) return;
-            self->added[k].resize(self->buffers[k].bytes / self->width(k));
             Added& a = self->added[k][static_cast<std::size_t>(static_cast<const char*>(p) - self->memory[k]) / self->width(k)];
             const DType t = self->buffers[k].dtype;
             a.count += 1, a.sum += std::abs(number(t, p) - number(t, before));
@@ -356,7 +355,7 @@ struct Machine {
 
 }  // namespace
 
-std::vector<std::vector<Added>> run(const Object& o, const Grid& grid, std::span<Buffer> given, std::span<const std::int64_t> sizes, unsigned seed) {
+std::vector<Sums> run(const Object& o, const Grid& grid, std::span<Buffer> given, std::span<const std::int64_t> sizes, unsigned seed) {
     std::vector<Buffer> buffers(given.begin(), given.end());
     std::uint32_t done = 0;
     if (grid.counts) buffers.push_back({"done", DType::i32, &done, sizeof done});

@@ -11,6 +11,7 @@
 #pragma once
 #include <span>
 #include <stdexcept>
+#include <unordered_map>
 
 #include "ir/type.h"
 #include "tests/cuda_on_cpu/compile.h"
@@ -38,11 +39,12 @@ struct Grid {
 char* place(std::size_t k, std::size_t bytes);  // where the machine has buffer k, of up to 16 GiB: zero pages at first
 void forget(std::size_t k, std::size_t bytes);  // zero pages again
 // Arguments: the buffers, then the sizes. A kernel takes 32-bit sizes from the low half.
-// Returns for each buffer what floats were added to its elements atomically; empty: none.
+// Returns for each buffer what floats were added to its elements atomically: those of which some were.
 struct Added {
     double count = 0, sum = 0;  // sum: of absolute values
 };
-std::vector<std::vector<Added>> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
+using Sums = std::unordered_map<std::size_t, Added>;
+std::vector<Sums> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 // With two seeds; leaves the first one's results.
 void run_twice(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 
