@@ -7,7 +7,7 @@ std::int64_t units(const loop::Nest& n, const std::int64_t* outer) {
     std::int64_t count = 1;
     for (std::size_t i = 0; i < n.outer.size(); ++i) {
         std::int64_t size = outer[i];
-        if (!n.schedule.lanes_inner && i + 1 == n.outer.size()) size = (size + n.schedule.chunk - 1) / n.schedule.chunk;
+        if (i + 1 == n.outer.size()) size = (size + n.schedule.chunk - 1) / n.schedule.chunk;
         count *= size;
     }
     return count;

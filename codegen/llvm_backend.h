@@ -9,8 +9,7 @@ namespace heddle {
 // A nest that accumulates: threads must not share an accumulated buffer (give each a private copy and add them up).
 using CpuFn = void (*)(void* const* buffers, const std::int64_t* sizes, std::int64_t begin, std::int64_t end);
 
-// How many units a nest has: one outer point each when lanes walk the inner loops, else one block of schedule.chunk lanes of
-// the last outer axis. 0 if any outer size is 0.
+// How many units a nest has: blocks of schedule.chunk points of the last outer axis. 0 if any outer size is 0.
 std::int64_t units(const loop::Nest&, const std::int64_t* outer);
 std::int64_t units(const loop::Nest&, const Sizes&);
 

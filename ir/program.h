@@ -9,7 +9,7 @@ namespace heddle {
 struct Schedule {
     bool lanes_inner = false;  // SIMD lanes / neighbouring threads walk the inner loops (else: the last outer axis)
     int width = 16;            // CPU lanes
-    int chunk = 256;           // CPU: outer points (lanes_inner) or lanes (else) that one unit of work takes
+    int chunk = 256;           // CPU: points of the last outer axis that one unit of work takes; lanes_inner: the prologue of so many is computed in lanes
     int group = 1;             // CUDA: threads that share one outer point, a power of two <= threads (1 unless lanes_inner)
     int threads = 128;         // CUDA: threads per block
     bool operator==(const Schedule&) const = default;

@@ -12,6 +12,7 @@ namespace {
 using loop::What;
 
 constexpr std::int64_t kTypical = 4096;
+constexpr int kAhead = 16;  // points whose prologue is computed at once: lanes of a vector
 constexpr double kNest = 64, kLoop = 4, kReduce = 8, kScan = 40;
 
 // Of the words of an element's expression (ir/op.cpp has the vocabulary): polynomials, divisions, calls lane by lane.
@@ -48,11 +49,11 @@ public:
             double last = typical(n_.outer.back());
             if (last > 0) points = points / last * steps(last);
         }
-        total = list(n_.prologue, !inner_);
+        total = inner_ && n_.schedule.chunk > 1 ? ahead() : list(n_.prologue, inner_ ? 1 : width_);
         for (const loop::Phase& p : n_.phases) {
             double extent = typical(p.extent);
             bool across = inner_ && (!p.ordered || loop::walkable(n_, p));
-            total += kLoop + (across ? steps(extent) : extent) * (1 + list(p.body, across || !inner_)) + list(p.after, !inner_);
+            total += kLoop + (across ? steps(extent) : extent) * (1 + list(p.body, across || !inner_ ? width_ : 1)) + list(p.after, inner_ ? 1 : width_);
             if (across) total += kReduce * static_cast<double>(p.folds.size()) + kScan * static_cast<double>(p.carries.size()) * steps(extent);
         }
         return kNest + points * total;
@@ -61,19 +62,43 @@ public:
 private:
     // Vectors that cover an extent; a short rest takes a short vector, which costs as much.
     double steps(double extent) const { return std::ceil(extent / width_); }
-    double list(const std::vector<loop::Val>& values, bool lanes) const {
+    double list(const std::vector<loop::Val>& values, double lanes) const {
         double sum = 0;
-        for (loop::Val v : values) sum += lanes ? vector(n_.values[static_cast<std::size_t>(v)]) : scalar(n_.values[static_cast<std::size_t>(v)]);
+        for (loop::Val v : values) sum += lanes > 1 ? vector(at(v), inner_, lanes) : scalar(at(v));
+        return lanes > 1 ? sum - saved(values, inner_, lanes) : sum;
+    }
+    // By accesses that leave no gap: vectors, a shuffle or two each.
+    double saved(const std::vector<loop::Val>& values, bool inner, double lanes) const {
+        double sum = 0;
+        for (const loop::Stretch& s : loop::stretches(n_, values, inner))
+            for (loop::Val v : s.members) sum += std::max(0.0, vector(at(v), inner, lanes) - 3 * (bytes(at(v).dtype) == 8 ? 2 : 1));
         return sum;
     }
+    // The prologue for a point, when that of a block of points is computed in lanes and each then takes what its loops read.
+    double ahead() const {
+        std::vector<char> read(n_.values.size());
+        for (const loop::Phase& p : n_.phases)
+            for (const auto* statements : {&p.body, &p.after})
+                for (loop::Val v : *statements)
+                    for (loop::Val i : at(v).in)
+                        if (i >= 0) read[static_cast<std::size_t>(i)] = 1;
+        const double lanes = n_.schedule.chunk, points = std::min(lanes, typical(n_.outer.back()));
+        double sum = kLoop - saved(n_.prologue, false, lanes), taken = 0;
+        for (loop::Val v : n_.prologue) {
+            sum += vector(at(v), false, lanes);
+            if (read[static_cast<std::size_t>(v)] && at(v).varies_last && !(is_int(at(v).dtype) && at(v).step_last)) sum += 2, taken += 0.5;
+        }
+        return points > 0 ? sum / points + taken : 0;
+    }
+    const loop::Value& at(loop::Val v) const { return n_.values[static_cast<std::size_t>(v)]; }
     double scalar(const loop::Value& v) const {
         if (v.what == What::map) return is_int(v.dtype) ? 0.2 : weight(v.op) * 0.5;
         return v.what == What::load || v.what == What::store || v.what == What::accumulate || v.what == What::fold_step || v.what == What::carry_step ? 0.5 : 0;
     }
-    double vector(const loop::Value& v) const {
-        bool varies = inner_ ? v.varies_inner : v.varies_last;
-        auto step = inner_ ? v.step_inner : v.step_last;
-        double lanes = width_, wide = bytes(v.dtype) == 8 ? 2 : 1;
+    double vector(const loop::Value& v, bool inner, double lanes) const {
+        bool varies = inner ? v.varies_inner : v.varies_last;
+        auto step = inner ? v.step_inner : v.step_last;
+        double wide = bytes(v.dtype) == 8 ? 2 : 1;
         if (v.what == What::map && is_int(v.dtype) && step) return 0.3;
         if (!varies && v.what != What::accumulate) return scalar(v);
         switch (v.what) {
@@ -81,7 +106,7 @@ private:
             case What::load: return !step ? 2.5 * lanes : *step == 0 ? 1 : *step == 1 ? wide : 2.5 * lanes;
             case What::store: return !step ? 4 * lanes : *step == 0 ? 1 : *step == 1 ? wide : 4 * lanes;
             case What::accumulate: {
-                const loop::Value& to = n_.values[static_cast<std::size_t>(v.in[0])];
+                const loop::Value& to = at(v.in[0]);
                 if (!to.varies_outer && !to.varies_inner) return wide;
                 return !step ? 4 * lanes : *step == 0 ? kReduce : *step == 1 ? 2 * wide : 6 * lanes;
             }
@@ -108,10 +133,10 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
         s.chunk = n.phases.empty() ? 1024 : 2 * s.width;
         return s;
     }
-    // Fill the lanes: 24 channels are three of 8 lanes, not one and a half of 16.
-    if (narrowest < (1 << 30) && s.width == 16 && (narrowest % 16 != 0) && (narrowest % 8 == 0 || narrowest <= 8)) s.width = 8;
+    // A rest takes lanes of its own: 24 channels are 16 and 8.
+    if (narrowest <= 8 && s.width == 16) s.width = 8;
     s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
-    s.chunk = 64;
+    s.chunk = 1;
     return s;
 }
 }  // namespace
@@ -132,11 +157,17 @@ Schedule schedule(const loop::Nest& nest) {
     // On CUDA a thread runs a recurrence by itself.
     if (std::any_of(nest.phases.begin(), nest.phases.end(), [](const loop::Phase& p) { return p.ordered; })) inner.group = 1;
     if (nest.outer.empty()) return inner;
+    Schedule ahead = inner;
+    ahead.chunk = kAhead;
     loop::Nest n = nest;
-    n.schedule = outer;
-    double along = cost(n);
-    n.schedule = inner;
-    return cost(n) <= along ? inner : outer;
+    auto priced = [&](const Schedule& s) {
+        n.schedule = s;
+        return std::pair(cost(n), s);
+    };
+    auto best = priced(inner);
+    for (const Schedule& s : {ahead, outer})
+        if (auto other = priced(s); other.first < best.first) best = other;
+    return best.second;
 }
 
 }  // namespace heddle

@@ -1,7 +1,8 @@
 // Emits the loops of a nest. Law: a value is kept as one scalar while all lanes agree or differ by a known step, and becomes a
 // vector only where it must.
 //
-// Lanes walk the inner index (row mode: a unit is one outer point) or the last outer axis (lane mode: a unit is one block of it).
+// A unit is a block of the last outer axis. Lanes walk that axis (lane mode), or the inner index for one point after the other (row mode);
+// in row mode too, lanes walk the block's points where these prepare what the inner loops read: the prologue.
 #include "codegen/llvm/llvm.h"
 
 #include <bit>
@@ -107,12 +108,11 @@ private:
     }
     std::optional<std::int64_t> derive_step(Val v) {
         const loop::Value& x = at(v);
-        bool inner = n_.schedule.lanes_inner;
-        if (!(inner ? x.varies_inner : x.varies_last)) return 0;
+        if (!(rows_ ? x.varies_inner : x.varies_last)) return 0;
         if (!is_int(x.dtype) || (x.what != What::map && x.what != What::outer && x.what != What::inner)) return {};
         for (Val i : x.in)
             if (!step(i)) return {};
-        return inner ? x.step_inner : x.step_last;
+        return rows_ ? x.step_inner : x.step_last;
     }
     // Known not to be negative: indices, sizes and what adding, multiplying and dividing makes of them.
     bool nonneg(Val v) {
@@ -143,7 +143,61 @@ private:
 
     // ---- statements
     void statements(const std::vector<Val>& list) {
+        together_.clear();
+        if (in_.width > 1)
+            for (loop::Stretch& s : loop::stretches(n_, list, rows_)) {
+                auto t = std::make_shared<Together>(Together{std::move(s.members), {}, 0});
+                for (Val v : t->members) together_[v] = t;
+            }
         for (Val v : list) statement(v);
+    }
+    // Accesses without a gap between them go to memory as one, and are taken apart or put together in registers.
+    struct Together {
+        std::vector<Val> members;
+        std::vector<Lv> parts;  // of members
+        std::size_t there = 0;  // parts to be stored that are there
+    };
+    Together* together(Val v, std::size_t& k) {
+        auto it = together_.find(v);
+        if (it == together_.end()) return nullptr;
+        Together& t = *it->second;
+        const Val address = at(v).in[0];
+        if (held(address).each || step(address) != static_cast<std::int64_t>(t.members.size())) return nullptr;
+        k = static_cast<std::size_t>(std::find(t.members.begin(), t.members.end(), v) - t.members.begin());
+        t.parts.resize(t.members.size());
+        return &t;
+    }
+    Place start(Val member, std::size_t k) {  // of what all members cover
+        Lv address = first(at(member).in[0]);
+        return {.base = b_.CreateSub(address, ir_.integer(address, static_cast<std::int64_t>(k))), .step = 1, .each = nullptr};
+    }
+    Lv spread(Lv mask, int by) {
+        if (!mask || Ir::width(mask) == 1) return mask;
+        std::vector<int> lane;
+        for (int e = 0; e < in_.width * by; ++e) lane.push_back(e / by);
+        return b_.CreateShuffleVector(mask, lane);
+    }
+    Lv taken_apart(Together& t, Val v, std::size_t k) {
+        const int n = static_cast<int>(t.members.size()), w = in_.width;
+        if (!t.parts[k]) {
+            Lv all = memory_->load(at(v).index, start(v, k), w * n, spread(in_.mask, n));
+            for (int j = 0; j < n; ++j) {
+                std::vector<int> lane;
+                for (int i = 0; i < w; ++i) lane.push_back(i * n + j);
+                t.parts[static_cast<std::size_t>(j)] = b_.CreateShuffleVector(all, lane);
+            }
+        }
+        return t.parts[k];
+    }
+    void put_together(Together& t, Val v, std::size_t k) {
+        t.parts[k] = lanes(at(v).in[1]);
+        if (++t.there < t.members.size()) return;
+        const int n = static_cast<int>(t.members.size()), w = in_.width;
+        Lv all = llvm::PoisonValue::get(Ir::wide(t.parts[0]->getType()->getScalarType(), n * w));
+        for (int j = 0; j < n; ++j) all = b_.CreateInsertVector(all->getType(), all, t.parts[static_cast<std::size_t>(j)], ir_.i64(j * w));
+        std::vector<int> element;
+        for (int e = 0; e < n * w; ++e) element.push_back(e % n * w + e / n);
+        memory_->store(at(v).index, start(v, k), n * w, spread(in_.mask, n), b_.CreateShuffleVector(all, element));
     }
     void statement(Val v) {
         const loop::Value& x = at(v);
@@ -152,13 +206,16 @@ private:
         switch (x.what) {
             case What::constant: h = {Ir::num(ir_.reg(x.dtype), x.imm)}; break;
             case What::size: h = {b_.CreateLoad(b_.getInt64Ty(), b_.CreateConstInBoundsGEP1_64(b_.getInt64Ty(), f_->getArg(1), index), n_.sizes[index])}; break;
-            case What::outer: h = {point_[index], false, index + 1 == n_.outer.size() && !n_.schedule.lanes_inner}; break;
-            case What::inner: h = {in_.inner, false, n_.schedule.lanes_inner}; break;
+            case What::outer: h = {point_[index], false, index + 1 == n_.outer.size() && !rows_}; break;
+            case What::inner: h = {in_.inner, false, rows_}; break;
             case What::map: map(x, v); break;
             case What::load: load(x, v); break;
             case What::fold: h = {finals_[index], Ir::width(finals_[index]) > 1}; break;
             case What::carry: h = {carried(x), true}; break;
-            case What::store: memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
+            case What::store:
+                if (std::size_t k = 0; Together* t = together(v, k)) put_together(*t, v, k);
+                else memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
+                break;
             case What::accumulate:
                 if (is_sum(x)) sum(x);
                 else memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
@@ -178,6 +235,10 @@ private:
         held(v) = {x.op == Op::cast ? cast(ir_, in[0], x.dtype) : scalar(ir_, x.op, in[0], in[1], in[2]), !s, s.value_or(0)};
     }
     void load(const loop::Value& x, Val v) {
+        if (std::size_t k = 0; Together* t = together(v, k)) {
+            held(v) = {taken_apart(*t, v, k), true};
+            return;
+        }
         Place p = place(x.in[0]);
         Lv predicate = nullptr;
         if (x.in.size() > 1 && x.in[1] >= 0) {
@@ -200,7 +261,7 @@ private:
         Lv old = b_.CreateLoad(value->getType(), slot);
         Lv next = combine(fold, old, value);
         // A lane beyond the end keeps what it has. In lane mode it is never stored.
-        if (in_.mask && n_.schedule.lanes_inner) next = b_.CreateSelect(in_.mask, next, old);
+        if (in_.mask && rows_) next = b_.CreateSelect(in_.mask, next, old);
         b_.CreateStore(next, slot);
     }
     // A carry as each lane finds it. Lanes that walk its loop pass it on among themselves; one beyond the end passes it on as it is.
@@ -308,7 +369,7 @@ private:
     }
 
     void phase(const loop::Phase& p) {
-        bool across = n_.schedule.lanes_inner && n_.schedule.width > 1 && loop::walkable(n_, p);  // lanes walk this loop
+        bool across = rows_ && n_.schedule.width > 1 && loop::walkable(n_, p);  // lanes walk this loop
         Walk w = across ? plan(p.extent, p.body.size()) : Walk{};
         std::vector<int> widths = across ? w.widths() : std::vector{in_.width};
         for (int f : p.folds)
@@ -366,17 +427,78 @@ private:
         statements(n_.prologue);
         for (const loop::Phase& p : n_.phases) phase(p);
     }
+    void walk_by(bool rows) {
+        rows_ = rows;
+        std::fill(steps_known_.begin(), steps_known_.end(), std::nullopt);
+    }
+    // The points lo..hi of the last axis, at most `width` of them: their prologues in lanes, then one after the other what follows.
+    void points(Lv lo, Lv hi, int width) {
+        walk_by(false);
+        Lv count = b_.CreateSub(hi, lo), iota = ir_.iota(b_.getInt32Ty(), width);
+        in_ = {width, b_.CreateICmpULT(iota, ir_.splat(b_.CreateTrunc(count, b_.getInt32Ty()), width)), nullptr};
+        point_.back() = lo;
+        statements(n_.prologue);
+        struct Kept {
+            Val v;
+            Held h;
+            Lv slot;  // of each lane's
+        };
+        std::vector<Kept> kept;
+        for (Val v : n_.prologue) {
+            Held h = held(v);
+            if (!h.v) continue;
+            Lv slot = nullptr;
+            if (h.each) {
+                Lv stored = Ir::is_bool(h.v) ? b_.CreateZExt(h.v, Ir::wide(b_.getInt8Ty(), width)) : h.v;
+                b_.CreateStore(stored, slot = alloca_of(stored->getType()));
+            }
+            kept.push_back({v, h, slot});
+        }
+        in_ = {};
+        walk_by(true);
+        ir_.loop(ir_.i64(0), count, 1, [&](Lv i) {
+            for (const Kept& k : kept) {
+                if (k.slot) {
+                    auto* t = llvm::cast<llvm::FixedVectorType>(llvm::cast<llvm::AllocaInst>(k.slot)->getAllocatedType())->getElementType();
+                    Lv one = b_.CreateLoad(t, b_.CreateInBoundsGEP(t, k.slot, i));
+                    held(k.v) = {Ir::is_bool(k.h.v) ? b_.CreateTrunc(one, b_.getInt1Ty()) : one};
+                } else if (k.h.step != 0) {
+                    held(k.v) = {b_.CreateAdd(k.h.v, b_.CreateMul(b_.CreateTrunc(i, k.h.v->getType()), ir_.integer(k.h.v, k.h.step)))};
+                }
+            }
+            point_.back() = b_.CreateAdd(lo, i);
+            for (const loop::Phase& p : n_.phases) phase(p);
+        });
+    }
+    // A block lo..hi of the last outer axis.
+    void block(Lv lo, Lv hi) {
+        auto one_by_one = [&] {
+            ir_.loop(lo, hi, 1, [&](Lv i) {
+                point_.back() = i;
+                point();
+            });
+        };
+        if (n_.schedule.lanes_inner) return n_.schedule.chunk > 1 ? points(lo, hi, n_.schedule.chunk) : one_by_one();
+        if (n_.schedule.width == 1) return one_by_one();
+        std::size_t statements = n_.prologue.size();
+        for (const auto& p : n_.phases) statements += p.body.size() + p.after.size() + 20;
+        Walk w = plan(n_.outer.back(), statements);
+        if (w.extent && *w.extent > n_.schedule.chunk) w = {.width = n_.schedule.width, .extent = {}, .unroll = false};
+        if (w.extent) lo = ir_.i64(0), hi = first(n_.outer_sizes.back());
+        walk(w, lo, hi, [&](Lv i) {
+            point_.back() = i;
+            point();
+        });
+    }
     void units() {
         int rank = static_cast<int>(n_.outer.size());
-        bool blocks = !n_.schedule.lanes_inner && rank > 0;
-        std::vector<Lv> sizes;
-        for (Val v : n_.outer_sizes) sizes.push_back(first(v));
-        std::vector<Lv> counts = sizes;  // units along each axis
-        Lv chunk = ir_.i64(n_.schedule.chunk);
-        if (blocks) counts.back() = b_.CreateUDiv(b_.CreateAdd(sizes.back(), ir_.i64(n_.schedule.chunk - 1)), chunk);
+        std::vector<Lv> counts;  // units along each axis
+        for (Val v : n_.outer_sizes) counts.push_back(first(v));
+        Lv chunk = ir_.i64(n_.schedule.chunk), last = rank > 0 ? counts.back() : nullptr;
+        if (rank > 0) counts.back() = b_.CreateUDiv(b_.CreateAdd(last, ir_.i64(n_.schedule.chunk - 1)), chunk);
 
         // Indices of the first unit; from there on they are counted up.
-        std::vector<Lv> index(sizes.size());
+        std::vector<Lv> index(counts.size());
         Lv rest = f_->getArg(2);
         for (std::size_t k = index.size(); k-- > 1; rest = b_.CreateUDiv(rest, counts[k])) index[k] = b_.CreateURem(rest, counts[k]);
         if (rank > 0) index[0] = rest;
@@ -385,30 +507,15 @@ private:
             slots.push_back(alloca_of(b_.getInt64Ty()));
             b_.CreateStore(index[k], slots[k]);
         }
-        std::size_t statements = n_.prologue.size();
-        for (const auto& p : n_.phases) statements += p.body.size() + p.after.size() + 20;
         ir_.loop(f_->getArg(2), f_->getArg(3), 1, [&](Lv) {
             point_.clear();
             for (Lv slot : slots) point_.push_back(b_.CreateLoad(b_.getInt64Ty(), slot));
             std::vector<Lv> at = point_;
-            if (blocks && n_.schedule.width > 1) {
-                Walk w = plan(n_.outer.back(), statements);
-                if (w.extent && *w.extent > n_.schedule.chunk) w = {.width = n_.schedule.width, .extent = {}, .unroll = false};
-                Lv lo = b_.CreateMul(at.back(), chunk), hi = b_.CreateAdd(lo, chunk);
-                hi = b_.CreateSelect(b_.CreateICmpSLT(hi, sizes.back()), hi, sizes.back());
-                if (w.extent) lo = ir_.i64(0), hi = sizes.back();
-                walk(w, lo, hi, [&](Lv i) {
-                    point_.back() = i;
-                    point();
-                });
-            } else if (blocks) {
-                Lv lo = b_.CreateMul(at.back(), chunk), hi = b_.CreateAdd(lo, chunk);
-                ir_.loop(lo, b_.CreateSelect(b_.CreateICmpSLT(hi, sizes.back()), hi, sizes.back()), 1, [&](Lv i) {
-                    point_.back() = i;
-                    point();
-                });
-            } else {
+            if (rank == 0) {
                 point();
+            } else {
+                Lv lo = b_.CreateMul(at.back(), chunk), hi = b_.CreateAdd(lo, chunk);
+                block(lo, b_.CreateSelect(b_.CreateICmpSLT(hi, last), hi, last));
             }
             Lv carry = b_.getTrue();
             for (std::size_t k = slots.size(); k-- > 0;) {
@@ -429,10 +536,12 @@ private:
     std::vector<std::optional<std::optional<std::int64_t>>> steps_known_;
     std::vector<signed char> nonneg_;               // -1: not asked yet
     Lanes in_;
+    bool rows_ = n_.schedule.lanes_inner;           // lanes walk the inner index, not the last outer axis
     std::vector<Lv> point_;                         // lane 0's index along each outer axis
     std::map<std::pair<int, int>, Lv> folds_;       // {fold, width}: its slot
     std::map<std::tuple<int, Val, int>, Lv> sums_;  // {buffer, address, width}: its slot
     std::map<int, Lv> carries_;
+    std::map<Val, std::shared_ptr<Together>> together_;  // of the list that is being emitted
     const loop::Phase* across_ = nullptr;           // the phase that lanes walk
     std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
     std::vector<Lv> finals_;                        // of folds
