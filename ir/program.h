@@ -19,7 +19,7 @@ struct Schedule {
 struct Nest {
     Shape outer;
     std::vector<Id> roots;  // values that this nest computes at its points, in topological order
-    int piece = -1;         // >= 0: the only root is a concat, of which this nest writes this operand's part
+    int piece = -1;         // >= 0: the only root is a concat or scatter, of which this nest writes this operand's part
     int stage = 0;          // of its launch
     Schedule schedule;
     bool operator==(const Nest&) const = default;

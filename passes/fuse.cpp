@@ -70,9 +70,7 @@ private:
         while (!rest.empty()) {
             Id id = rest.back();
             try {
-                int pieces = in_parts(id) ? static_cast<int>(graph()[id].in.size()) : 0;
-                for (int k = 0; k < pieces; ++k) best({points(id, k), {id}, k, 0, {}});
-                if (pieces == 0) best({points(id), {id}, -1, 0, {}});
+                for (int k : parts(id)) best({points(id, k), {id}, k, 0, {}});
                 rest.pop_back();
             } catch (const loop::TooLarge& e) {
                 bool divided = e.store >= 0 && root_.insert(e.store).second;
@@ -84,10 +82,14 @@ private:
             }
         }
     }
-    // A concat in memory is written part by part: each part is a nest of its own points, and no element tests which part it is in.
-    bool in_parts(Id id) const {
-        Dim all = numel(graph().type(id).shape);
-        return graph()[id].is(Op::concat) && !(all.is_const() && all.value() <= 8);
+    // The operands whose parts of a root in memory are nests of their own points; {-1}: the root is one nest. No element of a concat then
+    // tests which part it is in, and a scatter takes no memory but its own: its rows go over its base, a stage later.
+    std::vector<int> parts(Id id) const {
+        const Node& n = graph()[id];
+        const Dim all = numel(n.type.shape);
+        const int count = static_cast<int>(n.in.size());
+        if (n.is(Op::scatter)) return {0, count - 1};
+        return n.is(Op::concat) && !(all.is_const() && all.value() <= 8) ? axes_from_to(0, count) : std::vector{-1};
     }
     // Values in memory that `id` reads, through what is pulled in.
     const std::vector<Id>& reads(Id id, int piece = -1) {
@@ -102,9 +104,10 @@ private:
             if (std::exchange(seen[static_cast<std::size_t>(i)], 1)) return;
             in_memory(i) ? found.push_back(i) : stack.push_back(i);
         };
-        if (piece >= 0) visit(graph()[id].in[static_cast<std::size_t>(piece)]);
-        else
-            for (Id i : graph()[id].in) visit(i);
+        const auto& in = graph()[id].in;
+        const bool one = piece == 0 || (piece > 0 && !graph()[id].is(Op::scatter));  // rows need their indices
+        for (std::size_t k = 0; k < in.size(); ++k)
+            if (piece < 0 || (one ? static_cast<int>(k) == piece : k > 0)) visit(in[k]);
         while (!stack.empty()) {
             Id i = stack.back();
             stack.pop_back();
@@ -125,14 +128,18 @@ private:
 
     void add_root(Id id) {
         const Node& n = graph()[id];
-        if (in_parts(id)) {
+        if (const auto pieces = parts(id); pieces.size() > 1 || pieces[0] >= 0) {
+            const bool over = n.is(Op::scatter);
             Time first;
-            for (int k = 0; k < static_cast<int>(n.in.size()); ++k) first = std::max(first, earliest(reads(id, k), {}));
-            Place where{launch_from(first, static_cast<int>(n.in.size())), -1};
-            for (int k = 0; k < static_cast<int>(n.in.size()); ++k)
+            for (int k : pieces) first = std::max(first, earliest(reads(id, k), {}));
+            if (over && first.stage + 2 > kMaxStages) first = {first.step + 1, 0};
+            Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
+            for (int k : pieces) {
+                if (over && k > 0) ++where.time.stage;
                 nests(where.time.step).push_back({points(id, k), {id}, k, where.time.stage, {}});
+            }
             place_[static_cast<std::size_t>(id)] = where;
-            note(id, where.time.step, false, "parts of a concat are written in place");
+            note(id, where.time.step, false, over ? "its base is written, then its rows over it" : "parts of a concat are written in place");
             return;
         }
         auto deps = reads(id);
@@ -222,8 +229,8 @@ private:
     Shape points(Id id, int piece = -1) const {
         const Node& n = graph()[id];
         Shape d = loop::domain(graph(), id, piece), s;
-        if (n.is(Op::scatter_add)) {
-            std::size_t index_rank = graph().type(n.in[0]).shape.size();
+        if (n.is(Op::scatter_add) || (n.is(Op::scatter) && piece > 0)) {
+            std::size_t index_rank = graph().type(n.in[n.is(Op::scatter) ? 1 : 0]).shape.size();
             if (d.size() == index_rank + 1 && index_rank > 0) d.pop_back();  // rows are inner loops
             while (d.size() > 1 && d.back() == 1) d.pop_back();
             return d;

@@ -210,6 +210,18 @@ private:
                 Val v = emit(n.in[q + k], at, -1);
                 effect({.what = unique ? What::store : What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(row, n.type.shape), v}, .index = buffer(r.id, unique, true)});
             }
+        } else if (n.is(Op::scatter)) {  // its base at every place, or in a later stage its rows
+            const auto k = static_cast<std::size_t>(n_.piece);
+            Val v = emit(n.in[k], at, -1);
+            Index to = at;
+            if (k > 0) {
+                const auto s = static_cast<std::ptrdiff_t>(g_.type(n.in[1]).shape.size());
+                const Index index_at(at.begin(), at.begin() + s);
+                to.clear();
+                for (std::size_t i = 1; i < k; ++i) to.push_back(as(emit(n.in[i], index_at, -1), DType::i64));
+                to.insert(to.end(), at.begin() + s, at.end());
+            }
+            effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(to, n.type.shape), v}, .index = buffer(r.id, true, false)});
         } else if (n_.piece >= 0) {
             auto a = static_cast<std::size_t>(n.integer("axis")), k = static_cast<std::size_t>(n_.piece);
             Dim begin;

@@ -99,7 +99,7 @@ std::vector<char> cut_axes(const Graph& g, Id id, int piece) {
     const Node& n = g[id];
     Shape s = domain(g, id, piece);
     std::vector<char> cut(s.size());
-    if (n.is(Op::scatter_add)) return cut;
+    if (n.is(Op::scatter_add) || (n.is(Op::scatter) && piece > 0)) return cut;
     Cuts cuts(g);
     std::int64_t copies = 1;
     for (std::size_t k = 0; k < s.size(); ++k) {
@@ -115,7 +115,7 @@ std::vector<char> cut_axes(const Graph& g, Id id, int piece) {
 
 std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int piece) {
     const Node& n = g[id];
-    if (n.kind() == Kind::dot || n.kind() == Kind::call || n.is(Op::scatter)) return {};
+    if (n.kind() == Kind::dot || n.kind() == Kind::call || (n.is(Op::scatter) && piece < 0)) return {};
     Binding b;
     b.domain = domain(g, id, piece);
     if (n.is(Op::scatter_add)) {
@@ -162,7 +162,7 @@ std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int 
         if (auto r = bound(axes[0])) return r;
     b.accumulates = true;
     auto r = bound(-1);
-    if (!r || !n.is(Op::sum)) return {};
+    if (!r || !n.is(Op::sum) || bytes(n.type.dtype) < 4) return {};  // narrow floats would be rounded at each addition, and threads add none
     for (int a : axes)
         if (r->axes[static_cast<std::size_t>(a)] == kInner) return {};
     return r;

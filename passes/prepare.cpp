@@ -64,16 +64,6 @@ Graph without_stop_grads(const Graph& g) {
 
 Graph lower_folds(const Graph& g) {
     return rebuild(g, [](Graph&, const Node& n, const std::vector<V>& in) -> V {
-        if (n.is(Op::scatter)) {
-            std::vector<V> index(in.begin() + 1, in.end() - 1);
-            auto into_zeros = [&](V rows) {  // rows are unique, so they are written, not added
-                auto operands = index;
-                operands.push_back(rows);
-                return apply(Op::scatter_add, operands, {{"k", Dim(static_cast<int>(index.size()))}, {"unique", true}}, {rows.type().dtype, n.type.shape});
-            };
-            V v = in.back(), hit = into_zeros(constant(*v.graph, {DType::b1, v.type().shape}, 1));
-            return select(hit, into_zeros(v), in[0]);
-        }
         // Threads add up copies of their own, in types that add.
         if (DType t = n.type.dtype; n.is(Op::scatter_add) && !n.flag("unique") && (t == DType::b1 || t == DType::f16 || t == DType::bf16)) {
             DType wide = t == DType::b1 ? DType::i32 : DType::f32;

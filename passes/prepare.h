@@ -12,7 +12,7 @@ Graph rows_contiguous(const Graph&);
 Graph without_stop_grads(const Graph&);
 
 // Folds and scatters in the forms that nests have: sums that leave their points accumulate in float64, other folds go one axis at
-// a time, any/all become counts, a scatter over a base becomes a choice between the base and a scatter into zeros.
+// a time, any/all become counts.
 Graph lower_folds(const Graph&);
 
 }  // namespace heddle

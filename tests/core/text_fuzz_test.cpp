@@ -82,26 +82,29 @@ long peak_kib() {
 }
 
 TEST(TextFuzz, AnErrorOfOneLineOrAGraph) {
-    const char* more = std::getenv("HEDDLE_SEEDS");
-    const int count = more ? std::atoi(more) : 20000;
+    auto variable = [](const char* name, long otherwise) { return std::getenv(name) ? std::atol(std::getenv(name)) : otherwise; };
+    const long first = variable("HEDDLE_SEED", 1), count = variable("HEDDLE_SEEDS", 20000);
     const auto from = corpus();
     const long before = peak_kib();
-    int errors = 0, graphs = 0;
+    long errors = 0, graphs = 0;
     double slowest = 0;
-    for (int seed = 1; seed <= count; ++seed) {
+    for (long seed = first; seed < first + count; ++seed) {
         std::mt19937 rng(static_cast<unsigned>(seed));
         const std::string text = mutated(from, rng);
         const auto start = std::chrono::steady_clock::now();
         try {
             read(text).empty() ? ++graphs : ++errors;
         } catch (const std::exception& e) {
-            FAIL() << "input " << seed << ": " << e.what() << "\n" << text.substr(0, 4000);
+            FAIL() << "input " << seed << ": " << e.what() << "\n" << text.substr(0, 4000) << "\nrun it again:\n  HEDDLE_SEED=" << seed
+                   << " HEDDLE_SEEDS=1 build/full/core_tests --gtest_filter=TextFuzz.AnErrorOfOneLineOrAGraph";
         }
         slowest = std::max(slowest, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
-    fmt::print("text: {} inputs: {} errors, {} graphs, slowest {:.3f} s, {} MiB more memory\n", count, errors, graphs, slowest, (peak_kib() - before) / 1024);
-    EXPECT_GT(errors, count / 4);
-    EXPECT_GT(graphs, count / 100) << "too few get past the parser";
+    fmt::print("text: {} inputs from seed {}: {} errors, {} graphs, slowest {:.3f} s, {} MiB more memory\n", count, first, errors, graphs, slowest, (peak_kib() - before) / 1024);
+    if (count >= 1000) {
+        EXPECT_GT(errors, count / 4);
+        EXPECT_GT(graphs, count / 100) << "too few get past the parser";
+    }
     EXPECT_LT(slowest, 2);
     EXPECT_LT(peak_kib() - before, 256 * 1024);
 }

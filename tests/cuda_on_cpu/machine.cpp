@@ -77,7 +77,7 @@ struct Machine {
     std::span<Buffer> buffers;
     std::vector<Cells> cells;
     std::vector<char*> memory;
-    std::vector<char> adds_floats;     // per buffer
+    std::vector<Sums> added;           // per buffer
     std::vector<void*> arguments;
     std::map<const void*, std::map<std::uint32_t, std::uint32_t>> released;  // by address: blocks that came before who reads it
     std::vector<std::unique_ptr<Block>> resident, spare;
@@ -92,11 +92,15 @@ struct Machine {
     static inline Machine* self = nullptr;
     static inline std::uint32_t lives = 0;
 
-    Machine(const Object& o, const Grid& g, std::span<Buffer> b, unsigned s) : code(o), grid(g), buffers(b), cells(b.size()), adds_floats(b.size()), random(s), seed(s) {
+    Machine(const Object& o, const Grid& g, std::span<Buffer> b, unsigned s) : code(o), grid(g), buffers(b), cells(b.size()), added(b.size()), random(s), seed(s) {
         host.threads = {g.threads, 1, 1}, host.blocks = {g.blocks, 1, 1};
         host.access = [](const void* p, unsigned n, How how, const void* from) { self->access(static_cast<const char*>(p), n, how, from); };
-        host.float_atomic = [](const void* p) {
-            if (std::size_t k = Arena::get().span(p); k < self->adds_floats.size()) self->adds_floats[k] = 1;
+        host.float_atomic = [](const void* p, const void* before) {
+            std::size_t k = Arena::get().span(p);
+            if (k >= self->added.size()) return;
+            Added& a = self->added[k][static_cast<std::size_t>(static_cast<const char*>(p) - self->memory[k]) / self->width(k)];
+            const DType t = self->buffers[k].dtype;
+            a.count += 1, a.sum += std::abs(number(t, p) - number(t, before));
         };
         host.meet_block = [](int line) { self->meet_block(line); };
         host.meet_lanes = [](const char* what, int line, unsigned mask, Word mine, bool orders) { return self->meet_lanes(what, line, mask, mine, orders); };
@@ -351,7 +355,7 @@ struct Machine {
 
 }  // namespace
 
-std::vector<char> run(const Object& o, const Grid& grid, std::span<Buffer> given, std::span<const std::int64_t> sizes, unsigned seed) {
+std::vector<Sums> run(const Object& o, const Grid& grid, std::span<Buffer> given, std::span<const std::int64_t> sizes, unsigned seed) {
     std::vector<Buffer> buffers(given.begin(), given.end());
     std::uint32_t done = 0;
     if (grid.counts) buffers.push_back({"done", DType::i32, &done, sizeof done});
@@ -363,7 +367,7 @@ std::vector<char> run(const Object& o, const Grid& grid, std::span<Buffer> given
     if (grid.counts) m.arguments.push_back(counter);
     m.run();
     m.finish();
-    return m.adds_floats;
+    return std::move(m.added);
 }
 
 }  // namespace heddle::cuda_on_cpu

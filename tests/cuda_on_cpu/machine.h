@@ -7,10 +7,11 @@
 //                  __syncthreads in a block, __syncwarp in a warp (shuffles order no memory), and among blocks __threadfence, an atomic,
 //                  a relaxed read of what it wrote, __threadfence. Found by what orders them, whatever order the fibers ran in
 //   barriers       threads of a block that meet at different ones, return before one, or wait for ever
-//   order          run_twice: results differ between two seeds. Buffers that floats are added to atomically may differ by rounding
+//   order          run_twice: results differ between two seeds. Sums of floats may differ by what rounding them in two orders can come to
 #pragma once
 #include <span>
 #include <stdexcept>
+#include <unordered_map>
 
 #include "ir/type.h"
 #include "tests/cuda_on_cpu/compile.h"
@@ -38,8 +39,12 @@ struct Grid {
 char* place(std::size_t k, std::size_t bytes);  // where the machine has buffer k, of up to 16 GiB: zero pages at first
 void forget(std::size_t k, std::size_t bytes);  // zero pages again
 // Arguments: the buffers, then the sizes. A kernel takes 32-bit sizes from the low half.
-// Returns for each buffer whether floats were added to it atomically.
-std::vector<char> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
+// Returns for each buffer what floats were added to its elements atomically: those of which some were.
+struct Added {
+    double count = 0, sum = 0;  // sum: of absolute values
+};
+using Sums = std::unordered_map<std::size_t, Added>;
+std::vector<Sums> run(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 // With two seeds; leaves the first one's results.
 void run_twice(const Object&, const Grid&, std::span<Buffer>, std::span<const std::int64_t> sizes, unsigned seed);
 

@@ -126,9 +126,9 @@ REDUCE(min, int, a < b ? a : b) REDUCE(max, int, a > b ? a : b) REDUCE(and, unsi
 template <class T> constexpr bool kFloat = T(1) / 2 != 0;
 template <class T, class F> UNCHECKED T rmw(T* p, F f, bool floats, const void* from) {
     HOST->access(p, sizeof(T), How::atomic, from);
-    if (floats) HOST->float_atomic(p);
     T old = *p;
     *p = f(old);
+    if (floats) HOST->float_atomic(p, &old);
     return old;
 }
 }  // namespace cuda_on_cpu
@@ -195,7 +195,7 @@ OUTSIDE void add_floats(float* p, float* v, unsigned n, const void* from) {  // 
     HOST->access(p, 4 * n, heddle::cuda_on_cpu::How::atomic, from);
     for (unsigned k = 0; k < n; ++k) {
         float old = p[k];
-        HOST->float_atomic(p + k), p[k] += v[k], v[k] = old;
+        p[k] += v[k], v[k] = old, HOST->float_atomic(p + k, v + k);
     }
 }
 #define RED(name)                                                                                                                            \
