@@ -110,6 +110,13 @@ Nest lower(const Program&, const heddle::Nest&, std::size_t most = kAny);
 std::optional<Nest> lower_flat(const Program&, const heddle::Nest&, std::size_t most = kAny);  // nothing: no two axes can become one
 std::string print(const Nest&);   // for dumps and golden files
 
+// Loads or stores of a list that together cover memory without a gap: x[3 * i], x[3 * i + 1], x[3 * i + 2], for lanes along the inner
+// loop or the last outer axis. Members are in the order of their addresses, as many as the step. None is under a predicate.
+struct Stretch {
+    std::vector<Val> members;
+};
+std::vector<Stretch> stretches(const Nest&, const std::vector<Val>& list, bool inner);
+
 // How a carry goes on from one iteration to the next, if that is a * carry + b with a and b of what the body has before it reads the
 // carry: lanes can then walk the loop. a is a product (of none: 1), b a sum of products (of none: 0).
 struct Recurrence {

@@ -65,6 +65,13 @@ private:
     double list(const std::vector<loop::Val>& values, double lanes) const {
         double sum = 0;
         for (loop::Val v : values) sum += lanes > 1 ? vector(at(v), inner_, lanes) : scalar(at(v));
+        return lanes > 1 ? sum - saved(values, inner_, lanes) : sum;
+    }
+    // By accesses that leave no gap: vectors, a shuffle or two each.
+    double saved(const std::vector<loop::Val>& values, bool inner, double lanes) const {
+        double sum = 0;
+        for (const loop::Stretch& s : loop::stretches(n_, values, inner))
+            for (loop::Val v : s.members) sum += std::max(0.0, vector(at(v), inner, lanes) - 3 * (bytes(at(v).dtype) == 8 ? 2 : 1));
         return sum;
     }
     // The prologue for a point, when that of a block of points is computed in lanes and each then takes what its loops read.
@@ -76,7 +83,7 @@ private:
                     for (loop::Val i : at(v).in)
                         if (i >= 0) read[static_cast<std::size_t>(i)] = 1;
         const double lanes = n_.schedule.chunk, points = std::min(lanes, typical(n_.outer.back()));
-        double sum = kLoop, taken = 0;
+        double sum = kLoop - saved(n_.prologue, false, lanes), taken = 0;
         for (loop::Val v : n_.prologue) {
             sum += vector(at(v), false, lanes);
             if (read[static_cast<std::size_t>(v)] && at(v).varies_last && !(is_int(at(v).dtype) && at(v).step_last)) sum += 2, taken += 0.5;

@@ -143,7 +143,61 @@ private:
 
     // ---- statements
     void statements(const std::vector<Val>& list) {
+        together_.clear();
+        if (in_.width > 1)
+            for (loop::Stretch& s : loop::stretches(n_, list, rows_)) {
+                auto t = std::make_shared<Together>(Together{std::move(s.members), {}, 0});
+                for (Val v : t->members) together_[v] = t;
+            }
         for (Val v : list) statement(v);
+    }
+    // Accesses without a gap between them go to memory as one, and are taken apart or put together in registers.
+    struct Together {
+        std::vector<Val> members;
+        std::vector<Lv> parts;  // of members
+        std::size_t there = 0;  // parts to be stored that are there
+    };
+    Together* together(Val v, std::size_t& k) {
+        auto it = together_.find(v);
+        if (it == together_.end()) return nullptr;
+        Together& t = *it->second;
+        const Val address = at(v).in[0];
+        if (held(address).each || step(address) != static_cast<std::int64_t>(t.members.size())) return nullptr;
+        k = static_cast<std::size_t>(std::find(t.members.begin(), t.members.end(), v) - t.members.begin());
+        t.parts.resize(t.members.size());
+        return &t;
+    }
+    Place start(Val member, std::size_t k) {  // of what all members cover
+        Lv address = first(at(member).in[0]);
+        return {.base = b_.CreateSub(address, ir_.integer(address, static_cast<std::int64_t>(k))), .step = 1, .each = nullptr};
+    }
+    Lv spread(Lv mask, int by) {
+        if (!mask || Ir::width(mask) == 1) return mask;
+        std::vector<int> lane;
+        for (int e = 0; e < in_.width * by; ++e) lane.push_back(e / by);
+        return b_.CreateShuffleVector(mask, lane);
+    }
+    Lv taken_apart(Together& t, Val v, std::size_t k) {
+        const int n = static_cast<int>(t.members.size()), w = in_.width;
+        if (!t.parts[k]) {
+            Lv all = memory_->load(at(v).index, start(v, k), w * n, spread(in_.mask, n));
+            for (int j = 0; j < n; ++j) {
+                std::vector<int> lane;
+                for (int i = 0; i < w; ++i) lane.push_back(i * n + j);
+                t.parts[static_cast<std::size_t>(j)] = b_.CreateShuffleVector(all, lane);
+            }
+        }
+        return t.parts[k];
+    }
+    void put_together(Together& t, Val v, std::size_t k) {
+        t.parts[k] = lanes(at(v).in[1]);
+        if (++t.there < t.members.size()) return;
+        const int n = static_cast<int>(t.members.size()), w = in_.width;
+        Lv all = llvm::PoisonValue::get(Ir::wide(t.parts[0]->getType()->getScalarType(), n * w));
+        for (int j = 0; j < n; ++j) all = b_.CreateInsertVector(all->getType(), all, t.parts[static_cast<std::size_t>(j)], ir_.i64(j * w));
+        std::vector<int> element;
+        for (int e = 0; e < n * w; ++e) element.push_back(e % n * w + e / n);
+        memory_->store(at(v).index, start(v, k), n * w, spread(in_.mask, n), b_.CreateShuffleVector(all, element));
     }
     void statement(Val v) {
         const loop::Value& x = at(v);
@@ -158,7 +212,10 @@ private:
             case What::load: load(x, v); break;
             case What::fold: h = {finals_[index], Ir::width(finals_[index]) > 1}; break;
             case What::carry: h = {carried(x), true}; break;
-            case What::store: memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1])); break;
+            case What::store:
+                if (std::size_t k = 0; Together* t = together(v, k)) put_together(*t, v, k);
+                else memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
+                break;
             case What::accumulate:
                 if (is_sum(x)) sum(x);
                 else memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
@@ -178,6 +235,10 @@ private:
         held(v) = {x.op == Op::cast ? cast(ir_, in[0], x.dtype) : scalar(ir_, x.op, in[0], in[1], in[2]), !s, s.value_or(0)};
     }
     void load(const loop::Value& x, Val v) {
+        if (std::size_t k = 0; Together* t = together(v, k)) {
+            held(v) = {taken_apart(*t, v, k), true};
+            return;
+        }
         Place p = place(x.in[0]);
         Lv predicate = nullptr;
         if (x.in.size() > 1 && x.in[1] >= 0) {
@@ -480,6 +541,7 @@ private:
     std::map<std::pair<int, int>, Lv> folds_;       // {fold, width}: its slot
     std::map<std::tuple<int, Val, int>, Lv> sums_;  // {buffer, address, width}: its slot
     std::map<int, Lv> carries_;
+    std::map<Val, std::shared_ptr<Together>> together_;  // of the list that is being emitted
     const loop::Phase* across_ = nullptr;           // the phase that lanes walk
     std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
     std::vector<Lv> finals_;                        // of folds

@@ -225,6 +225,40 @@ TEST_P(Forms, PredicatesAndSteps) {
         });
 }
 
+// All elements between a lane's and the next one's are read and written too, in any order: memory is walked once.
+TEST_P(Forms, StridesWithoutAGap) {
+    for (DType t : {DType::b1, DType::f16, DType::f32, DType::f64, DType::i64})
+        for (int step : {2, 3, 4})
+            at_all_sizes([&](int size, Dim n) {
+                NestBuilder k(rows() ? Shape{2} : Shape{2, n}, rows(), width());
+                const int a = k.buffer(t), b = k.buffer(t), turned = k.buffer(t, true), some = k.buffer(t, true);
+                const Val length = k.dim(n);
+                k.prologue();
+                const Val first = k.map(Op::mul, {k.map(Op::mul, {k.outer(0), length}, DType::i64), k.index(step)}, DType::i64);
+                if (rows()) k.phase(n);
+                const Val j = rows() ? k.inner() : k.outer(1);
+                const Val base = k.map(Op::mul, {j, k.index(step)}, DType::i64);
+                auto at = [&](int e) { return k.map(Op::add, {first, k.map(Op::add, {base, k.index(e)}, DType::i64)}, DType::i64); };
+                std::vector<Val> x;
+                for (int e = step; e-- > 0;) x.push_back(k.load(a, at(e)));  // x[q] is element step - 1 - q
+                for (int e : {1, 0, 2, 3})
+                    if (e < step) k.store(turned, at(e), x[static_cast<std::size_t>(e)]);
+                k.store(some, at(step - 1), k.load(b, at(1)));  // leaves gaps
+                EXPECT_EQ(loop::stretches(k.n, rows() ? k.n.phases[0].body : k.n.prologue, rows()).size(), 2u);
+                const std::size_t count = 2 * z(size) * z(step);
+                GuardedArray va(t, count), vb(t, count), v1(t, count), v2(t, count);
+                va.fill(5), vb.fill(6);
+                run(k.n, {va.data(), vb.data(), v1.data(), v2.data()}, {{"N", size}});
+                for (std::size_t p = 0; p < count; ++p) {
+                    const std::size_t e = p % z(step), row = p - e;
+                    ASSERT_EQ(v1.get(p), va.get(row + z(step) - 1 - e)) << name(t) << " by " << step << " at " << p;
+                    if (e + 1 == z(step)) {
+                        ASSERT_EQ(v2.get(p), vb.get(row + 1)) << name(t) << " by " << step << " at " << p;
+                    }
+                }
+            });
+}
+
 // Lanes that meet at one address, and all lanes at one address.
 TEST_P(Forms, CollidingLanes) {
     if (rows()) return;
