@@ -25,7 +25,7 @@ Results rsub_(const Call& c) {
 }
 Results mul_(const Call& c) { return {c.type().dtype == DType::b1 ? and_(self(c), other(c)) : self(c) * other(c)}; }
 V trunc_div(V a, V b) {
-    if (is_float(a.type().dtype)) return trunc(a / b);
+    if (is_float(a.type().dtype)) return surrogate(trunc(a / b), floordiv(a, b));  // gradients are 0, also where a / b has none
     V q = floordiv(a, b), rounded_down = and_(ne(q * b, a), lt(q, zeros_like(q)));
     return q + cast(rounded_down, q.type().dtype);
 }
@@ -46,12 +46,14 @@ Results floor_divide_(const Call& c) { return {floordiv(self(c), divisor(c))}; }
 Results remainder_(const Call& c) { return {mod(self(c), divisor(c))}; }
 Results fmod_(const Call& c) {
     V a = self(c), b = divisor(c);
-    return {a - trunc_div(a, b) * b};
+    if (!is_float(c.type().dtype)) return {a - trunc_div(a, b) * b};
+    V r = mod(abs(a), abs(b)), zero = zeros_like(a), signed_r = select(eq(r, zero), a * 0, select(lt(a, zero), -r, r));
+    return {surrogate(signed_r, a - b * stop_grad(trunc(a / b)))};
 }
 V int_power(V x, int n) {
     V y = x;
-    for (int k = 1; k < n; ++k) y = y * x;
-    return y;
+    for (int k = 1; k + 1 < n; ++k) y = y * x;
+    return is_float(x.type().dtype) ? sloped(y * x, x, y * n) : y * x;
 }
 Results pow_scalar(const Call& c) {
     V x = self(c);
@@ -61,9 +63,12 @@ Results pow_scalar(const Call& c) {
         if (e == 2 || e == 3 || e == 4) return {int_power(x, static_cast<int>(e))};
         if (is_float(c.type().dtype)) {
             if (e == 0.5) return {sqrt(x)};
-            if (e == -0.5) return {rsqrt(x)};
-            if (e == -1) return {1 / x};
-            if (e == -2) return {1 / (x * x)};
+            if (e == -0.5) {
+                V y = rsqrt(x);
+                return {sloped(y, x, select(eq(x, like(x, -kInf)), zeros_like(x), y * y * abs(y) * -0.5))};
+            }
+            if (e == -1) return {sloped(1 / x, x, -1 / (x * x))};
+            if (e == -2) return {sloped(1 / (x * x), x, -2 / (x * x * x))};
         }
     }
     if (!is_float(c.type().dtype)) return {};
@@ -107,10 +112,21 @@ Results bitwise_not_(const Call& c) {
 Results logical_not_(const Call& c) { return {not_(self(c))}; }
 
 Results clamp_(const Call& c) {
-    V x = self(c);
-    if (c.given("min")) x = clamp_min(x, c.operand("min", c.type()));
-    if (c.given("max")) x = clamp_max(x, c.operand("max", c.type()));
-    return {x};
+    V x = self(c), y = x, path = x, zero = zeros_like(x);
+    V lo = c.given("min") ? c.operand("min", c.type()) : none(), hi = c.given("max") ? c.operand("max", c.type()) : none();
+    // A NaN as bound gives NaN, but for one that is a number and stands alone.
+    auto simple = [&](V bound, std::string_view name) {
+        return bound.node().is(Op::constant) && (!std::isnan(bound.node().number("value")) || (!(lo && hi) && !std::holds_alternative<Ref>(*c.n.find(name))));
+    };
+    if (lo) y = simple(lo, "min") ? clamp_min(y, lo) : max(lo, y);
+    if (hi) y = simple(hi, "max") ? clamp_max(y, hi) : min(hi, y);
+    if (!is_float(c.type().dtype)) return {y};
+    // A NaN, also a bound's, passes no gradient.
+    V within = lo && hi ? and_(ge(x, lo), le(x, hi)) : lo ? ge(x, lo) : le(x, hi);
+    path = select(within, x, zero);
+    if (lo && !lo.node().is(Op::constant)) path = path + select(hi ? and_(lt(lo, hi), lt(x, lo)) : lt(x, lo), lo, zero);
+    if (hi && !hi.node().is(Op::constant)) path = path + select(lo ? or_(lt(hi, lo), gt(x, hi)) : gt(x, hi), hi, zero);
+    return {surrogate(y, path)};
 }
 Results where_(const Call& c) {
     return {select(broadcast(to(c.tensor("condition"), DType::b1), c.shape()), c.operand("self", c.type()), c.operand("other", c.type()))};
@@ -120,17 +136,20 @@ Results masked_fill_(const Call& c) {
 }
 Results lerp_(const Call& c) {
     V a = self(c), b = as(c.tensor("end"), c.type()), w = c.operand("weight", c.type()), d = b - a;
-    return {select(lt(abs(w), like(w, 0.5)), a + w * d, b - d * (1 - w))};
+    return {surrogate(select(lt(abs(w), like(w, 0.5)), a + w * d, b - d * (1 - w)), a * stop_grad(1 - w) + b * stop_grad(w) + w * stop_grad(d))};
 }
 Results addcmul_(const Call& c) {
-    V p = as(c.tensor("tensor1"), c.type()) * as(c.tensor("tensor2"), c.type());
-    if (c.number("value", 1) != 1) p = p * c.scalar("value", c.type(), 1);
-    return {self(c) + p};
+    V a = as(c.tensor("tensor1"), c.type()), b = as(c.tensor("tensor2"), c.type());
+    if (c.number("value", 1) == 1) return {self(c) + a * b};
+    V k = c.scalar("value", c.type(), 1);
+    if (!is_float(c.type().dtype)) return {self(c) + a * k * b};
+    return {self(c) + surrogate(a * k * b, a * stop_grad(b * k) + b * stop_grad(a * k))};
 }
 Results addcdiv_(const Call& c) {
     V a = as(c.tensor("tensor1"), c.type()), b = as(c.tensor("tensor2"), c.type());
-    if (c.number("value", 1) != 1) a = a * c.scalar("value", c.type(), 1);
-    return {self(c) + a / b};
+    V k = c.scalar("value", c.type(), 1), ka = c.number("value", 1) == 1 ? a : a * k;
+    if (!is_float(c.type().dtype)) return {self(c) + ka / b};
+    return {self(c) + surrogate(ka / b, a * stop_grad(k / b) - b * stop_grad(ka / (b * b)))};
 }
 // Made of sizes and numbers alone, so that it lies on no device.
 bool placeless(V v) {
@@ -145,15 +164,19 @@ Results same(const Call& c) {
     if (c.given("device") && !placeless(c.in[0])) return {};
     return {as(c.in[0], c.type())};
 }
+Results surrogate_(const Call& c) { return {surrogate(self(c), other(c))}; }
 Results copy_(const Call& c) { return {as(c.tensor("src"), c.type())}; }
 Results fill_(const Call& c) { return {c.operand("value", c.type())}; }
 Results zero_(const Call& c) { return {lift(c.g, c.type(), 0)}; }
-Results reciprocal_(const Call& c) { return {1 / self(c)}; }
-Results square_(const Call& c) { return {self(c) * self(c)}; }
-Results log2_(const Call& c) { return {log(self(c)) * (1 / std::log(2.0))}; }
-Results log10_(const Call& c) { return {log(self(c)) * (1 / std::log(10.0))}; }
+Results reciprocal_(const Call& c) {
+    V x = self(c), y = 1 / x;
+    return {sloped(y, x, -(y * y))};
+}
+Results square_(const Call& c) { return {int_power(self(c), 2)}; }
+V log_to(V x, double base) { return surrogate(log(x) * (1 / std::log(base)), x / stop_grad(x * std::log(base))); }
+Results log2_(const Call& c) { return {log_to(self(c), 2)}; }
+Results log10_(const Call& c) { return {log_to(self(c), 10)}; }
 Results exp2_(const Call& c) { return {exp(self(c) * std::log(2.0))}; }
-Results erfc_(const Call& c) { return {1 - erf(self(c))}; }
 Results frac_(const Call& c) { return {self(c) - trunc(self(c))}; }
 Results sign__(const Call& c) {
     return {c.type().dtype == DType::b1 ? self(c) : sign(self(c))};
@@ -171,16 +194,21 @@ Results extremum(const Call& c) {
 Results copysign_(const Call& c) {
     V a = self(c), b = other(c), zero = zeros_like(b);
     V negative = or_(lt(b, zero), and_(eq(b, zero), lt(1 / b, zero)));
-    return {select(negative, -abs(a), abs(a))};
+    V y = select(negative, -abs(a), abs(a));
+    if (!is_float(c.type().dtype)) return {y};
+    return {surrogate(y, a * stop_grad(select(eq(a, zero), zero, y / a)) + floor(b))};  // floor: a gradient of 0 for b
+}
+// log(e^(ka) + e^(kb)) / k, also of two infinities.
+V log_add(V a, V b, double k) {
+    auto power = [&](V v) { return exp(k == 1 ? v : v * k); };
+    V apart = select(eq(a, b), zeros_like(a), -abs(a - b)), more = log1p(power(apart));
+    return surrogate(max(a, b) + (k == 1 ? more : more / k), a / stop_grad(1 + power(b - a)) + b / stop_grad(1 + power(a - b)));
 }
 Results logaddexp2_(const Call& c) {
-    V a = self(c), b = other(c), m = stop_grad(max(a, b));
-    m = select(eq(abs(m), like(m, kInf)), zeros_like(m), m);
-    return {m + log(exp((a - m) * std::log(2.0)) + exp((b - m) * std::log(2.0))) * (1 / std::log(2.0))};
+    return {log_add(self(c), other(c), std::log(2.0))};
 }
 Results xlog1py_(const Call& c) {
-    V a = c.operand("self", c.type()), b = other(c), zero = eq(a, like(a, 0));
-    return {select(and_(zero, eq(b, b)), like(a, 0), a * log1p(select(zero, like(b, 1), b)))};
+    return {xlog1py(c.operand("self", c.type()), other(c))};
 }
 template <int sign>
 Results infinite(const Call& c) {
@@ -208,16 +236,17 @@ Results fmin_(const Call& c) {
     return {select(or_(le(a, b), ne(b, b)), a, b)};
 }
 Results hypot_(const Call& c) {
-    V a = self(c), b = other(c);
-    return {root(a * a + b * b)};
+    // The larger leg times a root of at least 1: nothing over- or underflows. An infinite leg counts more than a NaN.
+    V a = self(c), b = other(c), p = abs(a), q = abs(b), zero = zeros_like(a), infinity = like(a, kInf);
+    V hi = max(p, q), ratio = min(p, q) / select(eq(hi, zero), like(a, 1), hi), y = hi * sqrt(1 + ratio * ratio);
+    y = select(or_(eq(p, infinity), eq(q, infinity)), infinity, y);
+    return {surrogate(y, a / stop_grad(y) * stop_grad(a) + b / stop_grad(y) * stop_grad(b))};
 }
 Results logaddexp_(const Call& c) {
-    V a = self(c), b = other(c), m = stop_grad(max(a, b));
-    return {m + log(exp(a - m) + exp(b - m))};
+    return {log_add(self(c), other(c), 1)};
 }
 Results xlogy_(const Call& c) {
-    V a = c.operand("self", c.type()), b = other(c), zero = eq(a, like(a, 0));
-    return {select(and_(zero, eq(b, b)), like(a, 0), a * log(select(zero, like(b, 1), b)))};
+    return {xlogy(c.operand("self", c.type()), other(c))};
 }
 Results nan_to_num_(const Call& c) {
     if (!is_float(c.type().dtype)) return {self(c)};
@@ -225,18 +254,22 @@ Results nan_to_num_(const Call& c) {
     V x = self(c);
     V y = select(ne(x, x), like(x, c.number("nan", 0)), x);
     y = select(eq(y, like(y, kInf)), like(y, c.number("posinf", top)), y);
-    return {select(eq(y, like(y, -kInf)), like(y, c.number("neginf", -top)), y)};
+    y = select(eq(y, like(y, -kInf)), like(y, c.number("neginf", -top)), y);
+    return {sloped(y, x, to(lt(abs(x), like(x, kInf)), c.type().dtype))};
 }
 Results logit_(const Call& c) {
-    V x = self(c);
-    if (c.given("eps")) x = clamp_max(clamp_min(x, like(x, c.number("eps"))), like(x, 1 - c.number("eps")));
-    return {log(x / (1 - x))};
+    // The gradient beyond the ends is 0, of no given ends NaN.
+    const double eps = c.number("eps"), beyond = c.given("eps") ? kInf : NAN;
+    V x = self(c), lo = like(x, eps), hi = like(x, 1 - eps), y = c.given("eps") ? clamp_max(clamp_min(x, lo), hi) : x;
+    V by = select(or_(lt(x, lo), gt(x, hi)), like(x, beyond), abs(x * (1 - x)));
+    return {surrogate(log(y / (1 - y)), x / stop_grad(by))};
 }
 Results deg2rad_(const Call& c) { return {self(c) * (3.14159265358979323846 / 180)}; }
 Results rad2deg_(const Call& c) { return {self(c) * (180 / 3.14159265358979323846)}; }
 Results sinc_(const Call& c) {
     V x = self(c), p = x * 3.14159265358979323846, zero = eq(x, like(x, 0));
-    return {select(zero, like(x, 1), sin(p) / select(zero, like(p, 1), p))};
+    V y = select(zero, like(x, 1), sin(p) / select(zero, like(p, 1), p)), d = x * x * 3.14159265358979323846;
+    return {sloped(y, x, select(eq(d, zeros_like(d)), zeros_like(x), (p * cos(p) - sin(p)) / d))};
 }
 }  // namespace
 
@@ -263,10 +296,10 @@ std::vector<Row> pointwise_rows() {
         {"aten._to_copy.default", same}, {"aten.clone.default", same}, {"aten.contiguous.default", same}, {"aten.detach.default", same},
         {"aten.alias.default", same}, {"aten.lift_fresh.default", same}, {"aten.lift_fresh_copy.default", same}, {"aten.to.dtype", same},
         {"aten.to.dtype_layout", same}, {"aten.to.device", same}, {"aten.type_as.default", same}, {"aten.positive.default", same},
-        {"aten.detach_.default", same}, {"aten.alias_copy.default", same},
+        {"heddle.surrogate", surrogate_}, {"aten.detach_.default", same}, {"aten.alias_copy.default", same},
         {"aten.copy.default", copy_}, {"aten.fill.Scalar", fill_}, {"aten.fill.Tensor", fill_}, {"aten.zero.default", zero_},
         {"aten.reciprocal.default", reciprocal_}, {"aten.square.default", square_}, {"aten.log2.default", log2_}, {"aten.log10.default", log10_},
-        {"aten.exp2.default", exp2_}, {"aten.erfc.default", erfc_}, {"aten.frac.default", frac_}, {"aten.sign.default", sign__}, {"aten.sgn.default", sign__},
+        {"aten.exp2.default", exp2_}, {"aten.frac.default", frac_}, {"aten.sign.default", sign__}, {"aten.sgn.default", sign__},
         {"aten.floor.default", rounded<floor>}, {"aten.ceil.default", rounded<ceil>}, {"aten.round.default", rounded<round>}, {"aten.trunc.default", rounded<trunc>},
         {"aten.maximum.default", extremum<true>}, {"aten.minimum.default", extremum<false>}, {"aten.copysign.Tensor", copysign_}, {"aten.copysign.Scalar", copysign_},
         {"aten.logaddexp2.default", logaddexp2_}, {"aten.special_xlog1py.default", xlog1py_}, {"aten.special_xlog1py.other_scalar", xlog1py_},

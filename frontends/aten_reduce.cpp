@@ -37,6 +37,20 @@ Results extremum_(const Call& c) {
     if (c.type().dtype == DType::b1) return {reshape(to(fold(cast(o.x, DType::i32), o.axes), DType::b1), c.shape())};
     return {reshape(fold(o.x, o.axes), c.shape())};
 }
+// The gradient of an extremum, shared by the elements that reach it; where it is a NaN, by the NaNs.
+V shared_evenly(V x, V top, const std::vector<int>& axes) {
+    V hit = or_(eq(x, back(top, axes, x.type().shape)), ne(x, x));
+    return sum(select(hit, x, zeros_like(x)), axes) / stop_grad(sum(cast(hit, x.type().dtype), axes));
+}
+// Over all elements.
+template <V (*fold)(V, std::vector<int>)>
+Results extremum_of_all(const Call& c) {
+    V x = c.tensor("self");
+    auto axes = axes_from_to(0, x.type().rank());
+    if (!is_float(x.type().dtype) || axes.empty()) return extremum_<fold>(c);
+    V top = fold(x, axes);
+    return {surrogate(top, shared_evenly(x, top, axes))};
+}
 Results aminmax_(const Call& c) {
     V x = c.tensor("self");
     if (x.type().dtype == DType::b1) return {};
@@ -45,7 +59,7 @@ Results aminmax_(const Call& c) {
 }
 Results nansum_(const Call& c) {
     V given = c.tensor("self");
-    if (is_float(given.type().dtype)) given = select(ne(given, given), zeros_like(given), given);
+    if (is_float(given.type().dtype)) given = sloped(select(ne(given, given), zeros_like(given), given), given, cast(eq(given, given), given.type().dtype));
     return {reshape(sum(to(given, c.type().dtype), c.axes("dim", given.type().rank())), c.shape())};
 }
 // The first place along an axis where the extremum stands; NaN counts as one.
@@ -89,17 +103,25 @@ Results count_nonzero_(const Call& c) {
     return {sum(cast(x, DType::i64), c.axes("dim", x.type().rank()))};
 }
 V norm_of(V x, const std::vector<int>& axes, double p) {
-    if (p == 2) return root(sum(x * x, axes));
-    if (p == 1) return sum(abs(x), axes);
+    const Shape before = x.type().shape;
+    Dim terms = 1;
+    for (int a : axes) terms = terms * before[static_cast<std::size_t>(a)];
+    const bool one = terms == 1 && p != 0;  // then it is |x|, also where a power over- or underflows
+    V size = abs(x);
+    if (p == 1) return sum(size, axes);
     if (p == 0) return sum(to(ne(x, zeros_like(x)), x.type().dtype), axes);
-    if (p == kInf) return amax(abs(x), axes);
-    if (p == -kInf) return amin(abs(x), axes);
-    V size = abs(x), absent = eq(x, zeros_like(x));
-    if (p < 1) size = select(absent, like(x, 1), size);  // has no derivative at 0
-    V powers = pow(size, like(x, p));
-    if (p < 1) powers = select(absent, like(x, p < 0 ? kInf : 0), powers);
-    V s = sum(powers, axes), zero = eq(s, zeros_like(s));
-    return select(zero, zeros_like(s), pow(select(zero, like(s, 1), s), like(s, 1 / p)));
+    if (p == 2 && !one) return root(sum(x * x, axes));
+    if (std::isinf(p)) {
+        V top = p > 0 ? amax(size, axes) : amin(size, axes);
+        return surrogate(top, shared_evenly(size, top, axes));
+    }
+    V s = one ? none() : sum(pow(size, like(x, p)), axes), norm = one ? sum(size, axes) : pow(s, like(s, 1 / p)), zero = zeros_like(norm), absent = eq(x, zeros_like(x));
+    if (p == 2) return surrogate(norm, sum(x * stop_grad(select(absent, zeros_like(x), x / back(norm, axes, before))), axes));
+    // Its powers over the norm's.
+    V slope = p < 1 ? select(absent, zeros_like(x), sign(x) * pow(size, like(x, p - 1))) : p < 2 ? sign(x) * pow(size, like(x, p - 1)) : x * pow(size, like(x, p - 2));
+    V path = sum(x * stop_grad(slope), axes);
+    if (p < 1) return surrogate(norm, path * stop_grad(pow(norm, like(norm, 1 - p))));
+    return surrogate(norm, path / stop_grad(select(eq(norm, zero), like(norm, kInf), pow(norm, like(norm, p - 1)))));
 }
 Results norm_(const Call& c) {
     Over o(c);
@@ -110,9 +132,9 @@ Results norm_(const Call& c) {
 }
 V var_of(V x, const std::vector<int>& axes, double correction) {
     Shape before = x.type().shape;
-    V d = x - back(mean_of(x, axes), axes, before), s = sum(d * d, axes), n = count(x, axes);
-    n = clamp_min(n - correction, like(n, 0));
-    return s / broadcast(n, s.type().shape);
+    V d = x - back(mean_of(x, axes), axes, before), n = count(x, axes);
+    n = broadcast(clamp_min(n - correction, like(n, 0)), sum(d, axes).type().shape);
+    return surrogate(sum(d * d, axes) / n, sum(x * stop_grad(d), axes) * stop_grad(2 / n));
 }
 double correction(const Call& c) { return c.given("unbiased") ? c.flag("unbiased") : c.number("correction", 1); }
 Results var_(const Call& c) {
@@ -135,7 +157,8 @@ Results logsumexp_(const Call& c) {
     Over o(c);
     V top = stop_grad(amax(o.x, o.axes));
     top = select(eq(abs(top), like(top, kInf)), zeros_like(top), top);
-    return {reshape(top + log(sum(exp(o.x - o.all(top)), o.axes)), c.shape())};
+    V y = top + log(sum(exp(o.x - o.all(top)), o.axes));
+    return {reshape(surrogate(y, sum(o.x * stop_grad(exp(o.x - o.all(y))), o.axes)), c.shape())};
 }
 
 // ---- scans
@@ -270,50 +293,59 @@ std::pair<V, V> both(const Call& c) {
 Results mse_loss_(const Call& c) {
     auto [a, b] = both(c);
     V d = a - b;
-    return {reduced(d * d, c)};
+    return {reduced(sloped(d * d, d, d * 2), c)};
 }
 Results l1_loss_(const Call& c) {
     auto [a, b] = both(c);
     return {reduced(abs(a - b), c)};
 }
+// -1 up to -bound, 1 from bound on, `near` between.
+V between(V e, double bound, V near) { return select(le(e, like(e, -bound)), like(e, -1), select(ge(e, like(e, bound)), like(e, 1), near)); }
 Results smooth_l1_loss_(const Call& c) {
     auto [a, b] = both(c);
     double beta = c.number("beta", 1);
-    V d = abs(a - b);
+    V e = a - b, d = abs(e);
     if (beta == 0) return {reduced(d, c)};
-    return {reduced(select(lt(d, like(d, beta)), d * d * (0.5 / beta), d - 0.5 * beta), c)};
+    return {reduced(sloped(select(lt(d, like(d, beta)), d * d * (0.5 / beta), d - 0.5 * beta), e, between(e, beta, e / beta)), c)};
 }
 Results huber_loss_(const Call& c) {
     auto [a, b] = both(c);
     double delta = c.number("delta", 1);
-    V d = abs(a - b);
-    return {reduced(select(le(d, like(d, delta)), d * d * 0.5, (d - 0.5 * delta) * delta), c)};
+    V e = a - b, d = abs(e);
+    return {reduced(sloped(select(le(d, like(d, delta)), d * d * 0.5, (d - 0.5 * delta) * delta), e, between(e, delta, e / delta) * delta), c)};
+}
+// The loss times its weight, if it has one, with gradients of these slopes times that.
+V weighted(V loss, V x, V slope, V t, V slope_of_t, const Call& c) {
+    if (V w = c.tensor("weight")) {
+        w = as(w, loss.type());
+        loss = loss * w, x = x * stop_grad(w), t = t * stop_grad(w);
+    }
+    return surrogate(loss, x * stop_grad(slope) + t * stop_grad(slope_of_t));
 }
 Results binary_cross_entropy_(const Call& c) {
     auto [x, t] = both(c);
-    auto log_of = [](V v) { return clamp_min(log(v), like(v, -100)); };
-    V loss = (t - 1) * log_of(1 - x) - t * log_of(x);
-    if (V w = c.tensor("weight")) loss = loss * as(w, loss.type());
-    return {reduced(loss, c)};
+    auto at_least = [](V v, double bound) { return clamp_min(v, like(v, bound)); };
+    V loss = (t - 1) * at_least(log1p(-x), -100) - t * at_least(log(x), -100), slope = (x - t) / at_least((1 - x) * x, static_cast<double>(1e-12f));
+    return {reduced(weighted(loss, x, slope, t, log(1 - x) - log(x), c), c)};
 }
 Results binary_cross_entropy_with_logits_(const Call& c) {
     auto [x, t] = both(c);
-    V low = lt(x, zeros_like(x)), m = select(low, x, zeros_like(x)), log_sigmoid = m - log1p(exp(select(low, x, -x)));
-    V loss;
-    if (V p = c.tensor("pos_weight")) loss = (1 - t) * x - ((as(p, t.type()) - 1) * t + 1) * log_sigmoid;
-    else loss = (1 - t) * x - log_sigmoid;
-    if (V w = c.tensor("weight")) loss = loss * as(w, loss.type());
-    return {reduced(loss, c)};
+    V low = select(lt(x, zeros_like(x)), x, zeros_like(x)), more = log1p(exp(-abs(x))), log_sigmoid = low - more, s = sigmoid(x);
+    V p = c.tensor("pos_weight");
+    if (!p) return {reduced(weighted((1 - t) * x - log_sigmoid, x, s - t, t, -x, c), c)};
+    p = as(p, t.type());
+    V of_minus_x = select(lt(x, zeros_like(x)), zeros_like(x), -x) - more;
+    return {reduced(weighted((1 - t) * x - ((p - 1) * t + 1) * log_sigmoid, x, (p * t + 1 - t) * s - p * t, t, of_minus_x - log_sigmoid * p, c), c)};
 }
 Results soft_margin_loss_(const Call& c) {
     auto [x, t] = both(c);
-    return {reduced(log1p(exp(-(t * x))), c)};
+    V z = exp(-(t * x));
+    return {reduced(sloped(log1p(z), x, -(t * z) / (z + 1)), c)};
 }
 Results kl_div_(const Call& c) {
     auto [x, t] = both(c);
     if (c.flag("log_target")) return {reduced(exp(t) * (t - x), c)};
-    V zero = le(t, zeros_like(t));
-    return {reduced(select(zero, zeros_like(t), t * log(select(zero, like(t, 1), t))) - t * x, c)};
+    return {reduced(xlogy(t, t) - t * x, c)};
 }
 Results trace_(const Call& c) {
     V x = to(c.tensor("self"), c.type().dtype);
@@ -333,7 +365,7 @@ std::vector<Row> reduce_rows() {
         {"aten.sum.default", sum_}, {"aten.sum.dim_IntList", sum_}, {"aten.mean.default", mean_}, {"aten.mean.dim", mean_},
         {"aten.prod.default", prod_}, {"aten.prod.dim_int", prod_}, {"aten.amax.default", extremum_<amax>}, {"aten.amin.default", extremum_<amin>},
         {"aten.argmax.default", place_<amax>}, {"aten.argmin.default", place_<amin>}, {"aten.max.dim", extremum_dim<amax>}, {"aten.min.dim", extremum_dim<amin>},
-        {"aten.max.default", extremum_<amax>}, {"aten.min.default", extremum_<amin>}, {"aten.any.default", any_<false>}, {"aten.any.dim", any_<false>},
+        {"aten.max.default", extremum_of_all<amax>}, {"aten.min.default", extremum_of_all<amin>}, {"aten.any.default", any_<false>}, {"aten.any.dim", any_<false>},
         {"aten.any.dims", any_<false>}, {"aten.all.default", any_<true>}, {"aten.all.dim", any_<true>}, {"aten.all.dims", any_<true>},
         {"aten.count_nonzero.default", count_nonzero_}, {"aten.count_nonzero.dim_IntList", count_nonzero_},
         {"aten.norm.Scalar", norm_}, {"aten.norm.ScalarOpt_dim", norm_}, {"aten.norm.ScalarOpt_dtype", norm_}, {"aten.norm.ScalarOpt_dim_dtype", norm_},

@@ -66,6 +66,7 @@ V move_axis(V, int from, int to);
 V count(V like, const std::vector<int>& axes);    // number of elements over axes, as a constant or size of like's type
 V keep(V folded, const std::vector<int>& axes, Shape before);  // folded axes come back as 1
 V back(V folded, const std::vector<int>& axes, Shape before);  // folded axes come back whole
+V sloped(V value, V x, V slope);                 // the value, whose gradient reaches x multiplied by slope, whatever the value is made of
 V root(V);                                        // sqrt whose gradient is 0 at 0, as that of PyTorch's norms
 V take(V x, int axis, V index);                   // x.index_select(axis, index) with index of any shape
 V clamp_min(V, V);

@@ -121,7 +121,7 @@ Results pad_(const Call& c) {
     V x = self(c), inside;
     auto pads = c.dims("pad");
     double value = c.number("value", 0);
-    if (value != 0) inside = constant(c.g, {DType::b1, x.type().shape}, 1);
+    if (value != 0 || std::signbit(value)) inside = constant(c.g, {DType::b1, x.type().shape}, 1);
     for (std::size_t k = 0; k < pads.size() / 2; ++k) {
         int axis = x.type().rank() - 1 - static_cast<int>(k);
         Dim lo = pads[2 * k], hi = pads[2 * k + 1];

@@ -156,6 +156,7 @@ V keep(V folded, const std::vector<int>& axes, Shape before) {
     return reshape(folded, before);
 }
 V back(V folded, const std::vector<int>& axes, Shape before) { return expand(folded, axes, before); }
+V sloped(V value, V x, V slope) { return surrogate(value, x * stop_grad(slope)); }
 V root(V x) {
     V zero = eq(x, zeros_like(x));
     return select(zero, zeros_like(x), sqrt(select(zero, like(x, 1), x)));
@@ -171,7 +172,7 @@ V take(V x, int axis, V index) {
     for (int i = rank + axis; i < rows.type().rank(); ++i) order.push_back(i);
     return permute(rows, order);
 }
-// As PyTorch's clamp: a NaN stays, and the gradient at the bound is x's.
+// As PyTorch's clamp, but for a NaN as bound: a NaN stays, and the gradient at the bound is x's.
 V clamp_min(V x, V lo) { return select(lt(x, lo), lo, x); }
 V clamp_max(V x, V hi) { return select(gt(x, hi), hi, x); }
 DType promoted(const Type& a, const Type& b) {

@@ -143,6 +143,7 @@ inline V operator+(V a, double b) { return add(a, like(a, b)); }
 inline V operator-(V a, double b) { return sub(a, like(a, b)); }
 inline V operator*(V a, double b) { return mul(a, like(a, b)); }
 inline V operator/(V a, double b) { return div(a, like(a, b)); }
+inline V operator+(double a, V b) { return add(like(b, a), b); }
 inline V operator-(double a, V b) { return sub(like(b, a), b); }
 inline V operator/(double a, V b) { return div(like(b, a), b); }
 

@@ -13,15 +13,23 @@
 namespace heddle {
 
 // The closed vocabulary of C(...), here over double. codegen gives the same names in CUDA and LLVM.
-using std::acos, std::asin, std::atan, std::atan2, std::ceil, std::cos, std::cosh, std::erf, std::exp, std::expm1, std::fabs,
+using std::acos, std::asin, std::atan, std::atan2, std::ceil, std::cos, std::cosh, std::erf, std::erfc, std::exp, std::expm1, std::fabs,
     std::floor, std::log, std::log1p, std::pow, std::rint, std::sin, std::sinh, std::sqrt, std::tan, std::tanh, std::trunc;
 
 namespace {
 
 double select(bool c, double a, double b) { return c ? a : b; }
-double floordiv_(double a, double b) { return std::floor(a / b); }
-double mod_(double a, double b) { return b == 0 ? std::nan("") : a - std::floor(a / b) * b; }
-double sign_(double a) { return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? a : 0; }  // of a NaN 0, as in torch.sign
+// As eager PyTorch's, of an infinite a, too.
+double mod_(double a, double b) {
+    double r = std::fmod(a, b);
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+double floordiv_(double a, double b) {
+    if (b == 0) return a / b;
+    double r = std::fmod(a, b), q = (a - r) / b - (r != 0 && (r < 0) != (b < 0) ? 1 : 0);
+    return q == 0 ? std::copysign(0, a / b) : std::rint(q);
+}
+double sign_(double a) { return a > 0 ? 1 : a < 0 ? -1 : 0; }  // of a NaN and of both zeros 0, as in torch.sign
 
 // ---- type rules
 [[noreturn]] void fail(const Node& n, const std::string& what) {
@@ -221,15 +229,15 @@ std::vector<V> prod_vjp(const std::vector<V>& in, V, V g, const Node& n) {
     auto axes = n.ints("axes");
     if (axes.size() != 1) throw Error("prod: derivative over several axes: fold one axis at a time");
     V before = scan(x, zeros_like(x), axes[0], 1, false, 1), after = scan(x, zeros_like(x), axes[0], 1, true, 1);
-    return {expand(g, axes, x.type().shape) * before * after};
+    return {expand(g, axes, x.type().shape) * (before * after)};
 }
-// The gradient is shared evenly by all elements that reach the extremum, as PyTorch's amax and amin do.
+// The gradient is shared evenly by all elements that reach the extremum, as PyTorch's amax and amin do; none reaches a NaN, and 0 / 0 is a NaN.
 std::vector<V> extremum_vjp(const std::vector<V>& in, V out, V g, const Node& n) {
     V x = in[0];
     auto axes = n.ints("axes");
     V hit = eq(x, expand(out, axes, x.type().shape));
     V count = sum(cast(hit, x.type().dtype), axes);
-    return {select(hit, expand(g / count, axes, x.type().shape), zeros_like(x))};
+    return {select(hit, expand(g / count, axes, x.type().shape), expand(g * 0 / count, axes, x.type().shape))};
 }
 // With G the gradient that reaches the recurrence's state, itself a recurrence run the other way (derivation: unroll one step
 // of each mode). Nothing is divided, so zeros in a (alpha = 1 in a transmittance) are exact.

@@ -17,7 +17,7 @@ struct Pass {
 // the same rows that the forward gathers.
 constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_contiguous}};
 // After the derivative: gradients share what they are made of, and what belongs to the rows of a mask.
-constexpr Pass kJoint[] = {{"simplify", simplify}, {"masks_to_predicates", masks_to_predicates}, {"simplify", simplify}};
+constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates}, {"simplify", simplify}};
 // After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
 constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
 

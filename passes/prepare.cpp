@@ -58,6 +58,7 @@ Graph rows_contiguous(const Graph& g) {
 
 Graph without_stop_grads(const Graph& g) {
     return rebuild(g, [](Graph&, const Node& n, const std::vector<V>& in) -> V {
+        if (n.is(Op::surrogate)) return in[0];
         return n.is(Op::stop_grad) && !in[0].node().is(Op::input) ? in[0] : V{};  // an output is a value of its own
     });
 }

@@ -8,7 +8,7 @@ namespace heddle {
 // their gradients. Before the derivative, which then scatters into the same layout.
 Graph rows_contiguous(const Graph&);
 
-// What no gradient passes is itself once the derivative is taken: nothing then stands between a concat and the memory it is written to.
+// What no gradient passes is itself once the derivative is taken, and a surrogate its value: nothing then stands between a concat and the memory it is written to.
 Graph without_stop_grads(const Graph&);
 
 // Folds and scatters in the forms that nests have: sums that leave their points accumulate in float64, other folds go one axis at

@@ -14,7 +14,7 @@ namespace heddle::cuda {
 namespace {
 
 // The closed vocabulary of C(...) (ir/op.cpp). First what CUDA has under the same name, with an f for float.
-constexpr std::array kMaths1 = {"acos", "asin", "atan", "ceil",  "cos", "cosh", "erf", "exp",  "expm1", "fabs", "floor",
+constexpr std::array kMaths1 = {"acos", "asin", "atan", "ceil",  "cos", "cosh", "erf", "erfc", "exp",  "expm1", "fabs", "floor",
                                 "log",  "log1p", "rint", "sin",  "sinh", "sqrt", "tan", "tanh", "trunc"};
 constexpr std::array kMaths2 = {"pow", "atan2"};
 // Then what has to be said. Division and remainder round down, as in Python; the float forms give what PyTorch gives.
@@ -28,7 +28,7 @@ HD bool fabs(bool a) { return a; }
 )"},
     {"select", R"(template <class A, class B> HD auto select(bool c, A a, B b) { return c ? a : b; }
 )"},
-    {"sign_", R"(template <class T> HD T sign_(T a) { return a > 0 ? T(1) : a < 0 ? T(-1) : a == 0 ? a : T(0); }
+    {"sign_", R"(template <class T> HD T sign_(T a) { return a > 0 ? T(1) : a < 0 ? T(-1) : T(0); }
 )"},
     {"mod_", R"(template <class T> HD T mod_(T a, T b) { T r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
 HD float mod_(float a, float b) { float r = ::fmodf(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }

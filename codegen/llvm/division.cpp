@@ -64,17 +64,32 @@ Division float_division(Ir& ir, Lv a, Lv b) {
     Lv over = x.CreateFCmpOLT(x.CreateSelect(x.CreateFCmpOLT(b, zero), x.CreateFNeg(r), r), zero);  // r is on the far side of 0
     q = x.CreateSelect(over, x.CreateFSub(q, ir.num(a, 1)), q);
     r = x.CreateSelect(over, x.CreateFAdd(r, b), r);
-    return {q, r};
+    return {q, x.CreateSelect(x.CreateFCmpOEQ(r, zero), ir.copysign(zero, a), r)};
 }
 
 }  // namespace
 
 Lv floordiv(Ir& ir, Lv a, Lv b) {
     if (Ir::is_bool(a)) return a;
-    if (Ir::is_float(a)) return float_division(ir, a, b).quotient;
+    if (Ir::is_float(a)) {  // of an infinite a NaN, as fmod is; by an infinite b -1 where the signs differ
+        auto& x = ir.b;
+        Lv q = float_division(ir, a, b).quotient, zero = ir.num(a, 0), infinity = ir.num(a, INFINITY);
+        Lv below = x.CreateAnd(x.CreateFCmpONE(a, zero), x.CreateXor(x.CreateFCmpOLT(a, zero), x.CreateFCmpOLT(b, zero)));
+        q = x.CreateSelect(x.CreateAnd(x.CreateFCmpOEQ(ir.fabs(b), infinity), below), ir.num(a, -1), q);
+        return x.CreateSelect(x.CreateAnd(x.CreateFCmpOEQ(ir.fabs(a), infinity), x.CreateFCmpUNE(b, zero)), ir.num(a, NAN), q);
+    }
     const llvm::APInt* c = nullptr;
     if (power_of_two(b, c)) return ir.b.CreateAShr(a, ir.integer(a, c->logBase2()));
     return division(ir, a, b).quotient;
+}
+
+Lv div(Ir& ir, Lv a, Lv b) {
+    auto& x = ir.b;
+    if (Ir::is_float(a)) return x.CreateFDiv(a, b);
+    if (Ir::is_bool(a)) return a;
+    Lv q = floordiv(ir, a, b), zero = ir.integer(a, 0);
+    Lv rounded = x.CreateAnd(x.CreateICmpSLT(q, zero), x.CreateICmpNE(x.CreateMul(q, b), a));
+    return x.CreateAdd(q, x.CreateZExt(rounded, q->getType()));
 }
 
 Lv mod(Ir& ir, Lv a, Lv b) {

@@ -17,6 +17,7 @@ Lv erf(Ir&, Lv x);  // double: libm, lane by lane
 
 // Integers, and floats as PyTorch's floor_divide and remainder. Division by zero gives some value for integers, and does not trap.
 Lv floordiv(Ir&, Lv a, Lv b);
+Lv div(Ir&, Lv a, Lv b);  // of integers rounded towards 0, as in C
 Lv mod(Ir&, Lv a, Lv b);
 Lv pow(Ir&, Lv a, Lv b);
 

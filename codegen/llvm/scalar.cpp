@@ -31,7 +31,7 @@ L operator*(L a, L b) {
     auto& x = a.ir->b;
     return {a.ir, Ir::is_float(a.v) ? x.CreateFMul(a.v, b.v) : Ir::is_bool(a.v) ? x.CreateAnd(a.v, b.v) : x.CreateMul(a.v, b.v)};
 }
-L operator/(L a, L b) { return {a.ir, Ir::is_float(a.v) ? a.ir->b.CreateFDiv(a.v, b.v) : math::floordiv(*a.ir, a.v, b.v)}; }
+L operator/(L a, L b) { return {a.ir, math::div(*a.ir, a.v, b.v)}; }
 L operator+(double a, L b) { return lift(b, a) + b; }
 L operator/(double a, L b) { return lift(b, a) / b; }
 L operator*(double a, L b) { return lift(b, a) * b; }
@@ -51,14 +51,16 @@ L operator>(L a, L b) { return compare(a, b, Pred::FCMP_OGT, Pred::ICMP_SGT, Pre
 L operator>(L a, double b) { return a > lift(a, b); }
 L operator>=(L a, L b) { return compare(a, b, Pred::FCMP_OGE, Pred::ICMP_SGE, Pred::ICMP_UGE); }
 L operator==(L a, L b) { return compare(a, b, Pred::FCMP_OEQ, Pred::ICMP_EQ, Pred::ICMP_EQ); }
+L operator==(L a, double b) { return a == lift(a, b); }
 L operator!=(L a, L b) { return compare(a, b, Pred::FCMP_UNE, Pred::ICMP_NE, Pred::ICMP_NE); }
 L select(L c, L a, L b) { return {c.ir, c.ir->b.CreateSelect(c.v, a.v, b.v)}; }
+L select(L c, double a, L b) { return select(c, lift(b, a), b); }
 
 #define BY_POLYNOMIAL(f) L f(L a) { return {a.ir, math::f(*a.ir, a.v)}; }
 #define BY_LIBM(f) L f(L a) { return {a.ir, a.ir->libm(#f, a.v)}; }
 #define BY_INSTRUCTION(f) L f(L a) { return {a.ir, a.ir->unary(llvm::Intrinsic::f, a.v)}; }
 BY_POLYNOMIAL(exp) BY_POLYNOMIAL(expm1) BY_POLYNOMIAL(log) BY_POLYNOMIAL(log1p) BY_POLYNOMIAL(sin) BY_POLYNOMIAL(cos) BY_POLYNOMIAL(tanh) BY_POLYNOMIAL(erf)
-BY_LIBM(tan) BY_LIBM(asin) BY_LIBM(acos) BY_LIBM(atan) BY_LIBM(sinh) BY_LIBM(cosh)
+BY_LIBM(tan) BY_LIBM(asin) BY_LIBM(acos) BY_LIBM(atan) BY_LIBM(sinh) BY_LIBM(cosh) BY_LIBM(erfc)
 BY_INSTRUCTION(sqrt) BY_INSTRUCTION(floor) BY_INSTRUCTION(ceil) BY_INSTRUCTION(rint) BY_INSTRUCTION(trunc)
 L atan2(L a, L b) { return {a.ir, a.ir->libm("atan2", a.v, b.v)}; }
 L pow(L a, L b) { return {a.ir, math::pow(*a.ir, a.v, b.v)}; }
@@ -70,7 +72,7 @@ L fabs(L a) {
 }
 L sign_(L a) {
     if (Ir::is_bool(a.v)) return a;
-    return select(a > lift(a, 0), lift(a, 1), select(a < lift(a, 0), lift(a, -1), select(a == lift(a, 0), a, lift(a, 0))));
+    return select(a > lift(a, 0), lift(a, 1), select(a < lift(a, 0), lift(a, -1), lift(a, 0)));
 }
 
 // ---- the table. What this reader has no use for is read and dropped.

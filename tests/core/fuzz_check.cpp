@@ -33,7 +33,7 @@ bool has_calls(const Graph& g) {
 }
 // Differences of it make sense, but at the few points where a comparison turns: all in double, and no derivative that is declared.
 bool smooth(const Graph& g) {
-    constexpr Op kDeclared[] = {Op::stop_grad, Op::amax, Op::amin, Op::mod, Op::floordiv};
+    constexpr Op kDeclared[] = {Op::stop_grad, Op::amax, Op::amin, Op::mod, Op::floordiv, Op::surrogate};
     return std::none_of(g.nodes.begin(), g.nodes.end(), [&](const Node& n) {
         return n.is(Op::call) || (is_float(n.type.dtype) && n.type.dtype != DType::f64) || (is_float(n.type.dtype) && std::find(std::begin(kDeclared), std::end(kDeclared), n.op) != std::end(kDeclared));
     });

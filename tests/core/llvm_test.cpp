@@ -279,18 +279,20 @@ TEST_P(Forms, CollidingLanes) {
     });
 }
 
-TEST_P(Forms, IntegersDivideDown) {
+// floordiv and mod round down, as in Python; div towards 0, as in C.
+TEST_P(Forms, IntegersDivide) {
     if (rows()) return;
     for (DType t : {DType::i32, DType::i64})
         for (std::int64_t by : {0, 1, 2, 8, 7, -3, -1, 1000003}) {
             std::size_t count = 1000;
             NestBuilder k({static_cast<int>(count)}, false, width());
-            int a = k.buffer(t), b = k.buffer(t), q = k.buffer(t, true), r = k.buffer(t, true);
+            int a = k.buffer(t), b = k.buffer(t), q = k.buffer(t, true), r = k.buffer(t, true), c = k.buffer(t, true);
             k.prologue();
             Val i = k.outer(0), x = k.load(a, i), y = by ? k.constant(static_cast<double>(by), t) : k.load(b, i);
             k.store(q, i, k.map(Op::floordiv, {x, y}, t));
             k.store(r, i, k.map(Op::mod, {x, y}, t));
-            GuardedArray va(t, count), vb(t, count), vq(t, count), vr(t, count);
+            k.store(c, i, k.map(Op::div, {x, y}, t));
+            GuardedArray va(t, count), vb(t, count), vq(t, count), vr(t, count), vc(t, count);
             std::mt19937_64 random(11);
             std::int64_t reach = t == DType::i32 ? (1LL << 31) - 1 : (1LL << 51);
             for (std::size_t p = 0; p < count; ++p) {
@@ -299,10 +301,11 @@ TEST_P(Forms, IntegersDivideDown) {
                 if (t == DType::i32) va.as<std::int32_t>(p) = static_cast<std::int32_t>(v), vb.as<std::int32_t>(p) = static_cast<std::int32_t>(w);
                 else va.as<std::int64_t>(p) = v, vb.as<std::int64_t>(p) = w;
             }
-            run(k.n, {va.data(), vb.data(), vq.data(), vr.data()});
+            run(k.n, {va.data(), vb.data(), vq.data(), vr.data(), vc.data()});
             for (std::size_t p = 0; p < count; ++p) {
                 auto v = static_cast<__int128>(va.get(p)), w = by ? static_cast<__int128>(by) : static_cast<__int128>(vb.get(p));
                 auto quotient = v / w, rest = v % w;
+                ASSERT_EQ(vc.get(p), static_cast<double>(quotient)) << name(t) << " " << va.get(p) << " over " << static_cast<double>(w);
                 if (rest != 0 && (rest < 0) != (w < 0)) --quotient, rest += w;
                 ASSERT_EQ(vq.get(p), static_cast<double>(quotient)) << name(t) << " " << va.get(p) << " by " << static_cast<double>(w);
                 ASSERT_EQ(vr.get(p), static_cast<double>(rest)) << name(t);

@@ -137,7 +137,7 @@ void derivatives(Op op, std::vector<Mutant>& all) {
     }
     if (op == Op::stop_grad) return;
     for (int k = 0; k < gradients(op) && !(op == Op::scatter_add && k == 0); ++k) {
-        if ((op == Op::scatter && k == 1) || (op == Op::select && k == 0)) continue;  // no gradient
+        if ((op == Op::scatter && k == 1) || ((op == Op::select || op == Op::surrogate) && k == 0)) continue;  // no gradient
         const auto at = static_cast<std::size_t>(k);
         add(fmt::format("gradient {} is none", k), [op, at] { wrong.operand = at, wrong.factor = 0, set_vjp(op, vjp_scaled); });
         const bool zero = trees && texts[at].starts_with("zeros_like");

@@ -1,9 +1,10 @@
-"""Where arithmetic has corners: opacity of 0 and 1, coordinates on texels and borders, NaN and infinity, zeros of both signs, denormals, ties, empty masks.
+"""Where arithmetic has corners: opacity of 0 and 1, coordinates on texels, borders and nowhere, integers divided, zeros of both signs, denormals, ties, empty masks.
 
 Law: equal to eager in results and gradients, NaN for NaN. One door: what is captured is the same through all, test_ops.py and others go through each.
 """
 
 import functools
+import itertools
 
 import pytest
 import torch
@@ -114,52 +115,52 @@ def test_grid_sample(sizes, align, padding, mode, dtype):
     same(static, sample, arguments)
 
 
-# ---- NaN, infinity, zeros, denormals
-
-
-VALUES = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 1e-40, -1e-40, 0.5, 2.5, -2.5]
-UNARY = {
-    "abs": torch.abs, "sign": torch.sign, "neg": torch.neg, "relu": F.relu, "leaky_relu": F.leaky_relu, "elu": F.elu, "softplus": F.softplus, "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "square": torch.square,
-    "reciprocal": torch.reciprocal, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc, "frac": torch.frac, "erf": torch.erf,
-    "isnan": torch.isnan, "isinf": torch.isinf, "isfinite": torch.isfinite, "signbit": torch.signbit, "nan_to_num": torch.nan_to_num, "silu": F.silu, "gelu": F.gelu,
-    "clamp": lambda x: x.clamp(-1, 1), "clamp_min": lambda x: x.clamp(min=0), "clamp_max": lambda x: x.clamp(max=0), "clamp to infinity": lambda x: x.clamp(-INF, INF),
-    "clamp by tensors": lambda x: torch.clamp(x, x.flip(0).detach(), torch.ones_like(x)), "hardtanh": F.hardtanh, "relu6": F.relu6, "threshold": lambda x: F.threshold(x, 0.5, 7.0),
-    "where": lambda x: torch.where(x > 0, x, -x), "where hides": lambda x: torch.where(x.isfinite(), x, torch.zeros_like(x)), "masked_fill": lambda x: x.masked_fill(x.isnan(), 0.0),
-    "maximum": lambda x: torch.maximum(x, x.flip(0)), "minimum": lambda x: torch.minimum(x, x.flip(0)), "fmax": lambda x: torch.fmax(x, x.flip(0)), "fmin": lambda x: torch.fmin(x, x.flip(0)),
-    "compare": lambda x: (x < x.flip(0), x <= x, x == x, x != x, x >= 0, x > -INF), "pow 2": lambda x: x ** 2, "pow half": lambda x: x ** 0.5, "pow 0": lambda x: x ** 0, "pow -1": lambda x: x ** -1,
-    "pow of": lambda x: 2 ** x, "atan2": lambda x: torch.atan2(x, x.flip(0)), "divided": lambda x: x / x.flip(0), "times zero": lambda x: x * 0, "plus zero": lambda x: x + 0, "less itself": lambda x: x - x,
-    "doubled": lambda x: x + x, "halved": lambda x: x * 0.5, "remainder": lambda x: torch.remainder(x, 2.0), "fmod": lambda x: torch.fmod(x, 2.0), "hypot": lambda x: torch.hypot(x, x.flip(0)),
-    "logaddexp": lambda x: torch.logaddexp(x, x.flip(0)), "copysign": lambda x: torch.copysign(torch.ones_like(x), x), "lerp": lambda x: torch.lerp(x, x.flip(0), 0.5), "heaviside": lambda x: torch.heaviside(x.detach(), torch.tensor(0.5, dtype=x.dtype)),
-    "sinc": torch.sinc, "xlogy": lambda x: torch.xlogy(x, x.flip(0)), "smooth_l1": lambda x: F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none"),
-}
-REDUCING = {
-    "sum": lambda x: x.sum(-1), "mean": lambda x: x.mean(-1), "prod": lambda x: x.prod(-1), "amax": lambda x: x.amax(-1), "amin": lambda x: x.amin(-1), "max": lambda x: x.max(-1), "min": lambda x: x.min(-1),
-    "max of all": lambda x: x.max(), "argmax": lambda x: x.argmax(-1), "argmin": lambda x: x.argmin(-1), "cumsum": lambda x: x.cumsum(-1), "cumprod": lambda x: x.cumprod(-1), "softmax": lambda x: x.softmax(-1),
-    "log_softmax": lambda x: x.log_softmax(-1), "logsumexp": lambda x: x.logsumexp(-1), "topk": lambda x: x.topk(2, -1)[0], "var": lambda x: x.var(-1), "std": lambda x: x.std(-1),
-    "norm": lambda x: x.norm(dim=-1), "norm inf": lambda x: x.norm(INF, dim=-1), "normalize": lambda x: F.normalize(x, dim=-1), "nansum": lambda x: x.nansum(-1), "nanmean": lambda x: x.nanmean(-1), "all": lambda x: (x > 0).all(-1),
-    "any": lambda x: (x > 0).any(-1), "count_nonzero": lambda x: x.count_nonzero(-1), "median": lambda x: x.median(-1)[0], "cummax": lambda x: x.cummax(-1), "logcumsumexp": lambda x: x.logcumsumexp(-1),
-}
-ROWS = [[NAN, 1.0, 2.0], [1.0, NAN, NAN], [INF, 1.0, -INF], [INF, INF, 0.0], [-INF, -INF, -INF], [-INF, 3.0, 3.0], [0.0, -0.0, 0.0], [-0.0, 0.0, -0.0], [2.0, 2.0, 2.0], [1e-40, 1e-45, -1e-40], [3e38, 3e38, -3e38]]
-
-
-# Not yet as eager's, where an operand is NaN, infinite, or its square over- or underflows (eager's own forms differ between its vectorised and
-# its plain loops for some): they aren't compared here.
-APART = {"abs", "sign", "square", "silu", "gelu", "clamp", "clamp_min", "clamp_max", "clamp to infinity", "clamp by tensors", "hardtanh", "relu6", "maximum", "minimum",
-         "pow 2", "atan2", "hypot", "logaddexp", "sinc", "smooth_l1"}
-APART_REDUCING = {"amax", "amin", "max of all", "cumprod", "logsumexp", "var", "std", "norm inf"}
+BEYOND = [0.0, -0.0, 1.0, -1.0, 1.25, 3e38, -3e38, 1e10, 1e-40, 0.25, NAN, INF, -INF]
 
 
 @both_types
-@pytest.mark.parametrize("op", [op for op in UNARY if op not in APART])
-def test_values_that_are_no_numbers(op, dtype):
-    same(static, UNARY[op], lambda: [leaf(VALUES, dtype)], eager=None)
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("align", [True, False], ids=["aligned", "not_aligned"])
+def test_grid_sample_nowhere(align, padding, mode, dtype):
+    """Eager's lanes multiply a weight that is NaN by the zero around; its plain loop, that of three dimensions, does not, nor do we."""
+
+    def sample(x, grid):
+        return F.grid_sample(x, grid, mode=mode, padding_mode=padding, align_corners=align)
+
+    def arguments():
+        x = torch.rand((1, 2, 4, 5), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        along = BEYOND if padding == "zeros" or mode == "nearest" else BEYOND[:5]  # eager's derivative writes outside of its memory there
+        return [leaf(x, dtype), leaf(torch.tensor(list(itertools.product(along, along)), dtype=dtype).reshape(1, len(along), len(along), 2), dtype)]
+
+    if (mode, padding) != ("bilinear", "zeros"):
+        same(static, sample, arguments)
+        return
+    want, fused, (x, grid) = sample(*arguments()), static(sample)(*arguments()), arguments()
+    plain = F.grid_sample(x[:, :, None], torch.cat([grid, torch.zeros_like(grid[..., :1])], -1)[:, None], mode=mode, padding_mode=padding, align_corners=align)[:, :, 0]
+    assert not torch.equal(want.isnan(), plain.isnan()), "eager's lanes are like its plain loop: compare as the others"
+    torch.testing.assert_close(fused, plain, equal_nan=True)
 
 
-@both_types
-@pytest.mark.parametrize("op", [op for op in REDUCING if op not in APART_REDUCING])
-def test_reductions_over_no_numbers_and_ties(op, dtype):
-    same(static, REDUCING[op], lambda: [leaf(ROWS, dtype)], eager=None)
+# ---- integers
+
+
+def integers(x, y):
+    z = y.where(y != 0, 3)
+    return x // z, x % z, torch.fmod(x, z), torch.div(x, z, rounding_mode="trunc"), torch.div(x, z, rounding_mode="floor"), torch.remainder(x, z), x / z, x // 2, x // -2, x % 4, x % -4, -7 // z, x.sign(), x.abs()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=["i32", "i64"])
+def test_integers_divide_as_eagers(dtype):
+    values = [-1000003, -8, -7, -3, -2, -1, 0, 1, 2, 3, 7, 8, 1000003, torch.iinfo(dtype).max // 2]
+
+    def arguments():
+        return [torch.tensor(v, dtype=dtype) for v in zip(*itertools.product(values, values))]
+
+    same(static, integers, arguments)
+
+
+# ---- zeros of both signs, denormals (NaN, infinity and all else that is special: test_special_values.py)
 
 
 @both_types
