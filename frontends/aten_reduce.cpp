@@ -171,11 +171,16 @@ Results cumulative(const Call& c) {
 }
 
 // ---- normalisations
+// What a softmax y of x passes back: y * g - y * sum(y * g); parts of it by the chain rule wouldn't cancel where y is nearly 1.
+V of_softmax(V y, V x, int axis) {
+    V d = stop_grad(y);
+    return surrogate(y, (x - back(sum(d * x, {axis}), {axis}, x.type().shape)) * d);
+}
 V softmax_of(V x, int axis, bool log_of) {
     if (x.type().rank() == 0) return log_of ? zeros_like(x) : like(x, 1);
     Shape s = x.type().shape;
     V shifted = x - back(stop_grad(amax(x, {axis})), {axis}, s), e = exp(shifted), total = sum(e, {axis});
-    return log_of ? shifted - back(log(total), {axis}, s) : e / back(total, {axis}, s);
+    return log_of ? shifted - back(log(total), {axis}, s) : of_softmax(e / back(total, {axis}, s), x, axis);
 }
 template <bool log_of>
 Results softmax_(const Call& c) {
@@ -191,7 +196,7 @@ Results safe_softmax_(const Call& c) {
     V top = stop_grad(amax(x, {axis}));
     top = select(eq(top, like(top, -kInf)), zeros_like(top), top);
     V e = exp(x - back(top, {axis}, s)), total = sum(e, {axis});
-    return {e / back(select(eq(total, zeros_like(total)), like(total, 1), total), {axis}, s)};
+    return {of_softmax(e / back(select(eq(total, zeros_like(total)), like(total, 1), total), {axis}, s), x, axis)};
 }
 V affine(V x, V weight, V bias) {
     if (weight) x = x * as(weight, x.type());
