@@ -1,4 +1,6 @@
 // Arithmetic, comparisons, logic. Law: operands are cast to the result's type first, as PyTorch's promotion does.
+#include <torch/headeronly/version.h>
+
 #include <cmath>
 
 #include "frontends/aten_rules.h"
@@ -111,22 +113,39 @@ Results bitwise_not_(const Call& c) {
 }
 Results logical_not_(const Call& c) { return {not_(self(c))}; }
 
+// PyTorch 2.15 changed what ties get (2.12 to 2.14 were not tried).
+constexpr bool kSharesTies = TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 15;
+bool is_constant(V v) { return v.node().is(Op::constant); }
+// Values whose gradients are clamp's, of one bound or two. A NaN, also a bound's, passes none.
+V clamp_path(V x, V lo, V hi) {
+    const V zero = zeros_like(x);
+    V path = select(lo && hi ? and_(ge(x, lo), le(x, hi)) : lo ? ge(x, lo) : le(x, hi), x, zero);
+    if (lo && !is_constant(lo)) path = path + select(hi ? and_(lt(lo, hi), lt(x, lo)) : lt(x, lo), lo, zero);
+    if (hi && !is_constant(hi)) path = path + select(lo ? or_(lt(hi, lo), gt(x, hi)) : gt(x, hi), hi, zero);
+    return path;
+}
+// From 2.15 on: nothing passes at a bound that is a number; with a tensor that is equal, or one of two that differ, x shares evenly.
+V clamp_path_shared(V x, V lo, V hi) {
+    const V zero = zeros_like(x);
+    if ((!lo || is_constant(lo)) && (!hi || is_constant(hi))) return select(lo && hi ? and_(gt(x, lo), lt(x, hi)) : lo ? gt(x, lo) : lt(x, hi), x, zero);
+    if (!(lo && hi)) return lo ? max(x, lo) : min(x, hi);
+    const V apart = lt(lo, hi), in_order = le(lo, hi), at_lo = and_(apart, eq(x, lo)), at_hi = and_(apart, eq(x, hi));
+    V path = select(or_(at_lo, at_hi), x * 0.5, select(or_(lt(x, lo), gt(x, hi)), zero, x));
+    path = path + select(and_(in_order, lt(x, lo)), lo, select(at_lo, lo * 0.5, zero));
+    return path + select(or_(lt(hi, lo), and_(in_order, gt(x, hi))), hi, select(at_hi, hi * 0.5, zero));
+}
 Results clamp_(const Call& c) {
-    V x = self(c), y = x, path = x, zero = zeros_like(x);
+    V x = self(c), y = x;
     V lo = c.given("min") ? c.operand("min", c.type()) : none(), hi = c.given("max") ? c.operand("max", c.type()) : none();
-    // A NaN as bound gives NaN, but for one that is a number and stands alone.
+    // A NaN as bound gives NaN, but before 2.15 for one that is a number and stands alone.
     auto simple = [&](V bound, std::string_view name) {
-        return bound.node().is(Op::constant) && (!std::isnan(bound.node().number("value")) || (!(lo && hi) && !std::holds_alternative<Ref>(*c.n.find(name))));
+        if (!is_constant(bound)) return false;
+        return !std::isnan(bound.node().number("value")) || (!kSharesTies && !(lo && hi) && !std::holds_alternative<Ref>(*c.n.find(name)));
     };
     if (lo) y = simple(lo, "min") ? clamp_min(y, lo) : max(lo, y);
     if (hi) y = simple(hi, "max") ? clamp_max(y, hi) : min(hi, y);
     if (!is_float(c.type().dtype)) return {y};
-    // A NaN, also a bound's, passes no gradient.
-    V within = lo && hi ? and_(ge(x, lo), le(x, hi)) : lo ? ge(x, lo) : le(x, hi);
-    path = select(within, x, zero);
-    if (lo && !lo.node().is(Op::constant)) path = path + select(hi ? and_(lt(lo, hi), lt(x, lo)) : lt(x, lo), lo, zero);
-    if (hi && !hi.node().is(Op::constant)) path = path + select(lo ? or_(lt(hi, lo), gt(x, hi)) : gt(x, hi), hi, zero);
-    return {surrogate(y, path)};
+    return {surrogate(y, kSharesTies ? clamp_path_shared(x, lo, hi) : clamp_path(x, lo, hi))};
 }
 Results where_(const Call& c) {
     return {select(broadcast(to(c.tensor("condition"), DType::b1), c.shape()), c.operand("self", c.type()), c.operand("other", c.type()))};
@@ -227,13 +246,17 @@ Results isfinite_(const Call& c) {
     if (!is_float(x.type().dtype)) return {lift(c.g, c.type(), 1)};
     return {lt(abs(x), like(x, kInf))};
 }
+// Of a NaN and a number the number.
+V shared_ties(V y, V a, V b) {
+    return kSharesTies && is_float(y.type().dtype) ? surrogate(y, select(eq(a, b), (a + b) * 0.5, y)) : y;
+}
 Results fmax_(const Call& c) {
     V a = self(c), b = other(c);
-    return {select(or_(ge(a, b), ne(b, b)), a, b)};
+    return {shared_ties(select(or_(ge(a, b), ne(b, b)), a, b), a, b)};
 }
 Results fmin_(const Call& c) {
     V a = self(c), b = other(c);
-    return {select(or_(le(a, b), ne(b, b)), a, b)};
+    return {shared_ties(select(or_(le(a, b), ne(b, b)), a, b), a, b)};
 }
 Results hypot_(const Call& c) {
     // The larger leg times a root of at least 1: nothing over- or underflows. An infinite leg counts more than a NaN.
