@@ -28,8 +28,7 @@ Results rsub_(const Call& c) {
 Results mul_(const Call& c) { return {c.type().dtype == DType::b1 ? and_(self(c), other(c)) : self(c) * other(c)}; }
 V trunc_div(V a, V b) {
     if (is_float(a.type().dtype)) return surrogate(trunc(a / b), floordiv(a, b));  // gradients are 0, also where a / b has none
-    V q = floordiv(a, b), rounded_down = and_(ne(q * b, a), lt(q, zeros_like(q)));
-    return q + cast(rounded_down, q.type().dtype);
+    return a / b;
 }
 // What integers are divided by: eager raises an error for a zero.
 V divisor(const Call& c) {
