@@ -145,9 +145,9 @@ private:
     void statements(const std::vector<Val>& list) {
         together_.clear();
         if (in_.width > 1)
-            for (loop::Stretch& s : loop::stretches(n_, list, rows_)) {
-                auto t = std::make_shared<Together>(Together{std::move(s.members), {}, 0});
-                for (Val v : t->members) together_[v] = t;
+            for (const loop::Stretch& s : loop::stretches(n_, list, rows_)) {
+                auto t = std::make_shared<Together>(Together{s.members, std::vector<Lv>(s.members.size()), 0});
+                for (Val v : s.members) together_[v] = t;
             }
         for (Val v : list) statement(v);
     }
@@ -164,7 +164,6 @@ private:
         const Val address = at(v).in[0];
         if (held(address).each || step(address) != static_cast<std::int64_t>(t.members.size())) return nullptr;
         k = static_cast<std::size_t>(std::find(t.members.begin(), t.members.end(), v) - t.members.begin());
-        t.parts.resize(t.members.size());
         return &t;
     }
     Place start(Val member, std::size_t k) {  // of what all members cover
