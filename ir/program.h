@@ -38,13 +38,25 @@ struct Step {
     bool operator==(const Step&) const = default;
 };
 
+// An output that takes over the memory of an input: positions among the graph's. What the caller holds there is the new value afterwards.
+struct Update {
+    int output, input;
+    bool operator==(const Update&) const = default;
+};
+
 struct Program {
     Graph graph;
     std::vector<Launch> launches;
     std::vector<Step> steps;       // in order of execution
     std::vector<char> stored;      // per node: has a buffer (inputs, results of calls, roots read elsewhere, outputs)
     std::vector<int> last_use;     // per node: last step that reads its buffer; -1 never, steps.size() for outputs
+    std::vector<Update> updates;   // those that are written in place: nothing reads the input's old elements after their new ones are there
     bool is_stored(Id id) const { return stored[static_cast<std::size_t>(id)] != 0; }
+    Id memory_of(Id id) const {    // the value whose memory it lies in
+        for (const Update& u : updates)
+            if (graph.outputs[static_cast<std::size_t>(u.output)] == id) return graph.inputs[static_cast<std::size_t>(u.input)];
+        return id;
+    }
 };
 
 // The stored value a library call reads for operand `id`, and how it views it: a reshape, or the last two axes swapped.

@@ -320,6 +320,9 @@ std::string print(const Program& p) {
         }
         s += "  }\n";
     }
+    for (const Update& u : p.updates)
+        s += fmt::format("  %{} is written over %{} \"{}\"\n", p.graph.outputs[static_cast<std::size_t>(u.output)], p.graph.inputs[static_cast<std::size_t>(u.input)],
+                         p.graph[p.graph.inputs[static_cast<std::size_t>(u.input)]].text("name"));
     return s + footer(p.graph, number);
 }
 

@@ -28,10 +28,11 @@ struct Place {
 
 class Fuser {
 public:
-    explicit Fuser(const Graph& g) {
+    Fuser(const Graph& g, const std::vector<Update>& updates) : updates_(updates) {
         plan_.program.graph = g;
         plan_.program.stored.assign(g.nodes.size(), 0);
         place_.resize(g.nodes.size());
+        for (const Update& u : updates) updating_.insert(g.outputs[static_cast<std::size_t>(u.output)]);
     }
     Plan run() {
         find_roots();
@@ -123,7 +124,10 @@ private:
         }
         plan_.program.steps.push_back({.launch = -1, .call = id});
         place_[static_cast<std::size_t>(id)].time.step = last_step();
+        if (n.is(Op::call) && n.text("name") == "heddle.guard") guarded_ = {last_step() + 1, 0};
     }
+    // A run that a guard ends has changed nothing yet.
+    Time after_guards(Id id) const { return updating_.count(id) ? guarded_ : Time{}; }
     int last_step() const { return static_cast<int>(plan_.program.steps.size()) - 1; }
 
     void add_root(Id id) {
@@ -131,7 +135,7 @@ private:
         if (const auto pieces = parts(id); pieces.size() > 1 || pieces[0] >= 0) {
             const bool over = n.is(Op::scatter);
             Time first;
-            for (int k : pieces) first = std::max(first, earliest(reads(id, k), {}));
+            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), after_guards(id)});
             if (over && first.stage + 2 > kMaxStages) first = {first.step + 1, 0};
             Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
             for (int k : pieces) {
@@ -143,7 +147,7 @@ private:
             return;
         }
         auto deps = reads(id);
-        Time first = earliest(deps, {});  // as a nest of its own
+        Time first = std::max(earliest(deps, {}), after_guards(id));  // as a nest of its own
         std::optional<double> alone;      // what that would cost
         std::string reason = "no nest has these points";
         for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
@@ -153,7 +157,7 @@ private:
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
-                if (earliest(deps, here) > here.time) {
+                if (std::max(earliest(deps, here), after_guards(id)) > here.time) {
                     reason = "reads a value of another nest of the same launch";
                     continue;
                 }
@@ -361,6 +365,10 @@ private:
         for (Id id = 0; id < graph().size(); ++id)
             if (graph()[id].is(Op::result)) need(id);
         p.stored = needed;
+        std::vector<Update> done;
+        for (const Update& u : updates_)
+            if (in_place(u)) done.push_back(u);
+        p.updates = std::move(done);
         for (Launch& l : p.launches) {
             plan_.loops.emplace_back();
             for (Nest& n : l.nests) {
@@ -371,7 +379,57 @@ private:
         }
     }
 
+    // Can an output be written where an input lies? Whoever else reads the input has done so in an earlier stage or step; the nest that writes
+    // an element reads it before, and no other one.
+    bool in_place(const Update& u) const {
+        const Program& p = plan_.program;
+        const Id to = graph().outputs[static_cast<std::size_t>(u.output)], from = graph().inputs[static_cast<std::size_t>(u.input)];
+        if (!(graph().type(to) == graph().type(from)) || in_memory_twice(to, from)) return false;
+        const Time when = place_[static_cast<std::size_t>(to)].time;
+        for (int s = 0; s <= last_step(); ++s) {
+            const Step& step = p.steps[static_cast<std::size_t>(s)];
+            if (step.launch < 0) {
+                if (s >= when.step)
+                    for (Id i : graph()[step.call].in)
+                        if (library_operand(graph(), i).base == from) return false;
+                continue;
+            }
+            for (const Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
+                if (Time{s, n.stage} < when) continue;
+                const loop::Nest l = loop::lower(p, n);
+                std::vector<loop::Val> order = l.prologue;
+                for (const loop::Phase& phase : l.phases)
+                    for (const auto* list : {&phase.body, &phase.after}) order.insert(order.end(), list->begin(), list->end());
+                order.insert(order.begin(), l.uniform.begin(), l.uniform.end());
+                std::set<loop::Val> reads, writes;  // addresses
+                for (loop::Val v : order) {
+                    const loop::Value& x = l.values[static_cast<std::size_t>(v)];
+                    const bool load = x.what == loop::What::load;
+                    if (!load && x.what != loop::What::store && x.what != loop::What::accumulate) continue;
+                    const Id id = l.buffers[static_cast<std::size_t>(x.index)].id;
+                    if (id == from) {
+                        if (writes.count(x.in[0])) return false;
+                        reads.insert(x.in[0]);
+                    } else if (id == to && !load) {
+                        if (x.what != loop::What::store) return false;
+                        writes.insert(x.in[0]);
+                    }
+                }
+                if (!std::includes(writes.begin(), writes.end(), reads.begin(), reads.end())) return false;
+            }
+        }
+        return true;
+    }
+    // Is either of them an output otherwise, or is the new value an input or a call's, or in pieces?
+    bool in_memory_twice(Id to, Id from) const {
+        const auto& out = graph().outputs;
+        return std::count(out.begin(), out.end(), to) != 1 || std::count(out.begin(), out.end(), from) != 0 || !root_.count(to) || place_[static_cast<std::size_t>(to)].nest < 0;
+    }
+
     Plan plan_;
+    const std::vector<Update>& updates_;
+    std::set<Id> updating_;                       // outputs that had best lie in an input's memory
+    Time guarded_;                                // after the last guard so far
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
@@ -381,7 +439,7 @@ private:
 
 }  // namespace
 
-Plan fuse(const Graph& g) { return Fuser(g).run(); }
+Plan fuse(const Graph& g, const std::vector<Update>& updates) { return Fuser(g, updates).run(); }
 
 std::string adds_in_any_order(const Plan& p) {
     for (std::size_t k = 0; k < p.loops.size(); ++k)

@@ -17,7 +17,8 @@ struct Plan {
     std::vector<Decision> decisions;
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
 };
-Plan fuse(const Graph&);
+// `updates`: outputs that had best be written over inputs. Those that can be are in Program::updates; they are written after all guards.
+Plan fuse(const Graph&, const std::vector<Update>& updates = {});
 // The launch that on a GPU adds floats with atomics, in an order that changes from run to run; "" if none does.
 std::string adds_in_any_order(const Plan&);
 

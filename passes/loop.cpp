@@ -458,6 +458,7 @@ private:
 
     std::string hint(Id id) const { return g_[id].is(Op::input) ? g_[id].text("name") : ""; }
     int buffer(Id id, bool written, bool accumulated) {
+        id = p_.memory_of(id);
         for (std::size_t k = 0; k < out.buffers.size(); ++k)
             if (out.buffers[k].id == id) {
                 out.buffers[k].written |= written, out.buffers[k].accumulated |= accumulated;

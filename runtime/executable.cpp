@@ -70,6 +70,7 @@ void Executable::number(const std::vector<std::string>& names) {
         frame_.elements.emplace_back(numel(g.type(id).shape), frame_.names);
         frame_.dtypes.push_back(g.type(id).dtype);
     }
+    for (const Update& u : plan_.program.updates) frame_.buffer[at(g.outputs[at(u.output)])] = frame_.of(g.inputs[at(u.input)]);
 }
 
 void Executable::arrange() {
@@ -88,7 +89,7 @@ void Executable::arrange() {
         rest_ |= inputs_.back().shape.has_rest();
         binds(inputs_.back().shape, 0);
     }
-    std::vector<int> writer(g.nodes.size(), -1);  // per node: the step whose launch writes it
+    std::vector<int> writer(g.nodes.size(), -1);  // per node: the step whose launch or product writes it
     for (int s = 0; s < static_cast<int>(p.steps.size()); ++s) {
         const Step& step = p.steps[at(s)];
         Work& w = work_.emplace_back();
@@ -100,6 +101,16 @@ void Executable::arrange() {
         }
         const Node& n = g[step.call];
         w.call = &n;
+        for (Id i : n.in) {
+            auto o = library_operand(g, i);
+            w.operands.push_back({frame_.of(o.base), o.transposed, shape_expr(g.type(i).shape, names)});
+        }
+        if (n.is(Op::dot)) {
+            w.product = frame_.of(step.call);
+            w.shape = shape_expr(n.type.shape, names);
+            writer[at(step.call)] = s;
+            continue;
+        }
         w.named = n.in.empty() || !names_in(n.attrs).empty();
         auto result = [&](std::size_t index, Id id) {
             w.results.push_back({index, frame_.of(id), ShapeBinding(g.type(id).shape, names, name_of(n), "")});
@@ -108,10 +119,6 @@ void Executable::arrange() {
         result(0, step.call);
         for (Id id = step.call + 1; id < g.size() && !n.more.empty(); ++id)
             if (g[id].is(Op::result) && g[id].in[0] == step.call) result(at(g[id].integer("index")), id);
-        for (Id i : n.in) {
-            auto o = library_operand(g, i);
-            w.operands.push_back({frame_.of(o.base), o.transposed, shape_expr(g.type(i).shape, names)});
-        }
     }
     // A name that is needed before anything binds it has to be given.
     for (int s = 0; s < static_cast<int>(work_.size()); ++s)
@@ -128,6 +135,7 @@ void Executable::arrange() {
     }
     for (Id id = 0; id < g.size(); ++id) {
         int last = p.last_use[at(id)], b = frame_.of(id);
+        if (p.memory_of(id) != id) continue;  // the input's
         if (writer[at(id)] >= 0 && b >= 0) {
             Fresh f{b, output[at(b)], shape_expr(g.type(id).shape, names), writer[at(id)], std::max(writer[at(id)], last)};
             std::vector<int> slots;
@@ -161,6 +169,7 @@ std::vector<int> Executable::needed(const Work& w) const {
     else
         for (const auto& s : names_in(w.call->attrs)) slots.push_back(frame_.names.slot(s));
     for (const Operand& o : w.operands) shape(o.shape);
+    shape(w.shape);
     return slots;
 }
 
@@ -264,15 +273,23 @@ Array Executable::array(int buffer, const Running& r) const {
     return r.results[s.index];
 }
 
-void Executable::call(const Work& w, Running& r) const {
-    std::vector<Array> operands;
-    operands.reserve(w.operands.size());
+std::vector<Array> Executable::operands(const Work& w, const Running& r) const {
+    std::vector<Array> all;
+    all.reserve(w.operands.size());
     for (const Operand& o : w.operands) {
-        Array& a = operands.emplace_back(array(o.buffer, r));
+        Array& a = all.emplace_back(array(o.buffer, r));
         a.transposed = o.transposed;
         a.sizes = extents(o.shape, r.sizes);
     }
-    auto results = r.host.call(*w.call, operands, w.named ? frame_.names.named(r.sizes) : Sizes{});
+    return all;
+}
+void Executable::call(const Work& w, Running& r) const {
+    if (w.product >= 0) {
+        Array out = array(w.product, r);
+        out.sizes = extents(w.shape, r.sizes);
+        return r.host.dot(operands(w, r), out);
+    }
+    auto results = r.host.call(*w.call, operands(w, r), w.named ? frame_.names.named(r.sizes) : Sizes{});
     r.results.resize(results_);
     for (const Result& result : w.results) {
         Array& a = results.at(result.index);

@@ -44,7 +44,7 @@ private:
         DType dtype;
         ShapeBinding shape;
     };
-    struct Fresh {                    // a value that a launch writes
+    struct Fresh {                    // a value that a launch or a matrix product writes
         int buffer, output;           // the output it is, or -1: lies in the arena
         ShapeExpr shape;              // of outputs
         int first, last;              // steps, inclusive
@@ -74,6 +74,8 @@ private:
         int stretch = -1;             // that starts here
         int launch = -1;              // or a call:
         const Node* call = nullptr;
+        int product = -1;             // of a dot: its buffer
+        ShapeExpr shape;              // and sizes
         bool named = false;           // it asks for sizes by name
         std::vector<Operand> operands;
         std::vector<Result> results;
@@ -94,6 +96,7 @@ private:
     void bind(std::span<const Array> inputs, SizeValues& sizes) const;
     void begin(int stretch, Running&) const;
     void call(const Work&, Running&) const;
+    std::vector<Array> operands(const Work&, const Running&) const;
     Array array(int buffer, const Running&) const;
 
     Plan plan_;

@@ -18,6 +18,7 @@ public:
     struct Ways {
         void (*retain)(void*);
         void (*release)(void*);
+        bool (*alone)(void*);  // is there one reference?
     };
     Owner() = default;
     Owner(void* object, const Ways& ways) : object_(object), ways_(&ways) {}  // takes one reference over
@@ -34,6 +35,7 @@ public:
     void reset() {
         if (void* o = std::exchange(object_, nullptr)) ways_->release(o);
     }
+    bool alone() const { return object_ && ways_->alone(object_); }
     void* get() const { return object_; }
     explicit operator bool() const { return object_ != nullptr; }
 
@@ -52,7 +54,8 @@ Owner make_owned(Args&&... args) {
     static constexpr Owner::Ways ways = {[](void* p) { Counted::of(p).count.fetch_add(1, std::memory_order_relaxed); },
                                          [](void* p) {
                                              if (Counted::of(p).count.fetch_sub(1, std::memory_order_acq_rel) == 1) delete &Counted::of(p);
-                                         }};
+                                         },
+                                         [](void* p) { return Counted::of(p).count.load(std::memory_order_acquire) == 1; }};
     return {static_cast<T*>(new Counted(std::forward<Args>(args)...)), ways};
 }
 
@@ -82,12 +85,23 @@ public:
     virtual void parallel(int tasks, const std::function<void(int)>& f) {  // f(0..tasks-1), returns when all are done
         for (int i = 0; i < tasks; ++i) f(i);
     }
-    // Results of a dot or call node for its operands, dense and row-major, one per result. Names in the node's attributes have values
-    // in Sizes. May be called from several threads.
+    // The matrix product of two operands of rank 2, or 3 with a batch, into memory that overlaps neither.
+    virtual void dot(const std::vector<Array>& operands, const Array& result) = 0;
+    // Results of a call node for its operands, dense and row-major, one per result. Names in the node's attributes have values in Sizes.
+    // Both may be called from several threads.
     virtual std::vector<Array> call(const Node&, const std::vector<Array>& operands, const Sizes&) = 0;
 };
 
 // A host with malloc and one thread and no library: for tests and for use without PyTorch. dot is done in plain loops.
 std::unique_ptr<Host> plain_host(int threads = 1);
+
+// A host that keeps what it allocates for the next run of the same work: the k-th piece that a run asks for is the k-th that the last one had,
+// where that is large enough and nobody holds it any more. One run at a time.
+class KeepingHost : public Host {
+public:
+    virtual void begin() = 0;                          // a run
+    virtual std::int64_t allocations() const = 0;      // that were asked of the host below, so far
+};
+std::unique_ptr<KeepingHost> keeping_host(Host& below); // which outlives it
 
 }  // namespace heddle

@@ -71,13 +71,6 @@ at::Generator generator(at::Device d) { return at::globalContext().defaultGenera
 // The CPU is no device that can be current.
 std::optional<at::Device> current(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
 
-// Does a tensor that the callable writes share its memory with another? Then order matters, which a plan doesn't keep.
-bool entangled(const Variant& v, at::TensorList all) {
-    for (const auto& w : v.captured.writes)
-        for (std::size_t k = 0; k < all.size(); ++k)
-            if (static_cast<int>(k) != w.input && all[k].is_alias_of(all[static_cast<std::size_t>(w.input)])) return true;
-    return false;
-}
 Shapes shapes_of(at::TensorList in) {
     Shapes s;
     for (const at::Tensor& t : in) s.push_back(t.sizes().vec());
@@ -169,7 +162,6 @@ void Fused::State::put_first(std::shared_ptr<const Way> way) {
 }
 
 Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, at::TensorList all) {
-    const std::size_t n = v->outputs;
     const Executable& forward = v->forward();
     bool any = std::any_of(all.begin(), all.end(), [](const at::Tensor& t) { return t.requires_grad(); });
     bool differentiate = any && at::GradMode::is_enabled();
@@ -178,7 +170,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
     ran.sizes.resize(forward.names().list().size(), kUnknown);
     for (std::size_t i = 0; i < v->integers.size(); ++i) ran.sizes[i] = all[v->integers[i].second].item<std::int64_t>();
     if (auto q = v->guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), ran.sizes.begin() + v->integers.size());
-    Tensors results(n);
+    Tensors results;
     c10::OptionalDeviceGuard on_device(current(v->device));
     {
         at::NoGradGuard no_grad;
@@ -191,15 +183,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
         at::AutoDispatchBelowADInplaceOrView below;
         ran.out.resize(v->pair.split.forward.outputs.size());
         forward.run(*v->host, std::span(ran.in.begin(), ran.in.end()), std::span(ran.out.begin(), ran.out.end()), ran.sizes);
-        for (std::size_t k = 0; k < n; ++k) {
-            const Variant::Result& r = v->results[k];
-            if (!r.own()) continue;
-            bool common = forward.same_input(k) >= 0;  // what is a result of its own has memory of its own
-            for (std::size_t j = forward.first_same(k); j < k; ++j) common |= forward.first_same(j) == forward.first_same(k) && v->results[j].own();
-            results[k] = tensor_of(ran.out[k]);
-            if (common) results[k] = results[k].clone();
-            if (!r.back.empty()) results[k] = results[k].permute(r.back);
-        }
+        results = v->own_results(forward, ran.out.data());
     }
     calls.forward(v, ran.sizes);
     NodePtr node = differentiate ? attach(v, std::move(rerun), ran, results) : NodePtr();
@@ -208,15 +192,7 @@ Tensors Fused::State::run(const std::shared_ptr<Variant>& v, std::size_t users, 
         all[static_cast<std::size_t>(w.input)].copy_(results[static_cast<std::size_t>(w.output)]);
     }
     if (node) static_cast<RegionBackward&>(*node).note_versions();
-    results.resize(v->returned);
-    std::optional<Sizes> sizes;
-    for (std::size_t k = 0; k < results.size(); ++k) {
-        const Variant::Result& r = v->results[k];
-        if (r.own()) continue;
-        results[k] = r.of == Captured::Origin::Of::input ? all[r.index] : results[r.index];
-        if (!sizes && !r.views.empty()) sizes = forward.names().named(ran.sizes);
-        for (const PreparedCall& view : r.views) results[k] = view.view(results[k], *sizes);
-    }
+    v->other_results(results, all, forward, ran.sizes);
     return results;
 }
 
@@ -286,7 +262,7 @@ std::optional<Tensors> Fused::State::attempt(const Way& way, at::TensorList in) 
     at::TensorList all = held.empty() ? in : at::TensorList(held);
     if (!options.recapture && !way.guard.decides(all)) throw Error(options.name + ": these sizes take another way through the callable than those of the capture; fuse it again with these");
     if (!v->knows_gradients(all) || common_device(all) != v->device) return {};
-    if (entangled(*v, all)) return eagerly(in, "an input that is written shares its memory with another");
+    if (v->entangled(all)) return eagerly(in, "an input that is written shares its memory with another");
     at::Tensor before = v->guarded && v->random ? generator(v->device).get_state() : at::Tensor();
     try {
         return run(v, in.size(), all);

@@ -3,6 +3,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <fmt/format.h>
@@ -18,7 +19,8 @@ constexpr std::array<at::ScalarType, 7> kTypes = {at::kBool, at::kInt, at::kLong
 
 // What an Array of PyTorch's owns: a storage, so that a tensor that shares it, and whatever hangs on that tensor, may go.
 constexpr Owner::Ways kStorage = {[](void* p) { c10::raw::intrusive_ptr::incref(static_cast<c10::StorageImpl*>(p)); },
-                                  [](void* p) { c10::raw::intrusive_ptr::decref(static_cast<c10::StorageImpl*>(p)); }};
+                                  [](void* p) { c10::raw::intrusive_ptr::decref(static_cast<c10::StorageImpl*>(p)); },
+                                  [](void* p) { return c10::raw::intrusive_ptr::use_count(static_cast<c10::StorageImpl*>(p)) == 1; }};
 Owner owner_of(c10::Storage s) { return {s.unsafeReleaseStorageImpl(), kStorage}; }
 Array owned(const at::Tensor& t) {
     return {t.data_ptr(), dtype_of(t.scalar_type()), {t.sizes().begin(), t.sizes().end()}, false, owner_of(t.storage())};
@@ -47,6 +49,13 @@ public:
         at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
             for (auto i = begin; i < end; ++i) f(static_cast<int>(i));
         });
+    }
+    void dot(const std::vector<Array>& in, const Array& out) override {
+        at::AutoDispatchBelowADInplaceOrView below;
+        c10::impl::ExcludeDispatchKeyGuard cast(c10::autocast_dispatch_keyset);
+        at::Tensor result = tensor_of(out), a = tensor_of(in[0]), b = tensor_of(in[1]);
+        if (out.sizes.size() == 3) at::bmm_out(result, a, b);
+        else at::mm_out(result, a, b);
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& sizes) override {
         std::vector<at::Tensor> operands;

@@ -3,10 +3,8 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/clone.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -107,7 +105,7 @@ at::Tensor literal(const Node& n, const Sizes& sizes) {
 
 struct PreparedCall::Parts {
     Node node;
-    std::optional<c10::OperatorHandle> op;            // none: dot and heddle.tensor; of heddle.vjp, the op it differentiates
+    std::optional<c10::OperatorHandle> op;            // none: heddle.tensor; of heddle.vjp, the op it differentiates
     bool vjp = false;
     bool in_place = false;                            // draws into its first operand: into a copy
     std::vector<std::int64_t> order, back;            // how that lies in memory, if not row by row
@@ -129,7 +127,7 @@ struct PreparedCall::Parts {
 PreparedCall::PreparedCall(const Node& n) : parts_(std::make_unique<Parts>()) {
     Parts& p = *parts_;
     p.node = n;
-    if (n.is(Op::dot) || n.text("name") == "heddle.tensor") return;
+    if (n.text("name") == "heddle.tensor") return;
     p.vjp = n.text("name") == "heddle.vjp";
     p.op = handle_of(n.text(p.vjp ? "of" : "name"));
     const auto& arguments = p.op->schema().arguments();
@@ -228,7 +226,6 @@ std::vector<at::Tensor> PreparedCall::operator()(const std::vector<at::Tensor>& 
     const Parts& p = *parts_;
     at::AutoDispatchBelowADInplaceOrView below;
     c10::impl::ExcludeDispatchKeyGuard cast(c10::autocast_dispatch_keyset);  // casts are calls of their own
-    if (p.node.is(Op::dot)) return {p.node.type.rank() == 3 ? at::bmm(in[0], in[1]) : at::mm(in[0], in[1])};
     if (!p.op) return {literal(p.node, sizes)};
     auto results = p.vjp ? p.gradients(in, sizes) : p.call(p.in_place || !p.order.empty() ? p.laid(in) : in, sizes);
     settle(results, p.node, in, sizes);

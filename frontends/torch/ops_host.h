@@ -37,7 +37,7 @@ private:
     std::unordered_map<const Node*, std::shared_ptr<const PreparedCall>> calls_;
 };
 
-// Results of a call ("aten.op.overload", "heddle.tensor") or dot node for its operands, prepared for this once.
+// Results of a call ("aten.op.overload", "heddle.tensor") for its operands, prepared for this once.
 std::vector<at::Tensor> run_call(const Node&, const std::vector<at::Tensor>& operands, const Sizes&);
 
 }  // namespace heddle

@@ -172,6 +172,36 @@ Tensors Variant::with_held(at::TensorList arguments) const {
     }
     return all;
 }
+Tensors Variant::own_results(const Executable& e, const Array* out) const {
+    Tensors all(outputs);
+    for (std::size_t k = 0; k < outputs; ++k) {
+        const Result& r = results[k];
+        if (!r.own()) continue;
+        bool common = e.same_input(k) >= 0;
+        for (std::size_t j = e.first_same(k); j < k; ++j) common |= e.first_same(j) == e.first_same(k) && results[j].own();
+        all[k] = tensor_of(out[k]);
+        if (common) all[k] = all[k].clone();
+        if (!r.back.empty()) all[k] = all[k].permute(r.back);
+    }
+    return all;
+}
+void Variant::other_results(Tensors& all, at::TensorList inputs, const Executable& e, const SizeValues& values) const {
+    all.resize(returned);
+    std::optional<Sizes> sizes;
+    for (std::size_t k = 0; k < returned; ++k) {
+        const Result& r = results[k];
+        if (r.own()) continue;
+        all[k] = r.of == Captured::Origin::Of::input ? inputs[r.index] : all[r.index];
+        if (!sizes && !r.views.empty()) sizes = e.names().named(values);
+        for (const PreparedCall& view : r.views) all[k] = view.view(all[k], *sizes);
+    }
+}
+bool Variant::entangled(at::TensorList all) const {
+    for (const auto& w : captured.writes)
+        for (std::size_t k = 0; k < all.size(); ++k)
+            if (static_cast<int>(k) != w.input && all[k].is_alias_of(all[static_cast<std::size_t>(w.input)])) return true;
+    return false;
+}
 std::string Variant::gone() const {
     std::size_t k = 0;
     while (k < held_.size() && !held_[k].expired()) ++k;
@@ -244,17 +274,18 @@ std::string explain_variant(Variant& v) {
     return text;
 }
 
-std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
+std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan& p) {
     std::vector<std::pair<std::string, std::string>> all;
-    auto direction = [&](const Executable& e) {
-        const Plan& p = e.plan();
-        for (std::size_t k = 0; k < p.loops.size(); ++k) {
-            CudaSource s = cuda_text(p.program.launches[k].name, p.loops[k]);
-            all.emplace_back(s.kernel, s.text);
-        }
-    };
-    direction(v.forward());
-    if (v.pair.has_backward) direction(v.backward());
+    for (std::size_t k = 0; k < p.loops.size(); ++k) {
+        CudaSource s = cuda_text(p.program.launches[k].name, p.loops[k]);
+        all.emplace_back(s.kernel, s.text);
+    }
+    return all;
+}
+std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
+    auto all = cuda_texts(v.forward().plan());
+    if (v.pair.has_backward)
+        for (auto& k : cuda_texts(v.backward().plan())) all.push_back(std::move(k));
     return all;
 }
 

@@ -46,6 +46,10 @@ struct Variant {
     // The arguments, then what the callable holds; empty where one of these is gone since the capture.
     Tensors with_held(at::TensorList arguments) const;
     std::string gone() const;          // what to say then
+    // Results of a run: those that the plan computed, each with memory of its own; then, once inputs are written, those that are other tensors.
+    Tensors own_results(const Executable&, const Array* out) const;
+    void other_results(Tensors& results, at::TensorList inputs, const Executable&, const SizeValues&) const;
+    bool entangled(at::TensorList inputs) const;  // does a tensor that the callable writes share its memory with another? Then order matters
     // requires_grad may be dropped since the capture, never added.
     bool knows_gradients(at::TensorList all) const;
 
@@ -87,6 +91,7 @@ private:
 std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&);
 std::string explain_variant(Variant&);
 std::string first_line(const std::exception&);  // of what it says
+std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan&);
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant&);
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>&, const std::string& folder);
 

@@ -1,0 +1,275 @@
+// Captures as heddle::fuse does; the plan is that of the whole step.
+#include "frontends/torch/adam_step.h"
+
+#include <ATen/Context.h>
+#include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <mutex>
+
+#include "frontends/capture/recorder.h"
+#include "frontends/torch/host.h"
+#include "frontends/torch/variant.h"
+#include "ir/text.h"
+#include "passes/step.h"
+#include "runtime/device.h"
+
+namespace heddle {
+
+namespace {
+constexpr std::size_t kWays = 16;  // plans of one loss
+
+AdamForm form(const AdamGroup& g) { return {g.weight_decay != 0, g.decoupled, g.amsgrad, g.maximize}; }
+
+// One row of numbers, as torch.optim.Adam computes them in Python's floats.
+void fill(double* row, const AdamGroup& g, double t) {
+    const double bias1 = 1 - std::pow(g.beta1, t), bias2 = 1 - std::pow(g.beta2, t);
+    row[kStepSize] = g.lr / bias1;
+    row[kRootBias2] = std::sqrt(bias2);
+    row[kOneMinusBeta1] = 1 - g.beta1;
+    row[kBeta2] = g.beta2;
+    row[kOneMinusBeta2] = 1 - g.beta2;
+    row[kEps] = g.eps;
+    row[kDecay] = g.weight_decay;
+    row[kKept] = 1 - g.lr * g.weight_decay;
+}
+bool reads_host(const Node& n) { return n.is(Op::call) && (n.text("name") == "heddle.guard" || n.text("name") == "aten.nonzero.default"); }
+}  // namespace
+
+struct AdamStep::State {
+    // A plan, and what it was made for.
+    struct Way {
+        std::shared_ptr<Variant> variant;
+        std::vector<AdamForm> forms;         // of the parameters
+        std::unique_ptr<Executable> plan;
+        std::vector<std::size_t> updated;    // parameters, in the order of the plan's states
+        std::vector<Update> updates;         // asked for; those that aren't in place are copied
+        std::size_t states = 0;              // position of the first state among the plan's inputs
+        std::vector<int> rows;               // per row of numbers: the parameter
+        at::Tensor numbers, on_device;       // [rows, kAdamNumbers], float64
+        std::unique_ptr<KeepingHost> host;
+        std::string reason;                  // no variant: why
+        Guard guard;
+        SizeValues sizes;                    // of the last run
+    };
+
+    Callable loss;
+    FuseOptions options;
+    std::vector<AdamParameter> parameters;
+    std::vector<std::shared_ptr<Way>> ways;  // most recent first
+    std::string reason;
+    int captures = 0;
+    std::int64_t allocations = 0;            // of ways that are gone
+    mutable std::mutex mutex;                // one step at a time
+
+    std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
+    std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&);
+    std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&);
+};
+
+std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, const std::vector<AdamGroup>& groups) {
+    auto way = std::make_shared<Way>();
+    ++captures;
+    try {
+        at::AutoGradMode on(true);
+        auto v = make_variant(loss, in.vec(), options.dynamic, options);
+        const Tensors all = v->with_held(in);
+        if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
+        const Graph& f = v->pair.split.forward;
+        if (const Type& t = f.type(f.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
+        if (v->reaches[0].empty()) throw Error(options.name + ": the loss doesn't depend on anything that requires a gradient");
+        for (const auto& w : v->captured.writes)
+            for (const AdamParameter& p : parameters)
+                if (all[static_cast<std::size_t>(w.input)].is_alias_of(p.parameter)) throw Error(options.name + ": writes into a parameter that it trains");
+        std::vector<Trained> trained;
+        for (std::size_t k = 0; k < parameters.size(); ++k) {
+            const AdamParameter& p = parameters[k];
+            way->forms.push_back(form(groups.at(p.group)));
+            if (!p.parameter.is_contiguous()) throw Error(fmt::format("{}: parameter {} of {} isn't contiguous; make it so with p.data = p.data.contiguous()", options.name, k, c10::str(p.parameter.sizes())));
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                if (!all[i].is_same(p.parameter)) continue;
+                const auto& reached = v->reaches[0];
+                trained.push_back({static_cast<int>(i), std::find(reached.begin(), reached.end(), i) != reached.end(), way->forms[k]});
+                way->rows.push_back(static_cast<int>(k));
+                break;
+            }
+        }
+        WholeStep w = whole_step(v->pair, v->forward_outputs, 0, trained);
+        for (std::size_t k : w.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
+        way->updates = w.updates;
+        way->states = w.states;
+        Target target;
+        if (v->device.is_cuda()) target = {device_info(v->device.index()).arch, v->device.index()};
+        std::vector<std::string> names;
+        for (const auto& [name, input] : v->integers) names.push_back(name);
+        for (const auto& q : v->captured.quotients) names.push_back(q.name);
+        way->plan = std::make_unique<Executable>(heddle::plan(w.graph, {}, w.updates), target, names);
+        if (options.deterministic && v->device.is_cuda())
+            if (std::string at = adds_in_any_order(way->plan->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
+        way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);
+        if (v->device.is_cuda()) way->on_device = at::zeros_like(way->numbers, way->numbers.options().device(v->device));
+        way->host = keeping_host(*v->host);
+        way->guard = v->guard;
+        way->variant = std::move(v);
+    } catch (const std::exception& e) {
+        way->reason = first_line(e);
+        way->guard = Guard(in.vec(), options.dynamic, true);
+    }
+    return way;
+}
+
+// Nothing: the plan doesn't hold for these inputs; nothing has changed.
+std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const std::vector<AdamGroup>& groups) {
+    const Variant& v = *way.variant;
+    const Tensors all = v.holds_tensors() ? v.with_held(in) : in.vec();
+    if (all.empty() || !way.guard.holds(all) || !v.knows_gradients(all) || common_device(all) != v.device || v.entangled(all)) return {};
+    for (std::size_t k = 0; k < parameters.size(); ++k)
+        if (!(way.forms[k] == form(groups.at(parameters[k].group)))) return {};
+    c10::OptionalDeviceGuard on_device(v.device.is_cpu() ? std::nullopt : std::optional(v.device));
+    at::NoGradGuard no_grad;
+    const Executable& e = *way.plan;
+    SizeValues sizes;
+    sizes.resize(e.names().list().size(), kUnknown);
+    for (std::size_t i = 0; i < v.integers.size(); ++i) sizes[i] = all[v.integers[i].second].item<std::int64_t>();
+    if (auto q = v.guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), sizes.begin() + static_cast<std::ptrdiff_t>(v.integers.size()));
+    c10::SmallVector<Array, 64> arrays, out(e.plan().program.graph.outputs.size());
+    for (std::size_t k = 0; k < all.size(); ++k) arrays.push_back(array_of(all[k], v.device, "input", k));
+    for (std::size_t r = 0; r < way.rows.size(); ++r) {
+        const AdamParameter& p = parameters[static_cast<std::size_t>(way.rows[r])];
+        fill(way.numbers.mutable_data_ptr<double>() + r * kAdamNumbers, groups[p.group], p.step.item<double>() + 1);
+    }
+    if (v.device.is_cuda()) way.on_device.copy_(way.numbers, true);
+    arrays.push_back(array_of(v.device.is_cuda() ? way.on_device : way.numbers, v.device, "numbers", 0));
+    Tensors states;
+    for (std::size_t k : way.updated) {
+        AdamParameter& p = parameters[k];
+        for (at::Tensor* s : {&p.exp_avg, &p.exp_avg_sq, &p.max_exp_avg_sq}) {
+            if (s == &p.max_exp_avg_sq && !way.forms[k].amsgrad) continue;
+            if (!s->defined()) *s = at::zeros_like(p.parameter, at::MemoryFormat::Contiguous);
+            if (!s->is_contiguous()) s->set_data(s->contiguous());
+            if (s->sizes() != p.parameter.sizes() || s->scalar_type() != p.parameter.scalar_type() || s->device() != p.parameter.device())
+                throw Error(fmt::format("{}: a state of the optimiser is {}, expected one like its parameter of {}", options.name, c10::str(s->sizes()), c10::str(p.parameter.sizes())));
+            arrays.push_back(array_of(*s, v.device, "state", k));
+            states.push_back(*s);
+        }
+    }
+    at::Generator generator;
+    at::Tensor before;
+    if (v.guarded && v.random) generator = at::globalContext().defaultGenerator(v.device), before = generator.get_state();
+    try {
+        at::AutoDispatchBelowADInplaceOrView below;
+        way.host->begin();
+        e.run(*way.host, std::span(arrays.begin(), arrays.end()), std::span(out.begin(), out.end()), sizes);
+    } catch (const GuardFailed&) {
+        if (before.defined()) generator.set_state(before);
+        return {};
+    }
+    way.sizes = sizes;
+    Tensors results = v.own_results(e, out.data());
+    for (const auto& w : v.captured.writes) all[static_cast<std::size_t>(w.input)].copy_(results[static_cast<std::size_t>(w.output)]);
+    v.other_results(results, all, e, sizes);
+    for (at::Tensor& r : results) r = r.detach();
+    const auto& done = e.plan().program.updates;
+    for (const Update& u : way.updates) {
+        const auto i = static_cast<std::size_t>(u.input);
+        const at::Tensor& t = i < way.states ? all[i] : states[i - way.states];
+        if (std::find(done.begin(), done.end(), u) == done.end()) t.detach().copy_(tensor_of(out[static_cast<std::size_t>(u.output)]));
+        else t.unsafeGetTensorImpl()->bump_version();
+    }
+    for (std::size_t k : way.updated) parameters[k].step.add_(1);
+    return results;
+}
+
+std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vector<AdamGroup>& groups) {
+    reason.clear();
+    for (int attempt = 0; attempt < 2; ++attempt) {
+        for (std::size_t k = 0; k < ways.size(); ++k) {
+            auto way = ways[k];
+            if (!way->variant) {
+                if (!way->guard.holds(in)) continue;
+                reason = way->reason;
+                return {};
+            }
+            auto out = run(*way, in, groups);
+            if (!out) continue;
+            std::rotate(ways.begin(), ways.begin() + static_cast<std::ptrdiff_t>(k), ways.begin() + static_cast<std::ptrdiff_t>(k) + 1);
+            return out;
+        }
+        if (attempt == 0) ways.insert(ways.begin(), make(in, groups));
+        if (ways.size() > kWays) ways.pop_back();
+    }
+    reason = "what it reads on the host changes between two runs of the same step";
+    return {};
+}
+
+AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options) : state_(std::make_shared<State>()) {
+    state_->loss = std::move(loss);
+    state_->options = std::move(options);
+    state_->options.recapture = true;
+    this->parameters(std::move(parameters));
+}
+std::optional<Tensors> AdamStep::operator()(at::TensorList inputs, const std::vector<AdamGroup>& groups) {
+    State& s = *state_;
+    std::lock_guard lock(s.mutex);
+    for (const AdamParameter& p : s.parameters)
+        if (p.group >= groups.size()) throw Error(fmt::format("{}: parameters of {} groups, but {} were given", s.options.name, p.group + 1, groups.size()));
+    if (const char* why = must_be_eager(inputs.data(), inputs.size())) {
+        s.reason = why;
+        return {};
+    }
+    return s.step(inputs, groups);
+}
+const std::vector<AdamParameter>& AdamStep::parameters() const { return state_->parameters; }
+void AdamStep::parameters(std::vector<AdamParameter> all) {
+    std::lock_guard lock(state_->mutex);
+    for (AdamParameter& p : all) {
+        if (!p.parameter.defined() || !p.parameter.is_leaf() || !p.parameter.requires_grad()) throw Error(state_->options.name + ": what is trained has to be a leaf that requires a gradient");
+        if (!p.step.defined()) p.step = at::zeros({}, at::kLong);
+        if (!p.step.is_cpu() || p.step.numel() != 1) throw Error(state_->options.name + ": a parameter's step is one number on the CPU; capturable optimisers keep it elsewhere");
+    }
+    bool same = all.size() == state_->parameters.size();
+    for (std::size_t k = 0; same && k < all.size(); ++k) same = all[k].parameter.is_same(state_->parameters[k].parameter) && all[k].group == state_->parameters[k].group;
+    state_->parameters = std::move(all);
+    if (!same) state_->ways.clear();
+}
+
+AdamStep::Report AdamStep::report() const {
+    const State& s = *state_;
+    std::lock_guard lock(s.mutex);
+    Report r;
+    r.captures = s.captures;
+    r.eager_reason = s.reason;
+    if (s.ways.empty() || !s.ways[0]->plan) return r;
+    const State::Way& way = *s.ways[0];
+    const Program& p = way.plan->plan().program;
+    for (const Step& step : p.steps) {
+        if (step.launch >= 0) continue;
+        const Node& n = p.graph[step.call];
+        r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
+        r.host_reads += reads_host(n);
+    }
+    const Stats stats = way.plan->stats(way.sizes);
+    r.launches = stats.launches, r.calls = stats.calls, r.bytes = stats.bytes, r.arena = stats.arena;
+    r.in_place = static_cast<int>(p.updates.size()), r.copied = static_cast<int>(way.updates.size() - p.updates.size());
+    for (const auto& w : s.ways)
+        if (w->host) r.allocations += w->host->allocations();
+    return r;
+}
+std::string AdamStep::explain() const {
+    std::lock_guard lock(state_->mutex);
+    std::string text;
+    for (const auto& w : state_->ways) text += w->plan ? print(w->plan->plan().program) : "runs eagerly: " + w->reason + "\n";
+    return text;
+}
+std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const {
+    std::lock_guard lock(state_->mutex);
+    std::vector<std::pair<std::string, std::string>> all;
+    for (const auto& w : state_->ways)
+        if (w->plan)
+            for (auto& k : cuda_texts(w->plan->plan())) all.push_back(std::move(k));
+    return all;
+}
+
+}  // namespace heddle

@@ -1,0 +1,38 @@
+// A whole training step as one graph: forward, backward, and what the optimiser makes of the gradients.
+// Law: the new parameters are those that PyTorch's optimiser would compute from eager's gradients; gradients exist only on the way.
+// Source: Kingma and Ba 2015 (Adam, algorithm 1), Loshchilov and Hutter 2019 (AdamW), Reddi et al. 2018 (AMSGrad), in the form and order of torch.optim.Adam.
+#pragma once
+#include "passes/pipeline.h"
+
+namespace heddle {
+
+// What of Adam's options decides the arithmetic. The rest are numbers that a step is given.
+struct AdamForm {
+    bool weight_decay = false, decoupled = false, amsgrad = false, maximize = false;
+    bool operator==(const AdamForm&) const = default;
+};
+struct Trained {                   // a parameter
+    int input = -1;                // position among the forward's inputs
+    bool reached = true;           // by the loss: a gradient that rewriting found to be nothing is zeros then, else it is None and there is no update
+    AdamForm form;
+};
+// One row of numbers per trained parameter, float64, computed on the host from the options and the number of the step t.
+enum AdamNumber : int {
+    kStepSize,                     // lr / (1 - beta1^t)
+    kRootBias2,                    // sqrt(1 - beta2^t)
+    kOneMinusBeta1, kBeta2, kOneMinusBeta2, kEps,
+    kDecay,                        // weight_decay, added to the gradient
+    kKept,                         // 1 - lr * weight_decay, of a decoupled one
+    kAdamNumbers
+};
+
+struct WholeStep {
+    Graph graph;                   // inputs: the forward's, numbers f64[trained, kAdamNumbers], then exp_avg, exp_avg_sq (and max_exp_avg_sq) of each that is updated
+    std::vector<Update> updates;   // of outputs, which are the forward's (results, writes, guards), then parameter, exp_avg, exp_avg_sq (max_exp_avg_sq) of each
+    std::vector<std::size_t> updated;  // which of `trained`: those that have a gradient
+    std::size_t states = 0;        // position of the first state among the inputs
+};
+// `loss`: which of the forward's outputs the gradient is of. `outputs`: how many of the forward's outputs are not saved values.
+WholeStep whole_step(const Pair&, std::size_t outputs, std::size_t loss, const std::vector<Trained>&);
+
+}  // namespace heddle

@@ -1,0 +1,232 @@
+// A whole step in one plan trains as eager libtorch does: parameters, the optimiser's state, results, step by step.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/sgd.h>
+
+#include "frontends/torch/train_step.h"
+#include "models/hexplane/hexplane.h"
+#include "models/hexplane/parts.h"
+
+namespace heddle::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using at::Tensor;
+using models::HexPlane;
+
+using Shapes = std::vector<std::vector<std::int64_t>>;
+// Two equal sets of parameters, one trained eagerly.
+struct Twins {
+    Tensors eager, fused;
+    explicit Twins(const Shapes& shapes, at::ScalarType t = at::kDouble) {
+        at::manual_seed(3);
+        for (const auto& s : shapes) {
+            Tensor x = at::randn(s, at::TensorOptions().dtype(t));
+            eager.push_back(x.clone().requires_grad_());
+            fused.push_back(x.clone().requires_grad_());
+        }
+    }
+};
+using Loss = std::function<Tensors(const Tensors& parameters, const Tensors& in)>;
+template <class Optimiser, class Options>
+void trains_alike(const Loss& loss, Twins& p, const std::function<Tensors(int)>& inputs, Options options, int steps, double tolerance) {
+    Optimiser a(p.eager, options), b(p.fused, options);
+    TrainStep step([&](const Tensors& in) { return loss(p.fused, in); }, b, {.dynamic = {}, .name = "step"});
+    for (int i = 0; i < steps; ++i) {
+        const Tensors in = inputs(i);
+        const double rate = options.lr() * (1 - 0.05 * i);  // a schedule
+        for (auto* o : {static_cast<torch::optim::Optimizer*>(&a), static_cast<torch::optim::Optimizer*>(&b)}) o->param_groups()[0].options().set_lr(rate);
+        a.zero_grad();
+        Tensors want = loss(p.eager, in);
+        want[0].backward();
+        a.step();
+        Tensors got = step(in);
+        ASSERT_EQ(step.report().eager_reason, "");
+        ASSERT_EQ(got.size(), want.size());
+        for (std::size_t k = 0; k < got.size(); ++k) {
+            EXPECT_FALSE(got[k].requires_grad());
+            EXPECT_TRUE(at::allclose(got[k], want[k], tolerance, tolerance)) << "result " << k << " of step " << i << "\n" << got[k] << "\n" << want[k];
+        }
+        for (std::size_t k = 0; k < p.eager.size(); ++k)
+            ASSERT_TRUE(at::allclose(p.fused[k], p.eager[k], tolerance, tolerance)) << "parameter " << k << " after step " << i << "\n" << p.fused[k] << "\n" << p.eager[k];
+    }
+    ASSERT_EQ(a.state().size(), b.state().size());
+    EXPECT_EQ(step.report().copied, 0);
+}
+Tensors random(int seed, const Shapes& shapes, at::ScalarType t = at::kDouble) {
+    at::manual_seed(100 + static_cast<std::uint64_t>(seed));
+    Tensors all;
+    for (const auto& s : shapes) all.push_back(at::randn(s, at::TensorOptions().dtype(t)));
+    return all;
+}
+Tensors regression(const Tensors& p, const Tensors& in) {
+    Tensor y = at::addmm(p[1], at::relu(at::addmm(p[3], in[0], p[2])), p[0]);
+    Tensor loss = (y - in[1]).pow(2).mean();
+    return {loss, y};
+}
+
+TEST(TrainStep, AdamOfAnMlp) {
+    Twins p({{8, 3}, {3}, {5, 8}, {8}});
+    trains_alike<torch::optim::Adam>(regression, p, [](int i) { return random(i, {{7, 5}, {7, 3}}); }, torch::optim::AdamOptions(1e-2), 6, 1e-12);
+}
+TEST(TrainStep, FormsOfAdam) {
+    for (bool amsgrad : {false, true})
+        for (double decay : {0., 0.1}) {
+            Twins p({{8, 3}, {3}, {5, 8}, {8}}), q({{8, 3}, {3}, {5, 8}, {8}});
+            auto inputs = [](int i) { return random(i, {{7, 5}, {7, 3}}); };
+            trains_alike<torch::optim::Adam>(regression, p, inputs, torch::optim::AdamOptions(1e-2).amsgrad(amsgrad).weight_decay(decay).betas({0.8, 0.95}).eps(1e-6), 4, 1e-12);
+            trains_alike<torch::optim::AdamW>(regression, q, inputs, torch::optim::AdamWOptions(1e-2).amsgrad(amsgrad).weight_decay(decay), 4, 1e-12);
+        }
+}
+TEST(TrainStep, AParameterThatReadsItsNeighbours) {  // the gradient of an element needs others, which must not be updated yet
+    Twins p({{1, 3, 9, 11}, {40}, {}});
+    auto loss = [](const Tensors& p, const Tensors& in) {
+        const Tensor& x = p[0];
+        Tensor tv = (x.slice(2, 1) - x.slice(2, 0, -1)).pow(2).sum() + 2 * (x.slice(3, 1) - x.slice(3, 0, -1)).pow(2).sum();
+        Tensor smooth = (p[1].slice(0, 1) * p[1].slice(0, 0, -1)).sum() * p[2];
+        return Tensors{tv * in[0].sum() + smooth + (p[1].cumsum(0) * p[1].flip(0)).sum()};
+    };
+    trains_alike<torch::optim::Adam>(loss, p, [](int i) { return random(i, {{4}}); }, torch::optim::AdamOptions(1e-2), 6, 1e-12);
+}
+TEST(TrainStep, GradientsThatAreNoneOrZero) {  // None: no update, no state; zeros: momentum goes on
+    Twins p({{4}, {4}, {4}});
+    auto loss = [](const Tensors& p, const Tensors& in) { return Tensors{(p[0] * in[0]).sum() + (p[1] * 0).sum(), p[2] * 2}; };
+    trains_alike<torch::optim::Adam>(loss, p, [](int i) { return random(i, {{4}}); }, torch::optim::AdamOptions(1e-2), 3, 1e-12);
+    EXPECT_TRUE(p.fused[2].equal(p.eager[2]));
+}
+TEST(TrainStep, BranchesOnValues) {  // each branch is a plan; a guard that fails has changed nothing
+    Twins p({{6}, {6}});
+    auto loss = [](const Tensors& p, const Tensors& in) {
+        Tensor y = p[0] * in[0];
+        if ((y > 0.5).any().item<bool>()) y = y + p[1] * in[0].sin();
+        return Tensors{y.pow(2).sum() + p[0].pow(4).sum()};
+    };
+    trains_alike<torch::optim::Adam>(loss, p, [](int i) { return Tensors{at::full({6}, i % 3 == 1 ? 1e-3 : 2., at::kDouble) * (1 + i)}; }, torch::optim::AdamOptions(5e-2), 9, 1e-12);
+}
+TEST(TrainStep, RandomNumbersAndMasks) {
+    auto loss = [](const Tensors& p, const Tensors& in) {
+        Tensor y = in[0].mm(p[0]), noisy = y + at::rand_like(y);
+        return Tensors{noisy.index({noisy > 0.2}).pow(2).sum() + noisy.mean(), noisy};
+    };
+    Twins q({{5, 3}});
+    torch::optim::Adam a(q.eager, torch::optim::AdamOptions(1e-2)), b(q.fused, torch::optim::AdamOptions(1e-2));
+    TrainStep step([&](const Tensors& in) { return loss(q.fused, in); }, b);
+    for (int i = 0; i < 4; ++i) {
+        Tensors in = random(i, {{6, 5}});
+        at::manual_seed(9 + static_cast<std::uint64_t>(i));
+        a.zero_grad();
+        Tensors want = loss(q.eager, in);
+        want[0].backward();
+        a.step();
+        at::manual_seed(9 + static_cast<std::uint64_t>(i));
+        Tensors got = step(in);
+        EXPECT_EQ(step.report().eager_reason, "");
+        EXPECT_TRUE(at::allclose(got[0], want[0], 1e-12, 1e-12)) << i;
+        EXPECT_TRUE(at::allclose(q.fused[0], q.eager[0], 1e-12, 1e-12)) << i;
+    }
+}
+TEST(TrainStep, ResultsStayWhatTheyWere) {  // memory is used again only when nobody holds it
+    Twins p(Shapes{{6}});
+    torch::optim::Adam adam(p.fused, torch::optim::AdamOptions(1e-1));
+    TrainStep step([&](const Tensors& in) { Tensor y = p.fused[0] * in[0]; return Tensors{y.sum(), y}; }, adam);
+    Tensors held;
+    std::vector<Tensor> copies;
+    for (int i = 0; i < 4; ++i) {
+        Tensors out = step(random(i, {{6}}));
+        held.push_back(out[1]);
+        copies.push_back(out[1].clone());
+    }
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(held[i].equal(copies[i]));
+}
+TEST(TrainStep, AllocatesNothingAfterItsFirst) {
+    Twins p({{64, 64}, {64}}, at::kFloat);
+    torch::optim::Adam adam(p.fused, torch::optim::AdamOptions(1e-3));
+    TrainStep step([&](const Tensors& in) { Tensor h = at::tanh(at::addmm(p.fused[1], in[0], p.fused[0])); return Tensors{(h - in[1]).pow(2).cumsum(0).mean(), h}; }, adam);
+    Tensors in = random(0, {{100, 64}, {100, 64}}, at::kFloat);
+    step(in);
+    const auto first = step.report().allocations;
+    for (int i = 0; i < 5; ++i) step(in);
+    EXPECT_EQ(step.report().allocations, first);
+    EXPECT_EQ(step.report().host_reads, 0);
+}
+TEST(TrainStep, OtherOptimisersAndLossesRunEagerly) {
+    Twins p(Shapes{{6}});
+    torch::optim::SGD a(p.eager, torch::optim::SGDOptions(1e-1)), b(p.fused, torch::optim::SGDOptions(1e-1));
+    auto loss = [](const Tensor& p, const Tensors& in) { return Tensors{(p * in[0]).pow(2).sum()}; };
+    TrainStep step([&](const Tensors& in) { return loss(p.fused[0], in); }, b);
+    for (int i = 0; i < 3; ++i) {
+        Tensors in = random(i, {{6}});
+        a.zero_grad();
+        loss(p.eager[0], in)[0].backward();
+        a.step();
+        step(in);
+        EXPECT_THAT(step.report().eager_reason, HasSubstr("neither torch::optim::Adam nor AdamW"));
+        EXPECT_TRUE(p.fused[0].equal(p.eager[0]));
+    }
+}
+TEST(TrainStep, AStepOfTheOptimisersOwnInBetween) {
+    Twins p(Shapes{{6}});
+    auto loss = [](const Tensor& p, const Tensors& in) { return Tensors{(p * in[0]).pow(2).sum()}; };
+    torch::optim::Adam a(p.eager, torch::optim::AdamOptions(1e-1)), b(p.fused, torch::optim::AdamOptions(1e-1));
+    TrainStep step([&](const Tensors& in) { return loss(p.fused[0], in); }, b);
+    for (int i = 0; i < 6; ++i) {
+        Tensors in = random(i, {{6}});
+        a.zero_grad();
+        loss(p.eager[0], in)[0].backward();
+        a.step();
+        if (i % 3 == 1) {
+            b.zero_grad();
+            loss(p.fused[0], in)[0].backward();
+            b.step();
+        } else {
+            step(in);
+        }
+        EXPECT_TRUE(at::allclose(p.fused[0], p.eager[0], 1e-13, 1e-13)) << i;
+    }
+}
+
+// ---- HexPlane
+std::shared_ptr<HexPlane> hexplane(at::ScalarType type, bool thick) {
+    at::manual_seed(5);
+    auto model = std::make_shared<HexPlane>(models::hexplane_config("tiny"));
+    if (thick) models::thicken(*model, 5);
+    model->to(type);
+    return model;
+}
+std::vector<torch::optim::OptimizerParamGroup> groups(const HexPlane& m) {
+    std::vector<torch::optim::OptimizerParamGroup> g;
+    g.emplace_back(m.plane_parameters(), std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(0.02).betas({0.9, 0.99})));
+    g.emplace_back(m.network_parameters(), std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(0.001).betas({0.9, 0.99})));
+    return g;
+}
+void hexplane_trains_alike(bool thick, int steps, double tolerance) {
+    auto a = hexplane(at::kDouble, thick), b = hexplane(at::kDouble, thick);
+    torch::optim::Adam adam_a(groups(*a)), adam_b(groups(*b));
+    TrainStep step([&](const Tensors& in) { return b->loss(in); }, adam_b, {.dynamic = {}, .name = "hexplane"});
+    for (int i = 0; i < steps; ++i) {
+        const Tensors in = models::hexplane_step_inputs(*a, static_cast<std::uint64_t>(i), at::kDouble);
+        at::manual_seed(static_cast<std::uint64_t>(i));
+        adam_a.zero_grad();
+        Tensors want = a->loss(in);
+        want[0].backward();
+        adam_a.step();
+        at::manual_seed(static_cast<std::uint64_t>(i));
+        Tensors got = step(in);
+        ASSERT_EQ(step.report().eager_reason, "");
+        EXPECT_NEAR(got[0].item<double>(), want[0].item<double>(), tolerance * std::abs(want[0].item<double>())) << i;
+    }
+    EXPECT_EQ(step.report().copied, 0);
+    for (const auto& p : a->named_parameters()) {
+        const Tensor& q = b->named_parameters()[p.key()];
+        const double scale = p.value().norm().item<double>();
+        EXPECT_LE((p.value() - q).norm().item<double>(), tolerance * std::max(scale, 1e-12)) << p.key();
+    }
+}
+TEST(TrainStep, HexPlaneThin) { hexplane_trains_alike(false, 4, 1e-9); }
+TEST(TrainStep, HexPlaneThick) { hexplane_trains_alike(true, 4, 1e-9); }
+
+}  // namespace
+}  // namespace heddle::testing
