@@ -32,15 +32,17 @@ public:
         plan_.program.graph = g;
         plan_.program.stored.assign(g.nodes.size(), 0);
         place_.resize(g.nodes.size());
-        for (const Update& u : updates) updating_.insert(g.outputs[static_cast<std::size_t>(u.output)]);
+        for (const Update& u : updates) updating_[g.outputs[static_cast<std::size_t>(u.output)]] = g.inputs[static_cast<std::size_t>(u.input)];
     }
     Plan run() {
         find_roots();
         divide();
         for (Id id = 0; id < graph().size(); ++id) {
-            if (root_.count(id)) add_root(id);
+            if (root_.count(id) && !updating_.count(id)) add_root(id);
             else if (is_library(graph()[id])) add_call(id);
         }
+        for (const auto& [id, input] : updating_)
+            if (root_.count(id)) add_root(id);
         finish();
         return std::move(plan_);
     }
@@ -126,8 +128,31 @@ private:
         place_[static_cast<std::size_t>(id)].time.step = last_step();
         if (n.is(Op::call) && n.text("name") == "heddle.guard") guarded_ = {last_step() + 1, 0};
     }
-    // A run that a guard ends has changed nothing yet.
-    Time after_guards(Id id) const { return updating_.count(id) ? guarded_ : Time{}; }
+    // When the input that `id` is written over may go: once nobody needs it at another place any more, and after all guards, so that a run that
+    // one of them ends has changed nothing.
+    Time free_from(Id id) {
+        auto it = updating_.find(id);
+        if (it == updating_.end()) return {};
+        Time t = guarded_;
+        for (Id r : root_) {
+            if (updating_.count(r) || place_[static_cast<std::size_t>(r)].time.step < 0) continue;
+            for (int k : parts(r)) {
+                const auto& deps = reads(r, k);
+                if (std::find(deps.begin(), deps.end(), it->second) != deps.end()) t = std::max(t, after(place_[static_cast<std::size_t>(r)].time));
+            }
+        }
+        for (int s = t.step; s <= last_step(); ++s) {
+            const Id call = plan_.program.steps[static_cast<std::size_t>(s)].call;
+            if (call < 0) continue;
+            for (Id i : graph()[call].in)
+                if (library_operand(graph(), i).base == it->second) t = std::max(t, {s + 1, 0});
+        }
+        return t;
+    }
+    Time after(Time t) const {
+        bool staged = plan_.program.steps[static_cast<std::size_t>(t.step)].launch >= 0 && t.stage + 1 < kMaxStages;
+        return staged ? Time{t.step, t.stage + 1} : Time{t.step + 1, 0};
+    }
     int last_step() const { return static_cast<int>(plan_.program.steps.size()) - 1; }
 
     void add_root(Id id) {
@@ -135,7 +160,7 @@ private:
         if (const auto pieces = parts(id); pieces.size() > 1 || pieces[0] >= 0) {
             const bool over = n.is(Op::scatter);
             Time first;
-            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), after_guards(id)});
+            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), free_from(id)});
             if (over && first.stage + 2 > kMaxStages) first = {first.step + 1, 0};
             Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
             for (int k : pieces) {
@@ -147,7 +172,9 @@ private:
             return;
         }
         auto deps = reads(id);
-        Time first = std::max(earliest(deps, {}), after_guards(id));  // as a nest of its own
+        const Time free = free_from(id);
+        const bool updates = updating_.count(id) != 0;
+        Time first = std::max(earliest(deps, {}), free);  // as a nest of its own
         std::optional<double> alone;      // what that would cost
         std::string reason = "no nest has these points";
         for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
@@ -157,7 +184,8 @@ private:
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
-                if (std::max(earliest(deps, here), after_guards(id)) > here.time) {
+                if (updates && !updating_.count(nest.roots[0])) continue;
+                if (std::max(earliest(deps, here), free) > here.time) {
                     reason = "reads a value of another nest of the same launch";
                     continue;
                 }
@@ -198,8 +226,7 @@ private:
         for (Id d : deps) {
             const auto& [t, nest] = place_[static_cast<std::size_t>(d)];
             if (t.step < 0 || (t.step == home.time.step && nest == home.nest)) continue;
-            bool staged = plan_.program.steps[static_cast<std::size_t>(t.step)].launch >= 0 && t.stage + 1 < kMaxStages;
-            first = std::max(first, staged ? Time{t.step, t.stage + 1} : Time{t.step + 1, 0});
+            first = std::max(first, after(t));
         }
         return first;
     }
@@ -428,7 +455,7 @@ private:
 
     Plan plan_;
     const std::vector<Update>& updates_;
-    std::set<Id> updating_;                       // outputs that had best lie in an input's memory
+    std::map<Id, Id> updating_;                   // outputs that had best lie in an input's memory, which is that
     Time guarded_;                                // after the last guard so far
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;

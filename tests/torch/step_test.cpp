@@ -54,7 +54,7 @@ void trains_alike(const Loss& loss, Twins& p, const std::function<Tensors(int)>&
             ASSERT_TRUE(at::allclose(p.fused[k], p.eager[k], tolerance, tolerance)) << "parameter " << k << " after step " << i << "\n" << p.fused[k] << "\n" << p.eager[k];
     }
     ASSERT_EQ(a.state().size(), b.state().size());
-    EXPECT_EQ(step.report().copied, 0);
+    EXPECT_EQ(step.report().copied, 0) << step.explain();
 }
 Tensors random(int seed, const Shapes& shapes, at::ScalarType t = at::kDouble) {
     at::manual_seed(100 + static_cast<std::uint64_t>(seed));
@@ -218,7 +218,7 @@ void hexplane_trains_alike(bool thick, int steps, double tolerance) {
         ASSERT_EQ(step.report().eager_reason, "");
         EXPECT_NEAR(got[0].item<double>(), want[0].item<double>(), tolerance * std::abs(want[0].item<double>())) << i;
     }
-    EXPECT_EQ(step.report().copied, 0);
+    EXPECT_EQ(step.report().copied, 0) << step.explain();
     for (const auto& p : a->named_parameters()) {
         const Tensor& q = b->named_parameters()[p.key()];
         const double scale = p.value().norm().item<double>();
