@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "passes/simplify.h"
 
 namespace heddle {
 
@@ -54,6 +55,82 @@ Graph rows_contiguous(const Graph& g) {
         if (fresh) it->second = realize(in[0]);
         return gather(it->second, {in.begin() + 1, in.end()});
     });
+}
+
+std::vector<std::vector<int>> better_orders(const Graph& graph) {
+    const Graph g = simplify(graph);
+    std::vector<std::vector<int>> orders(g.inputs.size());
+    std::vector<char> several(g.inputs.size());
+    for (const Node& n : g.nodes) {
+        if (!n.is(Op::gather)) continue;
+        V x{const_cast<Graph*>(&g), n.in[0]};
+        if (static_cast<int>(n.in.size()) - 1 >= x.type().rank() || !strided_rows(x)) continue;
+        // From the view down to the input: which axis of the input each axis longer than 1 is.
+        std::vector<std::vector<int>> permutations;
+        while (x.node().is(Op::permute) || x.node().is(Op::reshape)) {
+            const Node& m = x.node();
+            x = x.graph->value(m.in[0]);
+            auto longer = [](const Shape& s) {
+                std::vector<int> axes;
+                for (std::size_t k = 0; k < s.size(); ++k)
+                    if (!(s[k] == 1)) axes.push_back(static_cast<int>(k));
+                return axes;
+            };
+            const auto from = longer(x.type().shape), to = longer(m.type.shape);
+            std::vector<int> p;
+            if (m.is(Op::permute)) {
+                for (int a : to) p.push_back(static_cast<int>(std::find(from.begin(), from.end(), m.ints("axes")[static_cast<std::size_t>(a)]) - from.begin()));
+            } else {
+                bool same = from.size() == to.size();
+                for (std::size_t k = 0; same && k < from.size(); ++k) same = x.type().shape[static_cast<std::size_t>(from[k])] == m.type.shape[static_cast<std::size_t>(to[k])];
+                if (!same) break;
+                p = axes_from_to(0, static_cast<int>(from.size()));
+            }
+            permutations.push_back(p);
+        }
+        const auto at = std::find(g.inputs.begin(), g.inputs.end(), x.id);
+        if (at == g.inputs.end() || permutations.empty()) continue;
+        std::vector<int> order, rest;
+        for (int k = 0; k < x.type().rank(); ++k) (x.type().shape[static_cast<std::size_t>(k)] == 1 ? order : rest).push_back(k);
+        for (auto p = permutations.rbegin(); p != permutations.rend(); ++p) {
+            std::vector<int> next;
+            for (int a : *p) next.push_back(rest[static_cast<std::size_t>(a)]);
+            rest = next;
+        }
+        order.insert(order.end(), rest.begin(), rest.end());
+        const auto k = static_cast<std::size_t>(at - g.inputs.begin());
+        several[k] |= !orders[k].empty() && orders[k] != order;
+        orders[k] = order;
+    }
+    for (std::size_t k = 0; k < orders.size(); ++k)
+        if (several[k] || orders[k] == axes_from_to(0, static_cast<int>(orders[k].size()))) orders[k].clear();
+    return orders;
+}
+Graph in_memory_order(const Graph& g, const std::vector<std::vector<int>>& orders) {
+    Graph out;
+    out.name = g.name;
+    std::vector<Id> at(g.nodes.size(), -1);
+    for (std::size_t k = 0; k < g.inputs.size(); ++k) {
+        Type t = g.type(g.inputs[k]);
+        const std::string& name = g[g.inputs[k]].text("name");
+        V v;
+        if (k >= orders.size() || orders[k].empty()) {
+            v = out.value(out.input(t, name));
+        } else {
+            Type lies{t.dtype, {}};
+            for (int a : orders[k]) lies.shape.push_back(t.shape[static_cast<std::size_t>(a)]);
+            v = permute(out.value(out.input(lies, name)), inverse(orders[k]));
+        }
+        at[static_cast<std::size_t>(g.inputs[k])] = v.id;
+    }
+    for (Id id = 0; id < g.size(); ++id) {
+        if (g[id].is(Op::input)) continue;
+        Node n = g[id];
+        for (Id& i : n.in) i = at[static_cast<std::size_t>(i)];
+        at[static_cast<std::size_t>(id)] = out.add(std::move(n));
+    }
+    for (Id i : g.outputs) out.outputs.push_back(at[static_cast<std::size_t>(i)]);
+    return out;
 }
 
 Graph without_stop_grads(const Graph& g) {

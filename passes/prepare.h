@@ -8,6 +8,11 @@ namespace heddle {
 // their gradients. Before the derivative, which then scatters into the same layout.
 Graph rows_contiguous(const Graph&);
 
+// For each input, the order of its axes in memory that would spare rows_contiguous a copy, if there is one; else empty.
+std::vector<std::vector<int>> better_orders(const Graph&);
+// The graph for inputs that lie in memory in such orders: its inputs are as they lie there.
+Graph in_memory_order(const Graph&, const std::vector<std::vector<int>>& orders);
+
 // What no gradient passes is itself once the derivative is taken, and a surrogate its value: nothing then stands between a concat and the memory it is written to.
 Graph without_stop_grads(const Graph&);
 

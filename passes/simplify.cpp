@@ -100,12 +100,15 @@ V by_rule(V v, const Parsed& r) {
 // ---- laws of views and constants
 V operand(V v, std::size_t k = 0) { return v.graph->value(v.node().in[k]); }
 
+// Views that take an axis of their operand for the same axis of theirs.
+bool along_an_axis(const Node& n) { return n.is(Op::slice) || n.is(Op::pad) || n.is(Op::flip); }
 // Would a permutation of x end in one that x is made of, or vanish in constants? Then it is worth moving inwards.
 bool absorbs(V x, int depth = 0) {
     const Node& n = x.node();
     if (n.is(Op::permute)) return true;
     if (n.is(Op::constant)) return depth > 0;
-    if ((n.kind() != Kind::map && n.kind() != Kind::concat) || depth > 12) return false;
+    if (n.is(Op::expand) && operand(x).type().rank() == 0) return depth > 0;
+    if ((n.kind() != Kind::map && n.kind() != Kind::concat && !along_an_axis(n)) || depth > 12) return false;
     for (std::size_t k = 0; k < n.in.size(); ++k)
         if (!absorbs(operand(x, k), depth + 1)) return false;
     return true;
@@ -115,6 +118,7 @@ V permuted(V x, const std::vector<int>& axes) {
     Shape s;
     for (int a : axes) s.push_back(n.type.shape[static_cast<std::size_t>(a)]);
     if (n.is(Op::constant)) return constant(*x.graph, {n.type.dtype, s}, n.number("value"));
+    if (n.is(Op::expand)) return expand(operand(x), axes_from_to(0, static_cast<int>(s.size())), s);
     if (n.is(Op::permute)) {
         auto all = axes, inner = n.ints("axes");
         for (int& a : all) a = inner[static_cast<std::size_t>(a)];
@@ -122,8 +126,21 @@ V permuted(V x, const std::vector<int>& axes) {
     }
     std::vector<V> in;
     for (std::size_t k = 0; k < n.in.size(); ++k) in.push_back(permuted(operand(x, k), axes));
-    if (n.is(Op::concat)) return concat(in, static_cast<int>(std::find(axes.begin(), axes.end(), n.integer("axis")) - axes.begin()));
-    return apply(n.op, in, Attrs(n.attrs), {n.type.dtype, s});
+    auto moved = [&] { return static_cast<int>(std::find(axes.begin(), axes.end(), n.integer("axis")) - axes.begin()); };
+    if (n.is(Op::concat)) return concat(in, moved());
+    Attrs attrs = n.attrs;
+    for (auto& [name, value] : attrs)
+        if (along_an_axis(n) && name == "axis") value = Dim(moved());
+    return apply(n.op, in, std::move(attrs), {n.type.dtype, s});
+}
+// The first permutation that x is made of, or nothing.
+std::vector<int> inner_order(V x) {
+    const Node& n = x.node();
+    if (n.is(Op::permute)) return n.ints("axes");
+    if (n.kind() != Kind::map && n.kind() != Kind::concat && !along_an_axis(n)) return {};
+    for (std::size_t k = 0; k < n.in.size(); ++k)
+        if (auto order = inner_order(operand(x, k)); !order.empty()) return order;
+    return {};
 }
 // reshape(concat(a, b)) is concat(reshape(a), reshape(b)) where an axis of the result still runs over the parts: a stack that was written as
 // a concat of rows is a stack again, and an index along it says which part is meant.
@@ -225,6 +242,7 @@ V by_view(V v) {
             }
             if (n.ints("axes") == axes_from_to(0, n.type.rank())) return x;
             if (!m.is(Op::constant) && absorbs(x)) return permuted(x, n.ints("axes"));
+            if (m.is(Op::dot) && n.ints("axes") == transpose(x).node().ints("axes")) return dot(transpose(operand(x, 1)), transpose(operand(x, 0)));
             break;
         case Op::reshape:
             if (n.type.shape == whole) return x;
@@ -291,6 +309,9 @@ V by_view(V v) {
             if (m.is(Op::constant)) return operand(v, m.number("value") != 0 ? 1 : 2);
             break;
         case Op::sum: {
+            // A sum over everything runs in the order in which its operands lie.
+            if (n.type.rank() == 0 && absorbs(x) && !m.is(Op::constant))
+                if (auto order = inner_order(x); !order.empty() && order != axes_from_to(0, m.type.rank())) return sum(permuted(x, inverse(order)), axes_from_to(0, m.type.rank()));
             if (m.is(Op::constant) && m.number("value") == 0) return constant(*v.graph, n.type, 0);
             if (m.is(Op::expand) && m.ints("axes") == n.ints("axes")) {  // n equal terms
                 Dim count = 1;

@@ -13,6 +13,7 @@
 #include "frontends/torch/host.h"
 #include "frontends/torch/variant.h"
 #include "ir/text.h"
+#include "passes/prepare.h"
 #include "passes/step.h"
 #include "runtime/device.h"
 
@@ -57,6 +58,7 @@ struct AdamStep::State {
 
     Callable loss;
     FuseOptions options;
+    bool restride = true;
     std::vector<AdamParameter> parameters;
     std::vector<std::shared_ptr<Way>> ways;  // most recent first
     std::string reason;
@@ -64,17 +66,51 @@ struct AdamStep::State {
     std::int64_t allocations = 0;            // of ways that are gone
     mutable std::mutex mutex;                // one step at a time
 
+    std::shared_ptr<Variant> variant(at::TensorList in);
     std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
     std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&);
     std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&);
 };
 
+// Lies as `order` says; values, sizes and the tensor itself stay.
+namespace {
+void lay_out(const at::Tensor& t, const std::vector<int>& order) {
+    if (!t.defined()) return;
+    at::NoGradGuard no_grad;
+    const auto back = inverse(order);
+    t.set_data(t.detach().permute(std::vector<std::int64_t>(order.begin(), order.end())).contiguous().permute(std::vector<std::int64_t>(back.begin(), back.end())));
+}
+std::vector<int> identity(const at::Tensor& t) { return axes_from_to(0, static_cast<int>(t.dim())); }
+// As it lies in memory.
+at::Tensor as_it_lies(const at::Tensor& t, const std::vector<int>& order) { return order.empty() ? t : t.permute(std::vector<std::int64_t>(order.begin(), order.end())); }
+}  // namespace
+
+std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in) {
+    at::AutoGradMode on(true);
+    auto v = make_variant(loss, in.vec(), options.dynamic, options, true);
+    if (!restride) return v;
+    const Tensors all = v->with_held(in);
+    const auto better = better_orders(v->lowered());
+    std::vector<std::pair<const AdamParameter*, std::vector<int>>> before;
+    for (const AdamParameter& p : parameters)
+        for (std::size_t k = in.size(); k < all.size(); ++k)
+            if (all[k].is_same(p.parameter) && !better[k].empty() && v->orders[k].empty()) before.emplace_back(&p, better[k]);
+    if (before.empty()) return v;
+    for (const auto& [p, order] : before) lay_out(p->parameter, order);
+    try {
+        return make_variant(loss, in.vec(), options.dynamic, options, true);
+    } catch (const std::exception&) {  // it views what doesn't lie together
+        for (const auto& [p, order] : before) lay_out(p->parameter, identity(p->parameter));
+        restride = false;
+        return make_variant(loss, in.vec(), options.dynamic, options, true);
+    }
+}
+
 std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, const std::vector<AdamGroup>& groups) {
     auto way = std::make_shared<Way>();
     ++captures;
     try {
-        at::AutoGradMode on(true);
-        auto v = make_variant(loss, in.vec(), options.dynamic, options);
+        auto v = variant(in);
         const Tensors all = v->with_held(in);
         if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
         const Graph& f = v->pair.split.forward;
@@ -87,9 +123,9 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, c
         for (std::size_t k = 0; k < parameters.size(); ++k) {
             const AdamParameter& p = parameters[k];
             way->forms.push_back(form(groups.at(p.group)));
-            if (!p.parameter.is_contiguous()) throw Error(fmt::format("{}: parameter {} of {} isn't contiguous; make it so with p.data = p.data.contiguous()", options.name, k, c10::str(p.parameter.sizes())));
             for (std::size_t i = 0; i < all.size(); ++i) {
                 if (!all[i].is_same(p.parameter)) continue;
+                if (i < in.size() && !p.parameter.is_contiguous()) throw Error(fmt::format("{}: parameter {} is an argument and isn't contiguous; let the function hold it", options.name, k));
                 const auto& reached = v->reaches[0];
                 trained.push_back({static_cast<int>(i), std::find(reached.begin(), reached.end(), i) != reached.end(), way->forms[k]});
                 way->rows.push_back(static_cast<int>(k));
@@ -135,7 +171,7 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
     for (std::size_t i = 0; i < v.integers.size(); ++i) sizes[i] = all[v.integers[i].second].item<std::int64_t>();
     if (auto q = v.guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), sizes.begin() + static_cast<std::ptrdiff_t>(v.integers.size()));
     c10::SmallVector<Array, 64> arrays, out(e.plan().program.graph.outputs.size());
-    for (std::size_t k = 0; k < all.size(); ++k) arrays.push_back(array_of(all[k], v.device, "input", k));
+    for (std::size_t k = 0; k < all.size(); ++k) arrays.push_back(array_of(as_it_lies(all[k], v.orders[k]), v.device, "input", k));
     for (std::size_t r = 0; r < way.rows.size(); ++r) {
         const AdamParameter& p = parameters[static_cast<std::size_t>(way.rows[r])];
         fill(way.numbers.mutable_data_ptr<double>() + r * kAdamNumbers, groups[p.group], p.step.item<double>() + 1);
@@ -147,11 +183,12 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
         AdamParameter& p = parameters[k];
         for (at::Tensor* s : {&p.exp_avg, &p.exp_avg_sq, &p.max_exp_avg_sq}) {
             if (s == &p.max_exp_avg_sq && !way.forms[k].amsgrad) continue;
-            if (!s->defined()) *s = at::zeros_like(p.parameter, at::MemoryFormat::Contiguous);
-            if (!s->is_contiguous()) s->set_data(s->contiguous());
+            const std::vector<int> order = memory_order(p.parameter);
+            if (!s->defined()) *s = at::zeros_like(p.parameter);
             if (s->sizes() != p.parameter.sizes() || s->scalar_type() != p.parameter.scalar_type() || s->device() != p.parameter.device())
                 throw Error(fmt::format("{}: a state of the optimiser is {}, expected one like its parameter of {}", options.name, c10::str(s->sizes()), c10::str(p.parameter.sizes())));
-            arrays.push_back(array_of(*s, v.device, "state", k));
+            if (!as_it_lies(*s, order).is_contiguous()) lay_out(*s, order.empty() ? identity(*s) : order);
+            arrays.push_back(array_of(as_it_lies(*s, order), v.device, "state", k));
             states.push_back(*s);
         }
     }
@@ -175,7 +212,7 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
     for (const Update& u : way.updates) {
         const auto i = static_cast<std::size_t>(u.input);
         const at::Tensor& t = i < way.states ? all[i] : states[i - way.states];
-        if (std::find(done.begin(), done.end(), u) == done.end()) t.detach().copy_(tensor_of(out[static_cast<std::size_t>(u.output)]));
+        if (std::find(done.begin(), done.end(), u) == done.end()) as_it_lies(t.detach(), memory_order(t)).copy_(tensor_of(out[static_cast<std::size_t>(u.output)]));
         else t.unsafeGetTensorImpl()->bump_version();
     }
     for (std::size_t k : way.updated) parameters[k].step.add_(1);
@@ -204,7 +241,8 @@ std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vecto
     return {};
 }
 
-AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options) : state_(std::make_shared<State>()) {
+AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options, bool restride) : state_(std::make_shared<State>()) {
+    state_->restride = restride;
     state_->loss = std::move(loss);
     state_->options = std::move(options);
     state_->options.recapture = true;

@@ -21,7 +21,9 @@ struct AdamParameter {
 class AdamStep {
 public:
     // `loss`: as for heddle::fuse; its first result is minimised. Tensors that it holds are read anew at each step.
-    AdamStep(Callable loss, std::vector<AdamParameter>, FuseOptions = {});
+    // `restride`: a parameter that is looked up by rows that don't lie together is laid out anew, once, so that they do: its values and sizes stay,
+    // its strides change (as Tensor::to(memory_format) does).
+    AdamStep(Callable loss, std::vector<AdamParameter>, FuseOptions = {}, bool restride = true);
     // One step. Returns the loss's results, detached; nothing if it can't be fused for these inputs: nothing has changed then, and
     // report().eager_reason says why. Memory of results is used again once nobody holds them.
     std::optional<Tensors> operator()(at::TensorList inputs, const std::vector<AdamGroup>&);

@@ -11,6 +11,7 @@
 #include "frontends/aten.h"
 #include "ir/text.h"
 #include "runtime/device.h"
+#include "passes/prepare.h"
 #include "runtime/nvrtc.h"
 
 namespace heddle {
@@ -47,7 +48,7 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 }
 }  // namespace
 
-std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options) {
+std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options, bool as_it_lies) {
     const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
     for (const Varying& d : dynamic)
@@ -71,6 +72,11 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     v->random = draws(g);
     v->stages.emplace_back("capture", g);
     g = lower_aten(g, v->device.is_cpu());  // on a device, reading a guard would wait for it; eager's errors there aren't exceptions either
+    v->orders.resize(everything.size());
+    if (as_it_lies) {
+        for (std::size_t k = example.size(); k < everything.size(); ++k) v->orders[k] = memory_order(everything[k]);
+        g = in_memory_order(g, v->orders);
+    }
     v->guarded = v->captured.guards > 0 || g.outputs.size() > v->captured.graph.outputs.size();
     v->forward_outputs = g.outputs.size();
     v->stages.emplace_back("lower_aten", g);
@@ -172,6 +178,14 @@ Tensors Variant::with_held(at::TensorList arguments) const {
     }
     return all;
 }
+std::vector<int> memory_order(const at::Tensor& t) {
+    if (t.is_contiguous()) return {};
+    auto order = axes_from_to(0, static_cast<int>(t.dim()));
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return t.size(a) == 1 ? t.size(b) != 1 : t.size(b) != 1 && t.stride(a) > t.stride(b); });
+    if (!t.permute(std::vector<std::int64_t>(order.begin(), order.end())).is_contiguous()) throw Error(fmt::format("a tensor of {} isn't dense in memory", c10::str(t.sizes())));
+    return order;
+}
+
 Tensors Variant::own_results(const Executable& e, const Array* out) const {
     Tensors all(outputs);
     for (std::size_t k = 0; k < outputs; ++k) {

@@ -19,6 +19,7 @@ struct Variant {
     at::Device device = at::kCPU;      // where the example and the callable's own tensors are
     std::shared_ptr<Host> host;        // of that device
     Pair pair;
+    std::vector<std::vector<int>> orders;  // per input: its axes as they lie in memory, outermost first; empty: row-major
     std::vector<char> wants;           // per input, implicit ones last: had requires_grad at capture
     std::size_t returned = 0;          // the user's outputs
     std::size_t outputs = 0;           // these, then what is written into inputs
@@ -38,6 +39,7 @@ struct Variant {
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
 
+    const Graph& lowered() const { return stages.at(1).second; }
     const Executable& forward();
     const Executable& backward();      // its first sizes are those of the forward
     double compile_seconds() const;
@@ -54,7 +56,7 @@ struct Variant {
     bool knows_gradients(at::TensorList all) const;
 
 private:
-    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&);
+    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&, bool);
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
     struct Compiled {
         std::unique_ptr<const Executable> owned;
@@ -88,7 +90,9 @@ private:
     std::string reason_;
 };
 
-std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&);
+// `as_it_lies`: tensors that the callable holds are read as they lie in memory, if dense, and not from row-major copies.
+std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&, bool as_it_lies = false);
+std::vector<int> memory_order(const at::Tensor&);  // its axes as they lie, outermost first: empty if row-major. Throws Error where it isn't dense
 std::string explain_variant(Variant&);
 std::string first_line(const std::exception&);  // of what it says
 std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan&);
