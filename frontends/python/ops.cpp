@@ -12,7 +12,7 @@
 
 #include "frontends/capture/recorder.h"
 #include "frontends/export/load.h"
-#include "frontends/torch/fuse.h"
+#include "frontends/torch/adam_step.h"
 
 namespace heddle {
 namespace {
@@ -22,15 +22,16 @@ Tensors call_python(std::int64_t function, const Tensors& in) {
     return op.call(function, in, capturing());
 }
 
-// Regions by number: what the hot path takes. A number is never used again.
-class Regions {
+// Regions by number, and steps: what the hot path takes. A number is never used again.
+template <class T>
+class Numbered {
 public:
-    std::int64_t add(Fused f) {
+    std::int64_t add(T f) {
         std::unique_lock lock(mutex_);
-        all_.push_back(std::make_shared<Fused>(std::move(f)));
+        all_.push_back(std::make_shared<T>(std::move(f)));
         return static_cast<std::int64_t>(all_.size()) - 1;
     }
-    std::shared_ptr<Fused> get(std::int64_t id) {
+    std::shared_ptr<T> get(std::int64_t id) {
         std::shared_lock lock(mutex_);
         if (id < 0 || static_cast<std::size_t>(id) >= all_.size() || !all_[static_cast<std::size_t>(id)]) throw Error(fmt::format("heddle: there is no region {}", id));
         return all_[static_cast<std::size_t>(id)];
@@ -42,28 +43,33 @@ public:
 
 private:
     std::shared_mutex mutex_;
-    std::vector<std::shared_ptr<Fused>> all_;
+    std::vector<std::shared_ptr<T>> all_;
 };
-Regions& regions() {
-    static auto* r = new Regions;  // outlives every tensor with a gradient
+Numbered<Fused>& regions() {
+    static auto* r = new Numbered<Fused>;  // outlives every tensor with a gradient
     return *r;
+}
+Numbered<AdamStep>& steps() {
+    static auto* s = new Numbered<AdamStep>;
+    return *s;
+}
+// {"name": .., "dynamic": [{"input": 0, "dim": 0, "name": "N"}, ..], "earlier": [[[4, 3], [3]], ..], "recapture": .., "deterministic": .., "strict": ..}
+FuseOptions options_of(const std::string& text) {
+    auto j = nlohmann::json::parse(text);
+    FuseOptions o;
+    o.name = j.value("name", "f");
+    o.recapture = j.value("recapture", true);
+    o.deterministic = j.value("deterministic", false);
+    o.eager_if_uncapturable = !j.value("strict", false);
+    o.earlier = j.value("earlier", o.earlier);
+    for (const auto& v : j.value("dynamic", nlohmann::json::array())) o.dynamic.push_back({v.at("input"), {}, v.at("dim"), v.at("name")});
+    return o;
 }
 
 // A fused Python function.
 struct Region final : torch::CustomClassHolder {
     std::int64_t id;
-    // options: {"name": .., "dynamic": [{"input": 0, "dim": 0, "name": "N"}, ..], "earlier": [[[4, 3], [3]], ..], "recapture": .., "deterministic": .., "strict": ..}
-    Region(std::int64_t function, const std::string& options) {
-        auto j = nlohmann::json::parse(options);
-        FuseOptions o;
-        o.name = j.value("name", "f");
-        o.recapture = j.value("recapture", true);
-        o.deterministic = j.value("deterministic", false);
-        o.eager_if_uncapturable = !j.value("strict", false);
-        o.earlier = j.value("earlier", o.earlier);
-        for (const auto& v : j.value("dynamic", nlohmann::json::array())) o.dynamic.push_back({v.at("input"), {}, v.at("dim"), v.at("name")});
-        id = regions().add(fuse([function](const Tensors& in) { return call_python(function, in); }, std::move(o)));
-    }
+    Region(std::int64_t function, const std::string& options) : id(regions().add(fuse([function](const Tensors& in) { return call_python(function, in); }, options_of(options)))) {}
     ~Region() override { regions().drop(id); }
     Fused& fused() const { return *regions().get(id); }
     std::string report() const {
@@ -74,10 +80,38 @@ struct Region final : torch::CustomClassHolder {
                               {"compile_seconds", r.compile_seconds}, {"library_calls", r.library_calls},
                               {"eager_reason", r.eager_reason}, {"captures", r.captures}}.dump();
     }
-    std::vector<std::string> kernels() const {  // name, text, name, text, ..
-        std::vector<std::string> all;
-        for (auto& [name, text] : fused().cuda_kernels()) all.push_back(std::move(name)), all.push_back(std::move(text));
+};
+
+std::vector<std::string> flat(std::vector<std::pair<std::string, std::string>> named) {
+    std::vector<std::string> all;
+    for (auto& [name, text] : named) all.push_back(std::move(name)), all.push_back(std::move(text));
+    return all;
+}
+// A fused training step of a Python function. Tensors that aren't there have no elements here.
+struct StepOfAdam final : torch::CustomClassHolder {
+    std::int64_t id;
+    StepOfAdam(std::int64_t function, const std::string& options)
+        : id(steps().add(AdamStep([function](const Tensors& in) { return call_python(function, in); }, {}, options_of(options), nlohmann::json::parse(options).value("restride", true)))) {}
+    ~StepOfAdam() override { steps().drop(id); }
+    AdamStep& step() const { return *steps().get(id); }
+    // Per parameter: itself, its number of steps, exp_avg, exp_avg_sq, max_exp_avg_sq; its group.
+    void parameters(const Tensors& all, const std::vector<std::int64_t>& groups) const {
+        std::vector<AdamParameter> list;
+        auto given = [&](std::size_t k) { return all.at(k).numel() > 0 || all[k].dim() > 1 ? all[k] : at::Tensor(); };
+        for (std::size_t k = 0; k < groups.size(); ++k)
+            list.push_back({all.at(5 * k), all.at(5 * k + 1), given(5 * k + 2), given(5 * k + 3), given(5 * k + 4), static_cast<std::size_t>(groups[k])});
+        step().parameters(std::move(list));
+    }
+    Tensors states() const {  // exp_avg, exp_avg_sq, max_exp_avg_sq of each
+        Tensors all;
+        for (const AdamParameter& p : step().parameters())
+            for (const at::Tensor& t : {p.exp_avg, p.exp_avg_sq, p.max_exp_avg_sq}) all.push_back(t.defined() ? t : at::empty({0}));
         return all;
+    }
+    std::string report() const {
+        const AdamStep::Report r = step().report();
+        return nlohmann::json{{"launches", r.launches}, {"calls", r.calls}, {"host_reads", r.host_reads}, {"in_place", r.in_place}, {"copied", r.copied}, {"bytes", r.bytes},
+                              {"arena", r.arena}, {"allocations", r.allocations}, {"library_calls", r.library_calls}, {"eager_reason", r.eager_reason}, {"captures", r.captures}}.dump();
     }
 };
 
@@ -113,11 +147,22 @@ struct Saved final : torch::CustomClassHolder {
 
 Tensors run(std::int64_t region, at::TensorList in) { return (*regions().get(region))(in); }
 // Numbers of the host as tensors without dimensions.
-Tensors run_with_numbers(std::int64_t region, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats) {
+Tensors with_numbers(at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats) {
     Tensors all = in.vec();
     for (std::int64_t i : integers) all.push_back(at::scalar_tensor(i, at::kLong));
     for (double f : floats) all.push_back(at::scalar_tensor(f, at::kDouble));
-    return (*regions().get(region))(all);
+    return all;
+}
+Tensors run_with_numbers(std::int64_t region, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats) {
+    return (*regions().get(region))(with_numbers(in, integers, floats));
+}
+// `groups`: eight numbers each, as AdamGroup has them. False: the step can't be fused, and nothing has changed.
+std::tuple<bool, Tensors> step(std::int64_t id, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats, at::ArrayRef<double> groups) {
+    std::vector<AdamGroup> all;
+    for (std::size_t k = 0; k + 8 <= groups.size(); k += 8)
+        all.push_back({groups[k], groups[k + 1], groups[k + 2], groups[k + 3], groups[k + 4], groups[k + 5] != 0, groups[k + 6] != 0, groups[k + 7] != 0});
+    auto results = (*steps().get(id))(with_numbers(in, integers, floats), all);
+    return {results.has_value(), results ? std::move(*results) : Tensors{}};
 }
 // From here on this tensor counts like Python's numbers in type promotion. (Returning it would make a Python number of it.)
 void mark_number(const at::Tensor& t) {
@@ -130,6 +175,8 @@ TORCH_LIBRARY(heddle, m) {
     m.def("run(int region, Tensor[] inputs) -> Tensor[]", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run)));
     m.def("run_with_numbers(int region, Tensor[] inputs, int[] integers, float[] floats) -> Tensor[]",
           torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run_with_numbers)));
+    m.def("step(int step, Tensor[] inputs, int[] integers, float[] floats, float[] groups) -> (bool, Tensor[])",
+          torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(step)));
     m.def("mark_number(Tensor x) -> ()", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(mark_number)));
     m.def("decide(int of, int lhs, int rhs) -> int", [](std::int64_t of, std::int64_t lhs, std::int64_t rhs) { return decide(static_cast<Choice::Of>(of), lhs, rhs); });
     m.def("place", [](std::string where) {
@@ -141,7 +188,15 @@ TORCH_LIBRARY(heddle, m) {
         .def("report", [](const c10::intrusive_ptr<Region>& r) { return r->report(); })
         .def("explain", [](const c10::intrusive_ptr<Region>& r) { return r->fused().explain(); })
         .def("dump", [](const c10::intrusive_ptr<Region>& r, std::string folder) { return r->fused().dump(folder); })
-        .def("kernels", [](const c10::intrusive_ptr<Region>& r) { return r->kernels(); });
+        .def("kernels", [](const c10::intrusive_ptr<Region>& r) { return flat(r->fused().cuda_kernels()); });  // name, text, name, text, ..
+    m.class_<StepOfAdam>("Step")
+        .def(torch::init<std::int64_t, std::string>())
+        .def("id", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->id; })
+        .def("parameters", [](const c10::intrusive_ptr<StepOfAdam>& s, const Tensors& all, const std::vector<std::int64_t>& groups) { s->parameters(all, groups); })
+        .def("states", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->states(); })
+        .def("report", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->report(); })
+        .def("explain", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->step().explain(); })
+        .def("kernels", [](const c10::intrusive_ptr<StepOfAdam>& s) { return flat(s->step().cuda_kernels()); });
     m.class_<Saved>("Program")
         .def(torch::init<std::string, std::string>())
         .def("about", [](const c10::intrusive_ptr<Saved>& p) { return p->about(); })

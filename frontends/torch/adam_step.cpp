@@ -11,6 +11,7 @@
 
 #include "frontends/capture/recorder.h"
 #include "frontends/torch/host.h"
+#include "frontends/torch/recapture.h"
 #include "frontends/torch/variant.h"
 #include "ir/text.h"
 #include "passes/prepare.h"
@@ -56,9 +57,11 @@ struct AdamStep::State {
         SizeValues sizes;                    // of the last run
     };
 
+    State(Callable loss, FuseOptions options, bool restride) : loss(std::move(loss)), options(std::move(options)), restride(restride), seen(this->options.earlier) { this->options.recapture = true; }
     Callable loss;
     FuseOptions options;
-    bool restride = true;
+    bool restride;
+    SeenSizes seen;
     std::vector<AdamParameter> parameters;
     std::vector<std::shared_ptr<Way>> ways;  // most recent first
     std::string reason;
@@ -66,7 +69,7 @@ struct AdamStep::State {
     std::int64_t allocations = 0;            // of ways that are gone
     mutable std::mutex mutex;                // one step at a time
 
-    std::shared_ptr<Variant> variant(at::TensorList in);
+    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic);
     std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
     std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&);
     std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&);
@@ -85,9 +88,9 @@ std::vector<int> identity(const at::Tensor& t) { return axes_from_to(0, static_c
 at::Tensor as_it_lies(const at::Tensor& t, const std::vector<int>& order) { return order.empty() ? t : t.permute(std::vector<std::int64_t>(order.begin(), order.end())); }
 }  // namespace
 
-std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in) {
+std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic) {
     at::AutoGradMode on(true);
-    auto v = make_variant(loss, in.vec(), options.dynamic, options, true);
+    auto v = make_variant(loss, in.vec(), dynamic, options, true);
     if (!restride) return v;
     const Tensors all = v->with_held(in);
     const auto better = better_orders(v->lowered());
@@ -98,19 +101,25 @@ std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in) {
     if (before.empty()) return v;
     for (const auto& [p, order] : before) lay_out(p->parameter, order);
     try {
-        return make_variant(loss, in.vec(), options.dynamic, options, true);
+        return make_variant(loss, in.vec(), dynamic, options, true);
     } catch (const std::exception&) {  // it views what doesn't lie together
         for (const auto& [p, order] : before) lay_out(p->parameter, identity(p->parameter));
         restride = false;
-        return make_variant(loss, in.vec(), options.dynamic, options, true);
+        return make_variant(loss, in.vec(), dynamic, options, true);
     }
 }
 
 std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, const std::vector<AdamGroup>& groups) {
     auto way = std::make_shared<Way>();
     ++captures;
+    std::vector<Varying> names = seen.changed(in, options.dynamic);
     try {
-        auto v = variant(in);
+        std::shared_ptr<Variant> v;
+        capture_with(names, [&](const std::vector<Varying>& more) {
+            std::vector<Varying> dynamic = options.dynamic;
+            dynamic.insert(dynamic.end(), more.begin(), more.end());
+            v = variant(in, dynamic);
+        });
         const Tensors all = v->with_held(in);
         if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
         const Graph& f = v->pair.split.forward;
@@ -151,8 +160,10 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, c
         way->variant = std::move(v);
     } catch (const std::exception& e) {
         way->reason = first_line(e);
-        way->guard = Guard(in.vec(), options.dynamic, true);
+        names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
+        way->guard = Guard(in.vec(), names, true);
     }
+    seen.add(in);
     return way;
 }
 
@@ -241,11 +252,8 @@ std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vecto
     return {};
 }
 
-AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options, bool restride) : state_(std::make_shared<State>()) {
-    state_->restride = restride;
-    state_->loss = std::move(loss);
-    state_->options = std::move(options);
-    state_->options.recapture = true;
+AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options, bool restride)
+    : state_(std::make_shared<State>(std::move(loss), std::move(options), restride)) {
     this->parameters(std::move(parameters));
 }
 std::optional<Tensors> AdamStep::operator()(at::TensorList inputs, const std::vector<AdamGroup>& groups) {

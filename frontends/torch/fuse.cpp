@@ -14,6 +14,7 @@
 
 #include "frontends/capture/recorder.h"
 #include "frontends/torch/host.h"
+#include "frontends/torch/recapture.h"
 #include "frontends/torch/region.h"
 #include "frontends/torch/variant.h"
 #include "runtime/disk_cache.h"
@@ -28,12 +29,10 @@ struct Way {
     std::string reason;
 };
 
-// Sizes of a call's arguments.
-using Shapes = std::vector<std::vector<std::int64_t>>;
-
 using Ways = std::vector<std::shared_ptr<const Way>>;
 
 struct Fused::State : std::enable_shared_from_this<Fused::State> {
+    State(Callable callable, FuseOptions options) : callable(std::move(callable)), options(std::move(options)), seen(this->options.earlier) {}
     Callable callable;
     FuseOptions options;
     Published<Ways> ways{std::make_shared<const Ways>()};  // most recent first; replaced, never changed
@@ -41,11 +40,10 @@ struct Fused::State : std::enable_shared_from_this<Fused::State> {
     // Of whoever captures, which takes long and runs the user's code: others don't wait, they run eagerly meanwhile.
     std::mutex capturing;
     std::atomic<int> captures = 0;
-    std::mutex mutex;                                  // of whoever replaces the ways, and of
-    std::vector<Shapes> seen;                          // arguments of earlier captures
+    std::mutex mutex;                                  // of whoever replaces the ways
+    SeenSizes seen;                                    // arguments of earlier captures
 
     std::shared_ptr<const Way> capture_for(at::TensorList in);
-    std::vector<Varying> changed(at::TensorList in);
     std::vector<std::shared_ptr<Variant>> variants() const;
     void put_first(std::shared_ptr<const Way>);
     void add(std::shared_ptr<const Way>, at::TensorList in);
@@ -71,36 +69,7 @@ at::Generator generator(at::Device d) { return at::globalContext().defaultGenera
 // The CPU is no device that can be current.
 std::optional<at::Device> current(at::Device d) { return d.is_cpu() ? std::nullopt : std::optional(d); }
 
-Shapes shapes_of(at::TensorList in) {
-    Shapes s;
-    for (const at::Tensor& t : in) s.push_back(t.sizes().vec());
-    return s;
-}
-bool same_kind(const Shapes& a, const Shapes& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) { return x.size() == y.size(); });
-}
 }  // namespace
-
-// Sizes that differ between this call and earlier captures, by name; those that always were equal to each other share one.
-std::vector<Varying> Fused::State::changed(at::TensorList in) {
-    std::lock_guard lock(mutex);
-    std::vector<Shapes> calls{shapes_of(in)};
-    for (const Shapes& s : seen)
-        if (same_kind(s, calls[0])) calls.push_back(s);
-    std::vector<Varying> names;
-    std::vector<std::vector<std::int64_t>> known;
-    for (std::size_t k = 0; k < in.size(); ++k)
-        for (int d = 0; d < in[k].dim(); ++d) {
-            bool declared = std::any_of(options.dynamic.begin(), options.dynamic.end(), [&](const Varying& v) { return !v.tensor.defined() && v.input == static_cast<int>(k) && v.dim == d; });
-            std::vector<std::int64_t> sizes;
-            for (const Shapes& c : calls) sizes.push_back(c[k][static_cast<std::size_t>(d)]);
-            if (declared || std::equal(sizes.begin() + 1, sizes.end(), sizes.begin())) continue;
-            auto at = std::find(known.begin(), known.end(), sizes);
-            if (at == known.end()) at = known.insert(at, sizes);
-            names.push_back({static_cast<int>(k), {}, d, fmt::format("n{}", at - known.begin())});
-        }
-    return names;
-}
 
 // A new way for these inputs, which has yet to be put among the others.
 std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
@@ -114,29 +83,9 @@ std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
         way->variant = std::move(variant);
         way->guard = way->variant->guard;
     };
-    std::vector<Varying> names = options.recapture ? changed(in) : std::vector<Varying>{};
+    std::vector<Varying> names = options.recapture ? seen.changed(in, options.dynamic) : std::vector<Varying>{};
     try {
-        try {
-            with(names);
-        } catch (const Error&) {
-            if (names.empty()) throw;
-            // Not all of them can be names: those that can, one after the other.
-            std::vector<Varying> kept;
-            std::vector<std::string> tried;
-            for (const Varying& v : names) {
-                if (std::find(tried.begin(), tried.end(), v.name) != tried.end()) continue;
-                tried.push_back(v.name);
-                auto more = kept;
-                for (const Varying& w : names)
-                    if (w.name == v.name) more.push_back(w);
-                try {
-                    with(more);
-                    kept = std::move(more);
-                } catch (const Error&) {
-                }
-            }
-            if (kept.empty()) with({});
-        }
+        capture_with(names, with);
     } catch (const std::exception& e) {
         if (!options.eager_if_uncapturable) throw;
         way->reason = first_line(e);
@@ -147,10 +96,7 @@ std::shared_ptr<const Way> Fused::State::capture_for(at::TensorList in) {
 }
 void Fused::State::add(std::shared_ptr<const Way> way, at::TensorList in) {
     put_first(std::move(way));
-    if (!options.recapture) return;
-    std::lock_guard lock(mutex);
-    seen.push_back(shapes_of(in));
-    if (seen.size() > kWays) seen.erase(seen.begin());
+    if (options.recapture) seen.add(in);
 }
 void Fused::State::put_first(std::shared_ptr<const Way> way) {
     std::lock_guard lock(mutex);
@@ -330,16 +276,10 @@ std::vector<std::pair<std::string, std::string>> Fused::cuda_kernels() const {
 }
 
 Fused fuse(Callable callable, FuseOptions options) {
-    auto s = std::make_shared<Fused::State>();
-    s->callable = std::move(callable);
-    s->seen = std::move(options.earlier);
-    s->options = std::move(options);
-    return Fused(s);
+    return Fused(std::make_shared<Fused::State>(std::move(callable), std::move(options)));
 }
 Fused fuse(Callable callable, const Tensors& example, FuseOptions options) {
-    auto s = std::make_shared<Fused::State>();
-    s->callable = std::move(callable);
-    s->options = std::move(options);
+    auto s = std::make_shared<Fused::State>(std::move(callable), std::move(options));
     auto way = s->capture_for(example);
     s->add(way, example);
     if (!way->variant) s->calls.eager(way->reason);

@@ -7,6 +7,7 @@ two forms that compute the same: the one that is captured sees numbers as tensor
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ for _key in ("CompositeImplicitAutograd", "FuncTorchBatchedDecomposition"):  # v
 # The ops as plain functions: what torch.ops.heddle.run(...) ends in, less three lookups.
 run = torch.ops.heddle.run.default._op
 run_with_numbers = torch.ops.heddle.run_with_numbers.default._op
+step = torch.ops.heddle.step.default._op
 place = torch.ops.heddle.place.default
 scalar_tensor = torch.ops.aten.scalar_tensor.default
 
@@ -40,38 +42,46 @@ def number(x: Tensor) -> Tensor:
     return x
 
 
-class Region:
-    """One compiled function. `Region.id` is what `run` takes."""
+class Compiled:
+    """What is made of one function. `id` is what the op that runs it takes."""
+
+    _kind: Callable
 
     def __init__(self, function: OfTensors, *, eager: OfTensors | None = None, name: str = "f", dynamic: Sequence[tuple[int, int, str]] = (),
-                 earlier: Sequence[Sequence[Sequence[int]]] = (), recapture: bool = True, deterministic: bool = False, strict: bool = False) -> None:
+                 earlier: Sequence[Sequence[Sequence[int]]] = (), recapture: bool = True, deterministic: bool = False, strict: bool = False, **more: Any) -> None:
         self.name = name
         self._function = next(_numbers)
         _functions[self._function] = (eager or function, function)
         options = {"name": name, "recapture": recapture, "deterministic": deterministic, "strict": strict,
-                   "dynamic": [{"input": i, "dim": d, "name": n} for i, d, n in dynamic], "earlier": earlier}
-        self._handle = torch.classes.heddle.Region(self._function, json.dumps(options))
+                   "dynamic": [{"input": i, "dim": d, "name": n} for i, d, n in dynamic], "earlier": earlier, **more}
+        self._handle = type(self)._kind(self._function, json.dumps(options))
         self.id: int = self._handle.id()
-
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return run(self.id, inputs)
 
     def __del__(self) -> None:
         if _functions is not None:  # at the interpreter's end
             _functions.pop(getattr(self, "_function", -1), None)
 
-    def report(self) -> dict:
-        """Of the last call: launches, library calls, bytes, seconds of compilation, why it ran eagerly if it did."""
-        return json.loads(self._handle.report())
-
     def explain(self) -> str:
         return self._handle.explain()
-
-    def dump(self, folder: str) -> list[str]:
-        """Writes graphs after each pass, programs and kernels; returns the files."""
-        return self._handle.dump(folder)
 
     def kernels(self) -> dict[str, str]:
         """CUDA text of all kernels, by name."""
         flat = self._handle.kernels()
         return dict(zip(flat[::2], flat[1::2]))
+
+
+class Region(Compiled):
+    """One fused function. `Region.id` is what `run` takes."""
+
+    _kind = staticmethod(torch.classes.heddle.Region)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return run(self.id, inputs)
+
+    def report(self) -> dict:
+        """Of the last call: launches, library calls, bytes, seconds of compilation, why it ran eagerly if it did."""
+        return json.loads(self._handle.report())
+
+    def dump(self, folder: str) -> list[str]:
+        """Writes graphs after each pass, programs and kernels; returns the files."""
+        return self._handle.dump(folder)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from . import _region
-from ._region import Region, run, run_with_numbers
+from ._region import Compiled, Region, run, run_with_numbers
 from ._sizes import Size
 from ._watch import Unseen, Watch, inline, modes, under
 
@@ -117,24 +117,25 @@ class _Entry:
     def __init__(self, of: "Static", leaves: list[Any], spec: Any, numbers: list[int], earlier: list[list[tuple]], around: tuple) -> None:
         self.tensors = [k for k, x in enumerate(leaves) if isinstance(x, Tensor)]
         self.integers, self.floats = [k for k in numbers if type(leaves[k]) is int], [k for k in numbers if type(leaves[k]) is float]
+        self.of = of
         self.layout: list[_Out] = []  # none before the first capture
-        self.region = _region_of(under(around, of.function), of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
+        self.region = _region_of(of.made, under(around, of.function), of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
 
     def __call__(self, leaves: list[Any], args: tuple, kwargs: dict) -> Any:
         tensors = [leaves[k] for k in self.tensors]
         _call.given = leaves, args, kwargs
         try:
             if self.integers or self.floats:
-                out = run_with_numbers(self.region.id, tensors, [leaves[k] for k in self.integers], [leaves[k] for k in self.floats])
+                out = self.of.run_with_numbers(self.region.id, tensors, [leaves[k] for k in self.integers], [leaves[k] for k in self.floats])
             else:
-                out = run(self.region.id, tensors)
+                out = self.of.run(self.region.id, tensors)
             return (_call.made or self.layout[0].rebuild)(out)
         finally:
             _call.given = _call.made = None
 
 
-def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any], spec: Any, positions: tuple[list[int], ...], earlier: list[list[tuple]],
-               layout: list[_Out]) -> Region:
+def _region_of(made: Callable, function: Any, name: str, deterministic: bool, leaves: list[Any], spec: Any, positions: tuple[list[int], ...], earlier: list[list[tuple]],
+               layout: list[_Out]) -> Compiled:
     """The region of one entry. It holds the function and the layout, and not the entry, so that both go when the entry goes."""
     tensors, integers, floats = positions
     fixed = [None if isinstance(x, Tensor) else x for x in leaves]
@@ -161,8 +162,8 @@ def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any],
         out.check(layout[0] if layout else None)
         if not layout:
             layout.append(out)
-        made, out.tensors = out.tensors, []
-        return made
+        found, out.tensors = out.tensors, []
+        return found
 
     def eager(given: list[Tensor]) -> list[Tensor]:
         call, _call.given = _call.given, None
@@ -173,11 +174,11 @@ def _region_of(function: Any, name: str, deterministic: bool, leaves: list[Any],
         # Not the call's own tensors: a transform's, or a second derivative's.
         args, kwargs = pytree.tree_unflatten(filled(given, int, float), spec)
         out = _Out(function(*args, **kwargs), {})
-        made, out.tensors = out.tensors, []
+        found, out.tensors = out.tensors, []
         _call.made = out.rebuild
-        return made
+        return found
 
-    return Region(captured, eager=eager, name=name, deterministic=deterministic, dynamic=[(n + k, -1, f"i{k}") for k in range(len(integers))],
+    return made(captured, eager=eager, name=name, deterministic=deterministic, dynamic=[(n + k, -1, f"i{k}") for k in range(len(integers))],
                   earlier=[[*shapes, *[()] * (len(integers) + len(floats))] for shapes in earlier])
 
 
@@ -198,6 +199,9 @@ class _Kind:
 class Static:
     """A function or module fused without Dynamo."""
 
+    made: Callable = Region  # what a capture becomes, and the ops that run that
+    run, run_with_numbers = staticmethod(run), staticmethod(run_with_numbers)
+
     def __init__(self, function: Any, name: str, deterministic: bool) -> None:
         self.function, self.name, self.deterministic = function, name, deterministic
         self.module = function if isinstance(function, nn.Module) else None
@@ -208,7 +212,7 @@ class Static:
         self.missed: tuple[int, Any] = (0, None)       # how many calls in a row no entry answered, and the last one's key
         self.why: dict[str, None] = {}
 
-    def regions(self) -> list[Region]:
+    def regions(self) -> list[Compiled]:
         return [e.region for e in list(self.entries.values())]
 
     def reasons(self) -> list[str]:
@@ -226,7 +230,7 @@ class Static:
                 if known is not None and not torch._C._len_torch_function_stack():
                     _call.given = args, args, kwargs
                     try:
-                        out = run(known[0], args)
+                        out = self.run(known[0], args)
                         if (made := _call.made) is not None:
                             return made(out)
                         layout = known[1].layout[0]
