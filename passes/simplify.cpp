@@ -242,7 +242,10 @@ V by_view(V v) {
             }
             if (n.ints("axes") == axes_from_to(0, n.type.rank())) return x;
             if (!m.is(Op::constant) && absorbs(x)) return permuted(x, n.ints("axes"));
-            if (m.is(Op::dot) && n.ints("axes") == transpose(x).node().ints("axes")) return dot(transpose(operand(x, 1)), transpose(operand(x, 0)));
+            if (m.is(Op::dot) && n.ints("axes") == transpose(x).node().ints("axes")) {  // a library reads its operands either way, if they are in memory
+                V a = operand(x, 0), b = operand(x, 1);
+                if (!a.node().is(Op::reshape) && !b.node().is(Op::reshape)) return dot(transpose(b), transpose(a));
+            }
             break;
         case Op::reshape:
             if (n.type.shape == whole) return x;

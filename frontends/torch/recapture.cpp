@@ -1,3 +1,4 @@
+// Sizes that vary, told from the calls before. Law: a name is given only to a size that was seen to change.
 #include "frontends/torch/recapture.h"
 
 #include <fmt/format.h>
