@@ -10,13 +10,17 @@
 #include <string>
 #include <vector>
 
+namespace torch::optim {
+class Optimizer;
+}
+
 namespace heddle::models {
 
 // The function that a step calls: inputs to {loss, the terms it's the sum of}.
 using StepFn = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
-// Turns the eager function into another that gives the same results, e.g. a fused one; `example` are one step's inputs.
-using Wrap = std::function<StepFn(StepFn eager, const std::vector<at::Tensor>& example)>;
+// Makes one function of a loss and its optimiser, e.g. a fused one: a call gives the loss's results, detached, and has trained once.
+using MakeStep = std::function<StepFn(StepFn loss, torch::optim::Optimizer&)>;
 
 struct ParameterGroup {
     std::vector<at::Tensor> parameters;
@@ -28,7 +32,7 @@ struct Batch {
     at::Tensor rays, rgb, time;
 };
 
-// What a step of the schedule altered: nothing, what the loss function reads (it's wrapped again), or the parameters
+// What a step of the schedule altered: nothing, what the loss function reads (the step is made again), or the parameters
 // themselves (the optimiser starts anew as well).
 enum class Change { none, loss, parameters };
 

@@ -121,20 +121,26 @@ private:
         const auto rows = sampler_.next();
         const auto pick = [&](const at::Tensor& t) { return t.index_select(0, rows).to(options()); };
         const auto inputs = task_.inputs({pick(data_.rays), pick(data_.rgb), pick(data_.time)}, iteration_);
-        if (!loss_) loss_ = o_.wrap ? o_.wrap(task_.loss, inputs) : task_.loss;
-
         const double factor = task_.rate_factor(iteration_);
         for (size_t i = 0; i < rates_.size(); ++i) optimiser_->param_groups()[i].options().set_lr(rates_[i] * factor);
-        optimiser_->zero_grad();
-        const auto losses = loss_(inputs);
-        unread_.push_back(at::stack(losses).detach());
+        if (!step_) step_ = o_.make_step ? o_.make_step(task_.loss, *optimiser_) : eager_step();
+        unread_.push_back(at::stack(step_(inputs)));
         if (o_.device.is_cpu() || unread_.size() == kLossesPerRead) read_losses();
-        losses[0].backward();
-        optimiser_->step();
 
         const Change change = task_.after(iteration_);
-        if (change != Change::none) loss_ = nullptr;
+        if (change != Change::none) step_ = nullptr;
         if (change == Change::parameters) rebuild_optimiser();
+    }
+
+    StepFn eager_step() {
+        return [this](const std::vector<at::Tensor>& inputs) {
+            optimiser_->zero_grad();
+            auto losses = task_.loss(inputs);
+            losses[0].backward();
+            optimiser_->step();
+            for (auto& l : losses) l = l.detach();
+            return losses;
+        };
     }
 
     void rebuild_optimiser() {
@@ -251,7 +257,7 @@ private:
     const BlenderSplit& held_out_;
     const TrainOptions& o_;
     Sampler sampler_;
-    StepFn loss_;
+    StepFn step_;
     std::unique_ptr<Adam> optimiser_;
     std::vector<double> rates_;
     std::vector<at::Tensor> unread_;  // losses still on the device, one tensor an iteration

@@ -19,7 +19,7 @@ struct TrainOptions {
     int64_t stop_after = 0;  // iterations of the schedule after which to stop; 0: all
     at::ScalarType dtype = at::kFloat;
     at::Device device = at::kCPU;
-    Wrap wrap;               // none: eager
+    MakeStep make_step;      // none: eager
     std::string checkpoint;  // written every `checkpoint_every` iterations and at the end
     int64_t checkpoint_every = 500;
     std::string resume;

@@ -297,17 +297,24 @@ TEST(Trainer, ResumedRunEqualsUninterruptedRun) {
     }
 }
 
-TEST(Trainer, WrapsAgainWhenTheLossFunctionChanges) {
-    int wraps = 0;
+TEST(Trainer, MakesItsStepAgainWhenTheLossFunctionChanges) {
+    int made = 0;
     TrainOptions o;
     o.quiet = true;
-    o.wrap = [&](StepFn eager, const std::vector<at::Tensor>& example) {
-        EXPECT_EQ(example.size(), 5u);
-        ++wraps;
-        return eager;
+    o.make_step = [&](StepFn loss, torch::optim::Optimizer& optimiser) {
+        ++made;
+        return [loss, &optimiser](const std::vector<at::Tensor>& in) {
+            EXPECT_EQ(in.size(), 5u);
+            optimiser.zero_grad();
+            auto all = loss(in);
+            all[0].backward();
+            optimiser.step();
+            for (auto& x : all) x = x.detach();
+            return all;
+        };
     };
     const auto result = train(hexplane_task(make(hexplane_config("tiny"))), split_of(rays(100), 1, 100, 1), {}, o);
-    EXPECT_EQ(wraps, 3);  // at the start, after the planes grew, after the mask
+    EXPECT_EQ(made, 3);  // at the start, after the planes grew, after the mask
     EXPECT_EQ(result.iterations, 20);
 }
 

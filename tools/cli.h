@@ -16,8 +16,8 @@ void add_doctor(CLI::App& app);
 void add_replay(CLI::App& app);
 void add_cache(CLI::App& app);
 
-// What `train --fused` wraps the loss function in. The definition in tools/cli_train.cpp is weak and refuses; another
+// What `train --fused` makes of the loss function and the optimiser. The definition in tools/cli_train.cpp is weak and refuses; another
 // object file of the program may define it for good.
-models::Wrap fused_wrap();
+models::MakeStep fused_step();
 
 }  // namespace heddle

@@ -29,7 +29,7 @@ void run(TrainCommand c) {
     auto config = models::hexplane_config(c.scale);
     if (c.iterations > 0) config.iterations = c.iterations;
     auto& o = c.options;
-    if (c.fused) o.wrap = fused_wrap();
+    if (c.fused) o.make_step = fused_step();
     if (c.threads > 0) at::set_num_threads(static_cast<int>(c.threads));
     o.seed = c.seed;
     o.dtype = c.dtype == "float64" ? at::kDouble : at::kFloat;
@@ -66,7 +66,7 @@ void run(TrainCommand c) {
 
 }  // namespace
 
-__attribute__((weak)) models::Wrap fused_wrap() { throw Error("fused", "not built", "use --eager"); }
+__attribute__((weak)) models::MakeStep fused_step() { throw Error("fused", "not built", "use --eager"); }
 
 void add_train(CLI::App& app) {
     auto c = std::make_shared<TrainCommand>();
@@ -79,8 +79,8 @@ void add_train(CLI::App& app) {
         ->check(CLI::PositiveNumber);
     sub->add_option("--stop-after", c->options.stop_after, "Stop after this iteration of the schedule")
         ->check(CLI::PositiveNumber);
-    auto* eager = sub->add_flag("--eager", c->eager, "The loss function as PyTorch runs it (default)");
-    sub->add_flag("--fused", c->fused, "The loss function through heddle")->excludes(eager);
+    auto* eager = sub->add_flag("--eager", c->eager, "Steps as PyTorch runs them (default)");
+    sub->add_flag("--fused", c->fused, "Whole steps through heddle")->excludes(eager);
     sub->add_option("--seed", c->seed, "Of the model, the jitter and the order of rays")->capture_default_str();
     sub->add_option("--threads", c->threads, "CPU threads (default: PyTorch's choice)")->check(CLI::PositiveNumber);
     sub->add_option("--device", c->device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str();

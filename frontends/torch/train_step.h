@@ -14,6 +14,7 @@ public:
     // and whose state is read and written where it is, so that it's saved and loaded as ever. It outlives the step. Another optimiser runs eagerly.
     TrainStep(Callable loss, torch::optim::Optimizer& optimiser, FuseOptions = {});
     Tensors operator()(at::TensorList inputs);  // the loss's results, detached
+    const std::string& eager_reason() const { return reason_; }  // of the last step: not empty if it ran eagerly
     AdamStep::Report report() const;
     std::string explain() const { return step_.explain(); }
     std::vector<std::pair<std::string, std::string>> cuda_kernels() const { return step_.cuda_kernels(); }

@@ -1,14 +1,21 @@
 // A whole step in one plan trains as eager libtorch does: parameters, the optimiser's state, results, step by step.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
 
+#include <unistd.h>
+
+#include <filesystem>
+
 #include "frontends/torch/train_step.h"
 #include "models/hexplane/hexplane.h"
 #include "models/hexplane/parts.h"
+#include "models/hexplane/task.h"
+#include "models/trainer.h"
 
 namespace heddle::testing {
 namespace {
@@ -227,6 +234,52 @@ void hexplane_trains_alike(bool thick, int steps, double tolerance) {
 }
 TEST(TrainStep, HexPlaneThin) { hexplane_trains_alike(false, 4, 1e-9); }
 TEST(TrainStep, HexPlaneThick) { hexplane_trains_alike(true, 4, 1e-9); }
+
+// ---- a whole schedule: planes grow after 8 of 20 iterations, the emptiness mask comes after 12, the run is cut and resumed
+models::BlenderSplit scene(at::ScalarType t) {
+    at::manual_seed(8);
+    const std::int64_t n = 300;
+    Tensor origin = at::randn({n, 3}), target = at::rand({n, 3}) * 1.6 - 0.8;
+    origin = origin / origin.norm(2, -1, true) * 4;
+    Tensor direction = (target - origin) / (target - origin).norm(2, -1, true);
+    models::BlenderSplit s;
+    s.rays = at::cat({origin, direction}, 1).to(t), s.rgb = at::rand({n, 3}).to(t), s.time = (at::rand({n, 1}) * 2 - 1).to(t);
+    s.views = 1, s.width = n, s.height = 1;
+    return s;
+}
+TEST(TrainStep, TrainsTheScheduleAsEagerAndResumes) {
+    const auto data = scene(at::kDouble);
+    const auto folder = std::filesystem::temp_directory_path() / fmt::format("heddle-step-{}", ::getpid());
+    std::filesystem::create_directories(folder);
+    auto run = [&](bool fused, std::int64_t stop, const std::string& resume, const std::string& checkpoint) {
+        auto model = hexplane(at::kDouble, true);
+        at::manual_seed(21);
+        models::TrainOptions o;
+        o.seed = 5, o.quiet = true, o.dtype = at::kDouble, o.stop_after = stop, o.resume = resume, o.checkpoint = checkpoint, o.run = {{"scale", "tiny"}};
+        if (fused)
+            o.make_step = [](models::StepFn loss, torch::optim::Optimizer& adam) -> models::StepFn {
+                return [step = std::make_shared<TrainStep>(std::move(loss), adam)](const Tensors& in) {
+                    auto out = (*step)(in);
+                    EXPECT_EQ(step->eager_reason(), "");
+                    return out;
+                };
+            };
+        return std::pair(models::train(models::hexplane_task(model), data, {}, o), model);
+    };
+    const auto [want, eager] = run(false, 0, "", "");
+    const auto [got, model] = run(true, 0, "", "");
+    ASSERT_EQ(got.losses.size(), 20u);
+    for (std::size_t i = 0; i < 20; ++i) EXPECT_NEAR(got.losses[i][0] / want.losses[i][0], 1, 1e-8) << i;
+    for (const auto& p : eager->named_parameters())
+        EXPECT_LE((p.value() - model->named_parameters()[p.key()]).norm().item<double>(), 1e-7 * p.value().norm().item<double>() + 1e-12) << p.key();
+    for (std::int64_t cut : {5, 15}) {
+        run(true, cut, "", folder / "half");
+        const auto [rest, again] = run(true, 0, folder / "half", "");
+        ASSERT_EQ(rest.losses.size(), static_cast<std::size_t>(20 - cut));
+        for (const auto& p : model->named_parameters()) EXPECT_TRUE(p.value().equal(again->named_parameters()[p.key()])) << p.key() << " cut " << cut;
+    }
+    std::filesystem::remove_all(folder);
+}
 
 }  // namespace
 }  // namespace heddle::testing
