@@ -21,7 +21,7 @@ void add(const Nest& n, Val v, Linear& sum) {
 }  // namespace
 
 std::vector<Stretch> stretches(const Nest& n, const std::vector<Val>& list, bool inner) {
-    constexpr std::int64_t kMost = 4;  // elements from lane to lane
+    constexpr std::int64_t kMost = 32;  // elements from lane to lane
     struct Key {
         What what;
         int buffer;

@@ -67,11 +67,11 @@ private:
         for (loop::Val v : values) sum += lanes > 1 ? vector(at(v), inner_, lanes) : scalar(at(v));
         return lanes > 1 ? sum - saved(values, inner_, lanes) : sum;
     }
-    // By accesses that leave no gap: vectors, a shuffle or two each.
+    // By accesses that leave no gap: vectors, a shuffle or two each; of long rows, a square of them turned.
     double saved(const std::vector<loop::Val>& values, bool inner, double lanes) const {
         double sum = 0;
         for (const loop::Stretch& s : loop::stretches(n_, values, inner))
-            for (loop::Val v : s.members) sum += std::max(0.0, vector(at(v), inner, lanes) - 3 * (bytes(at(v).dtype) == 8 ? 2 : 1));
+            for (loop::Val v : s.members) sum += std::max(0.0, vector(at(v), inner, lanes) - (s.members.size() > 4 ? 8 : 3) * (bytes(at(v).dtype) == 8 ? 2 : 1));
         return sum;
     }
     // The prologue for a point, when that of a block of points is computed in lanes and each then takes what its loops read.

@@ -156,6 +156,7 @@ private:
         std::vector<Val> members;
         std::vector<Lv> parts;  // of members
         std::size_t there = 0;  // parts to be stored that are there
+        bool by_rows() const { return members.size() > 4; }  // a vector for each lane's row, or for all at once
     };
     Together* together(Val v, std::size_t& k) {
         auto it = together_.find(v);
@@ -163,12 +164,32 @@ private:
         Together& t = *it->second;
         const Val address = at(v).in[0];
         if (held(address).each || step(address) != static_cast<std::int64_t>(t.members.size())) return nullptr;
+        if (t.by_rows() && in_.mask) return nullptr;
         k = static_cast<std::size_t>(std::find(t.members.begin(), t.members.end(), v) - t.members.begin());
         return &t;
     }
-    Place start(Val member, std::size_t k) {  // of what all members cover
+    Place start(Val member, std::size_t k, int on = 0) {  // of what all members cover, and so many elements on
         Lv address = first(at(member).in[0]);
-        return {.base = b_.CreateSub(address, ir_.integer(address, static_cast<std::int64_t>(k))), .step = 1, .each = nullptr};
+        return {.base = b_.CreateAdd(address, ir_.integer(address, on - static_cast<std::int64_t>(k))), .step = 1, .each = nullptr};
+    }
+    Lv columns(int n) {  // the first n of a vector; null: all
+        if (n >= in_.width) return nullptr;
+        Lv iota = ir_.iota(b_.getInt32Ty(), in_.width);
+        return b_.CreateICmpULT(iota, ir_.integer(iota, n));
+    }
+    // A square of vectors with rows for columns: elements change places across distances of half the width, a quarter, .. 1.
+    std::vector<Lv> turned(std::vector<Lv> rows) {
+        const int w = static_cast<int>(rows.size());
+        for (int d = w / 2; d > 0; d /= 2)
+            for (int i = 0; i < w; ++i) {
+                if (i & d) continue;
+                std::vector<int> low, high;
+                for (int l = 0; l < w; ++l) low.push_back(l & d ? w + l - d : l), high.push_back(l & d ? w + l : l + d);
+                Lv a = rows[static_cast<std::size_t>(i)], b = rows[static_cast<std::size_t>(i + d)];
+                rows[static_cast<std::size_t>(i)] = b_.CreateShuffleVector(a, b, low);
+                rows[static_cast<std::size_t>(i + d)] = b_.CreateShuffleVector(a, b, high);
+            }
+        return rows;
     }
     Lv spread(Lv mask, int by) {
         if (!mask || Ir::width(mask) == 1) return mask;
@@ -178,6 +199,14 @@ private:
     }
     Lv taken_apart(Together& t, Val v, std::size_t k) {
         const int n = static_cast<int>(t.members.size()), w = in_.width;
+        if (!t.parts[k] && t.by_rows()) {
+            for (int c = 0; c < n; c += w) {
+                std::vector<Lv> rows;
+                for (int i = 0; i < w; ++i) rows.push_back(memory_->load(at(v).index, start(v, k, i * n + c), w, columns(n - c)));
+                rows = turned(std::move(rows));
+                for (int j = c; j < std::min(n, c + w); ++j) t.parts[static_cast<std::size_t>(j)] = rows[static_cast<std::size_t>(j - c)];
+            }
+        }
         if (!t.parts[k]) {
             Lv all = memory_->load(at(v).index, start(v, k), w * n, spread(in_.mask, n));
             for (int j = 0; j < n; ++j) {
@@ -192,6 +221,15 @@ private:
         t.parts[k] = lanes(at(v).in[1]);
         if (++t.there < t.members.size()) return;
         const int n = static_cast<int>(t.members.size()), w = in_.width;
+        if (t.by_rows()) {
+            for (int c = 0; c < n; c += w) {
+                std::vector<Lv> rows;
+                for (int j = c; j < c + w; ++j) rows.push_back(j < n ? t.parts[static_cast<std::size_t>(j)] : llvm::PoisonValue::get(t.parts[0]->getType()));
+                rows = turned(std::move(rows));
+                for (int i = 0; i < w; ++i) memory_->store(at(v).index, start(v, k, i * n + c), w, columns(n - c), rows[static_cast<std::size_t>(i)]);
+            }
+            return;
+        }
         Lv all = llvm::PoisonValue::get(Ir::wide(t.parts[0]->getType()->getScalarType(), n * w));
         for (int j = 0; j < n; ++j) all = b_.CreateInsertVector(all->getType(), all, t.parts[static_cast<std::size_t>(j)], ir_.i64(j * w));
         std::vector<int> element;
