@@ -33,7 +33,7 @@ from measure import ROOT, safe, text_table
 ARCH, OTHER = "sm_90", "sm_80"
 REGISTERS = 64  # of a kernel that gathers
 KERNELS, SAVED = 10, 0.25  # launches of an iteration, and bytes kept by eager's, at most
-HOST_READS = ("nonzero", "item", "_local_scalar_dense", "is_nonzero", "masked_select", "unique", "equal", "any_host")
+HOST_READS = ("nonzero", "item", "_local_scalar_dense", "is_nonzero", "masked_select", "unique", "equal", "heddle.guard")
 
 
 # ---- one kernel: what NVRTC and ptxas make of its text
