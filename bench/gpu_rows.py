@@ -7,7 +7,6 @@ On the CPU (a dry run) the same code goes with perf_counter in place of events, 
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -20,11 +19,9 @@ os.environ.setdefault("HEDDLE_CACHE", "0")
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-import blocks
 import heddle
-import hexplane
+from gpu_cases import ROWS, Case, Run
 from heddle._fuse import door_of
 from measure import TOLERANCE, median, safe
 
@@ -33,217 +30,9 @@ COLUMNS = ("eager", "heddle", "compile")
 O: argparse.Namespace
 
 
-def device() -> torch.device:
-    return torch.device(O.device)
-
-
 def synchronize() -> None:
-    if device().type == "cuda":
+    if Run.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-class Case:
-    """What a row measures, in one element type: `make(wrap)` gives `both` and `forward`, to be called with the number of the input set."""
-
-    sets = 1
-    forward: Callable[[int], object] | None = None
-    before: Callable[[], None] = staticmethod(lambda: None)
-
-    def results(self) -> dict[str, Tensor | None]:
-        raise NotImplementedError
-
-
-class Differentiated(Case):
-    """A function of tensors, forward and backward. Inputs are copied until the sets don't fit into the L2 cache together."""
-
-    def __init__(self, function: Callable, inputs: tuple[Tensor, ...], wrap: Callable, dtype: torch.dtype, wanted: bool = True) -> None:
-        self.function = wrap(function)
-        size = sum(t.numel() * t.element_size() for t in inputs)
-        self.sets = 1 if device().type == "cpu" or dtype == torch.float64 else max(1, min(8, math.ceil(160e6 / max(size, 1))))
-        to = [t.detach().to(device(), dtype if t.is_floating_point() else t.dtype) for t in inputs]
-        self.inputs = [[t.clone().requires_grad_(given.requires_grad and wanted) for t, given in zip(to, inputs)] for _ in range(self.sets)]
-        self.leaves = [[t for t in one if t.requires_grad] for one in self.inputs]
-        self.seeds: list[Tensor] | None = None
-
-    def roots(self, out: object) -> list[Tensor]:
-        found = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor) and t.requires_grad]
-        if self.seeds is None:
-            g = torch.Generator().manual_seed(7)
-            self.seeds = [torch.randn(t.shape, generator=g).to(t.device, t.dtype) if t.dim() else torch.ones_like(t) for t in found]
-        return found
-
-    def forward(self, k: int) -> object:
-        return self.function(*self.inputs[k])
-
-    def both(self, k: int) -> tuple:
-        out = self.function(*self.inputs[k])
-        roots = self.roots(out)
-        return out, torch.autograd.grad(roots, self.leaves[k], self.seeds, allow_unused=True) if roots else ()
-
-    def results(self) -> dict[str, Tensor | None]:
-        out, gradients = self.both(0)
-        named = {f"output {k}": t for k, t in enumerate(x for x in pytree.tree_leaves(out) if isinstance(x, Tensor))}
-        return {k: v.detach() for k, v in named.items()} | {f"d {k}": g for k, g in enumerate(gradients)}
-
-
-class Adam(Case):
-    """A step of the optimiser over a model's 22 tensors. Eager and inductor: PyTorch's; heddle: plain tensor maths, fused."""
-
-    rates = {"rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-
-    def __init__(self, scale: hexplane.Scale, wrap: Callable, column: str, dtype: torch.dtype) -> None:
-        g = torch.Generator().manual_seed(3)
-        model = hexplane.HexPlane(scale)
-        self.parameters = [p.detach().to(device(), dtype).clone() for p in model.parameters()]
-        self.gradients = [torch.randn(p.shape, generator=g).to(device(), dtype) for p in self.parameters]
-        self.steps, self.moments = 0, None
-        if column in ("heddle", "exact"):
-            # heddle.TrainStep goes here once it's there.
-            self.moments = [[torch.zeros_like(p) for p in self.parameters] for _ in range(2)]
-            step = torch.no_grad()(wrap(self.plain))
-
-            def run(_: int) -> None:
-                self.steps += 1
-                r = self.rates
-                size, root = r["rate"] / (1 - r["beta1"] ** self.steps), (1 - r["beta2"] ** self.steps) ** 0.5
-                step(self.parameters, *self.moments, self.gradients, torch.full((), size, dtype=dtype, device=device()), torch.full((), root, dtype=dtype, device=device()))
-        else:
-            for p, grad in zip(self.parameters, self.gradients):
-                p.requires_grad_().grad = grad
-            self.optimiser = torch.optim.Adam(self.parameters, lr=self.rates["rate"], fused=column == "eager", capturable=column == "compile" and device().type == "cuda")
-            step = torch.compile(self.optimiser.step) if column == "compile" else self.optimiser.step
-
-            def run(_: int) -> None:
-                step()
-
-        self.both = run
-
-    @classmethod
-    def plain(cls, parameters: list, first: list, second: list, gradients: list, size: Tensor, root: Tensor) -> None:
-        r = cls.rates
-        for p, m, v, g in zip(parameters, first, second, gradients):
-            m.copy_(r["beta1"] * m + (1 - r["beta1"]) * g)
-            v.copy_(r["beta2"] * v + (1 - r["beta2"]) * g * g)
-            p.copy_(p - size * m / (torch.sqrt(v) / root + r["epsilon"]))
-
-    def results(self) -> dict[str, Tensor | None]:
-        for _ in range(3):
-            self.both(0)
-        moments = self.moments or [[self.optimiser.state[p][key] for p in self.parameters] for key in ("exp_avg", "exp_avg_sq")]
-        return {f"{kind} {k}": t.detach().clone() for kind, all_ in zip(("parameter", "first", "second"), (self.parameters, *moments)) for k, t in enumerate(all_)}
-
-
-class Iteration(Case):
-    """Render, loss, backward, Adam; parameters are put back before each, so that all do the same work."""
-
-    def __init__(self, scale: hexplane.Scale, thick: bool, wrap: Callable, dtype: torch.dtype) -> None:
-        model = hexplane.HexPlane(scale).fill()
-        self.model = (model.thicken() if thick else model).to(device(), dtype)
-        self.inputs = [t.to(device(), dtype) for t in hexplane.step_inputs(scale)]
-        self.loss = wrap(self.model)
-        self.optimiser = hexplane.adam(self.model, fused=True)
-        self.start = [p.detach().clone() for p in self.model.parameters()]
-
-    def before(self) -> None:
-        with torch.no_grad():
-            torch._foreach_copy_(list(self.model.parameters()), self.start)
-
-    def forward(self, _: int) -> object:
-        return self.loss(*self.inputs)
-
-    def both(self, _: int) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
-        self.loss(*self.inputs)[0].backward()
-        self.optimiser.step()
-
-    def results(self) -> dict[str, Tensor | None]:
-        out = self.loss(*self.inputs)
-        gradients = torch.autograd.grad(out[0], list(self.model.parameters()), allow_unused=True)
-        return {f"output {k}": t.detach() for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(self.model.named_parameters(), gradients)}
-
-
-# ---- the rows
-def scale_of(name: str) -> hexplane.Scale:
-    s = hexplane.SCALES[name]
-    return dataclasses.replace(hexplane.SCALES["tiny"], filled=s.filled) if O.dry else s
-
-
-def few(n: int) -> int:
-    return max(32, n // 2000) if O.dry else n
-
-
-def density(random: bool) -> Callable:
-    def make(column: str, wrap: Callable, dtype: torch.dtype) -> Case:
-        model = hexplane.HexPlane(scale_of("first"))
-        xyz, t = hexplane.points_on_rays(model, hexplane.step_inputs(model.scale))
-        g, m = torch.Generator().manual_seed(5), min(len(xyz), 642_000)
-        xyz, t = (torch.rand(m, 3, generator=g) * 2 - 1, torch.rand(m, 1, generator=g) * 2 - 1) if random else (xyz[:m], t[:m])
-        return Differentiated(blocks.density_feature, (xyz, t, *model.three("density_plane"), *model.three("density_line_time"), *model.three("density_basis_mat")), wrap, dtype)
-
-    return make
-
-
-def volume(samples: int) -> Callable:
-    def make(column: str, wrap: Callable, dtype: torch.dtype) -> Case:
-        g, rays, n = torch.Generator().manual_seed(6), few(4096), 21 if O.dry else samples
-        sigma = torch.nn.functional.softplus(torch.randn(rays, n, generator=g) * 3 - 2).requires_grad_()
-        rgb, target = torch.rand(rays, n, 3, generator=g).requires_grad_(), torch.rand(rays, 3, generator=g)
-
-        def volume_rendering(sigma: Tensor, dist: Tensor, rgb: Tensor, target: Tensor) -> Tensor:
-            return (hexplane.volume_rendering(sigma, dist, rgb) - target).pow(2).mean()
-
-        return Differentiated(volume_rendering, (sigma, torch.full((1, n), 4.0 / n), rgb, target), wrap, dtype)
-
-    return make
-
-
-def losses(name: str) -> Callable:
-    def make(column: str, wrap: Callable, dtype: torch.dtype) -> Case:
-        model = hexplane.HexPlane(scale_of(name))
-        g = torch.Generator().manual_seed(8)
-        picture, rgb = torch.rand(model.scale.rays, 3, generator=g).requires_grad_(), torch.rand(model.scale.rays, 3, generator=g)
-
-        def loss_block(picture: Tensor, rgb: Tensor, weight: Tensor, *planes: Tensor) -> Tensor:
-            three = [list(planes[k:k + 3]) for k in range(0, 12, 3)]
-            return (picture - rgb).pow(2).mean() + hexplane.planes_variation(three[0], three[1]) * weight + hexplane.planes_variation(three[2], three[3]) * weight
-
-        return Differentiated(loss_block, (picture, rgb, torch.tensor(hexplane.TV_WEIGHT), *model.planes()), wrap, dtype)
-
-    return make
-
-
-def trajectory(points: int) -> Callable:
-    def make(column: str, wrap: Callable, dtype: torch.dtype) -> Case:
-        g = torch.Generator().manual_seed(9)
-        coefficients, basis = torch.randn(few(points // 128), 128, 18, generator=g).requires_grad_(), torch.randn(12, 6, generator=g).requires_grad_()
-
-        def moved(coefficients: Tensor, basis: Tensor) -> dict:
-            return blocks.trajectory(coefficients, basis, 5)
-
-        return Differentiated(moved, (coefficients, basis), wrap, dtype)
-
-    return make
-
-
-def of_block(block: blocks.Block) -> Callable:
-    return lambda column, wrap, dtype: Differentiated(block.function, block.inputs(0.02 if O.dry else 1.0), wrap, dtype)
-
-
-ROWS: dict[str, Callable[[str, Callable, torch.dtype], Case]] = {
-    "density_on_rays": density(False),
-    "volume_rendering_221": volume(221),
-    "iteration_first": lambda column, wrap, dtype: Iteration(scale_of("first"), False, wrap, dtype),
-    "loss_first": losses("first"),
-    "adam_first": lambda column, wrap, dtype: Adam(scale_of("first"), wrap, column, dtype),
-    "density_random": density(True),
-    "iteration_late": lambda column, wrap, dtype: Iteration(scale_of("late"), True, wrap, dtype),
-    "loss_late": losses("late"),
-    "adam_late": lambda column, wrap, dtype: Adam(scale_of("late"), wrap, column, dtype),
-    "volume_rendering_689": volume(689),
-    "trajectory_65k": trajectory(65_536),
-    "trajectory_197k": trajectory(196_608),
-    **{f"block_{b.name}": of_block(b) for b in blocks.BLOCKS},
-}
 
 
 # ---- one row
@@ -276,7 +65,7 @@ def within(seconds: float, f: Callable) -> object:
 def sample(run: Callable[[], object]) -> tuple[float, float]:
     """Seconds by events and by the wall, from an idle device to an idle device."""
     synchronize()
-    if device().type != "cuda":
+    if Run.device.type != "cuda":
         start = time.perf_counter()
         run()
         return (time.perf_counter() - start,) * 2
@@ -291,7 +80,7 @@ def sample(run: Callable[[], object]) -> tuple[float, float]:
 
 def timed(cases: dict[str, Case], what: str, seconds: float) -> dict[str, dict]:
     """In turns; then, `batch`, many in a row with one wait at the end: what a step costs when the host can run ahead."""
-    least, warm = (3, 1) if O.dry else (LEAST, WARM)
+    least, warm = (3, 1) if Run.dry else (LEAST, WARM)
     samples: dict[str, list] = {name: [] for name in cases}
     begin, turn = time.perf_counter(), 0
     while turn < warm + least and not (turn >= warm + 10 and time.perf_counter() - begin > seconds):
@@ -303,21 +92,22 @@ def timed(cases: dict[str, Case], what: str, seconds: float) -> dict[str, dict]:
         turn += 1
     found = {}
     for name, case in cases.items():
-        times = 3 if O.dry else 20
+        times = 3 if Run.dry else 20
         case.before()
         synchronize()
         start = time.perf_counter()
         for k in range(times):
             getattr(case, what)(k % case.sets)
         synchronize()
-        found[name] = {"event_ms": median([e for e, _ in samples[name]]) * 1e3, "event_min_ms": min(e for e, _ in samples[name]) * 1e3,
-                       "wall_ms": median([w for _, w in samples[name]]) * 1e3, "batch_ms": (time.perf_counter() - start) / times * 1e3, "runs": len(samples[name])}
+        batch, (events, walls) = time.perf_counter() - start, zip(*samples[name])
+        found[name] = {"event_ms": median(events) * 1e3, "event_min_ms": min(events) * 1e3, "wall_ms": median(walls) * 1e3, "batch_ms": batch / times * 1e3,
+                       "runs": len(events)}
     return found
 
 
 def counted(case: Case) -> dict:
     """Kernels, copies and waits of one run, by PyTorch's profiler; the most memory it held above what was there."""
-    if device().type != "cuda":
+    if Run.device.type != "cuda":
         return {}
     found: dict = {}
     case.before()
@@ -358,7 +148,8 @@ def measure(name: str) -> dict:
     own: dict[str, float] = {}
     for column in COLUMNS:
         if column == "compile" and (O.compile_seconds <= 0 or name in O.no_compile):
-            row["columns"][column] = {"ok": False, "skipped": "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"}
+            why = "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"
+            row["columns"][column] = {"ok": False, "skipped": why}
             continue
         opened: list = []
 
@@ -384,7 +175,8 @@ def measure(name: str) -> dict:
             errors = {k: relative_error(got.get(k), want) for k, want in exact.items()}
             if column == "eager":
                 own = errors
-            over = [k for k, e in errors.items() if not e <= max(TOLERANCE, 4 * own.get(k, 0.0) if math.isfinite(own.get(k, 0.0)) else 0.0)]
+            allowed = {k: max(TOLERANCE, 4 * own[k] if math.isfinite(own.get(k, math.inf)) else 0.0) for k in errors}
+            over = [k for k, e in errors.items() if not e <= allowed[k]]
             found |= {"worst_error": max(errors.values(), default=0.0), "ok": not over and set(got) == set(exact)}
             if over:
                 found["note"] = f"off: {', '.join(f'{k} by {errors[k]:.1e}' for k in over[:3])}"
@@ -393,7 +185,8 @@ def measure(name: str) -> dict:
                 reasons = [r for region in door.regions() if (r := region.report()["eager_reason"])] + door.reasons()
                 reports = [r.report() for r in door.regions()]
                 found |= {"launches": [sum(r[f"launches_{d}"] + r[f"calls_{d}"] for r in reports) for d in ("forward", "backward")],
-                          "plan_mb": sum(r["bytes_forward"] + r["bytes_backward"] for r in reports) / 1e6, "compile_s": sum(r["compile_seconds"] for r in reports)}
+                          "plan_mb": sum(r["bytes_forward"] + r["bytes_backward"] for r in reports) / 1e6,
+                          "compile_s": sum(r["compile_seconds"] for r in reports)}
                 if reasons:
                     found |= {"ok": False, "note": f"runs eagerly: {safe(reasons[0])}"}
             if found["ok"]:
@@ -435,6 +228,7 @@ def main() -> int:
     parser.add_argument("--row-seconds", type=float, default=8.0)
     parser.add_argument("--list", action="store_true")
     O = parser.parse_args()
+    Run.device, Run.dry = torch.device(O.device), O.dry
     if O.list:
         print("\n".join(ROWS))
         return 0
@@ -452,7 +246,7 @@ def main() -> int:
         torch._dynamo.reset()
         try:
             row = measure(name)
-        except Exception as error:
+        except (Exception, Late) as error:
             row = {"row": name, "columns": {}, "note": f"{type(error).__name__}: {safe(str(error))}", "device_error": is_device_error(error)}
         say(row)
         if row.get("device_error"):

@@ -21,13 +21,13 @@ PLANES = ("density_plane", "density_line_time", "app_plane", "app_line_time")
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A point of training: rays of a step, cells of the grid and of the time axis, samples per cell diagonal, and the part of all samples that the emptiness mask leaves."""
+    """A point of training: rays of a step, cells of the grid and of the time axis, samples per cell diagonal, and what the emptiness mask leaves."""
 
     rays: int
     grid: int
     time: int
     step_ratio: float = 0.5
-    filled: float | None = None  # None: there is no mask yet
+    filled: float | None = None  # of all samples; None: there is no mask yet
 
     @property
     def samples(self) -> int:
@@ -107,8 +107,8 @@ class HexPlane(nn.Module):
         super().__init__()
         self.scale = scale
         g = torch.Generator().manual_seed(seed)
-        widths = dict(zip(PLANES, ((DENSITY_CHANNELS, scale.grid), (DENSITY_CHANNELS, scale.time), (APP_CHANNELS, scale.grid), (APP_CHANNELS, scale.time))))
-        for name, (channels, width) in widths.items():
+        shapes = [(channels, width) for channels in (DENSITY_CHANNELS, APP_CHANNELS) for width in (scale.grid, scale.time)]
+        for name, (channels, width) in zip(PLANES, shapes):
             for i in range(3):
                 self.register_parameter(f"{name}_{i}", nn.Parameter(INIT_SCALE * torch.randn(1, channels, scale.grid, width, generator=g)))
         for i in range(3):
@@ -151,7 +151,8 @@ class HexPlane(nn.Module):
         axis = torch.linspace(-1, 1, self.scale.grid)
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
         inside = (x * x + y * y + z * z).sqrt() < MASK_RADIUS
-        noise = F.interpolate(torch.rand(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(seed)), size=[self.scale.grid] * 3, mode="trilinear", align_corners=True)
+        noise = torch.rand(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(seed))
+        noise = F.interpolate(noise, size=[self.scale.grid] * 3, mode="trilinear", align_corners=True)
         self.set_emptiness((inside & (noise[0, 0] > 0.5)).float()[None, None].to(self.mlp_0.weight))
         return self
 

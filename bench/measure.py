@@ -19,8 +19,9 @@ def cpu_facts() -> dict:
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.split("\n\n")[0].splitlines())}
     flags = found.get("flags", "").split()
     level = next((name for name in ("avx512f", "avx2", "avx", "sse4_2") if name in flags), "?")
-    return {"cpu": found.get("model name", platform.processor() or platform.machine()), "family_model": f"{found.get('cpu family', '?')}/{found.get('model', '?')}",
-            "cores": os.cpu_count(), "vectors": level, "l2_or_l3": found.get("cache size", "?"), "kernel": platform.release(), "python": platform.python_version(),
+    model = f"{found.get('cpu family', '?')}/{found.get('model', '?')}"
+    return {"cpu": found.get("model name", platform.processor() or platform.machine()), "family_model": model, "cores": os.cpu_count(), "vectors": level,
+            "cache": found.get("cache size", "?"), "kernel": platform.release(), "python": platform.python_version(),
             "load": [round(x, 2) for x in os.getloadavg()]}
 
 

@@ -28,7 +28,8 @@ TORCH = ("eager", "compile", "heddle", "fused", "exact")
 COLUMNS = (*TORCH[:4], "hand", "jax", "drjit")
 # glibc: memory stays with the process instead of going back at every free, so that no column pays for page faults anew in each run.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(256 << 20)}
-ONLY = {"fused": ["adam"], "hand": [b for b in BLOCKS if b != "iteration"], "jax": [b for b in BLOCKS if b != "iteration"],
+PARTS = [b for b in BLOCKS if b != "iteration"]
+ONLY = {"fused": ["adam"], "hand": PARTS, "jax": PARTS,
         "drjit": ["trajectory", "loss_chain", "positional_encoding", "adam"]}
 LIMIT_S = {"prepare": 400, "go": 400}
 
@@ -37,8 +38,8 @@ GOALS = [("C1", "density_feature", ["eager"], 8.0), ("C1", "density_feature", ["
          ("C2", "trajectory", ["compile"], 2.0), ("C2", "trajectory", ["eager"], 10.0), ("C2", "trajectory", ["drjit"], 1.3),
          ("C3", "volume_rendering", ["eager", "compile", "jax"], 3.5), ("C4", "loss_chain", ["drjit"], 1.1), ("C4", "loss_chain", ["compile"], 6.0),
          ("C5", "positional_encoding", ["compile"], 1.3)]
-TIMES = [("C1", "density_feature", 9.83, "100 ns a point"), ("C2", "trajectory", 3.0, "3 ms"), ("C3", "volume_rendering", 5.0, "5 ms"), ("C4", "loss_chain", 3.0, "3 ms"),
-         ("C5", "positional_encoding", 2.3, "2.3 ms")]
+TIMES = [("C1", "density_feature", 9.83, "100 ns a point"), ("C2", "trajectory", 3.0, "3 ms"), ("C3", "volume_rendering", 5.0, "5 ms"),
+         ("C4", "loss_chain", 3.0, "3 ms"), ("C5", "positional_encoding", 2.3, "2.3 ms")]
 SCALING = ("C6", ["density_feature", "volume_rendering"], 1.8)
 
 
@@ -55,8 +56,9 @@ class Worker:
                        "TORCHINDUCTOR_COMPILE_THREADS": "1", "HEDDLE_CACHE": "0",
                        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"}
         self.log = open(folder / f"{column}.log", "w")
-        self.process = subprocess.Popen([python, ROOT / "bench" / "peers" / f"{script}.py", folder, column, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        command = [python, ROOT / "bench" / "peers" / f"{script}.py", folder, column, str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
+                                        preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
     def ask(self, **order: object) -> dict:
         """One line there and one back; what dies or hangs is an answer with an error."""
@@ -94,7 +96,8 @@ class Worker:
 def make_peers() -> None:
     if not (PEERS / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-    subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "jax==0.10.2", "drjit==1.5.0", f"numpy=={np.__version__}"], check=True)
+    packages = ["jax==0.10.2", "drjit==1.5.0", f"numpy=={np.__version__}"]
+    subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
 
 
 def versions() -> dict:
@@ -157,8 +160,9 @@ def measure(block: str, workers: dict[str, Worker], folder: pathlib.Path, second
         workers[column].ask(do="drop", block=block)
         row = rows[column]
         if row["ok"] and column != "exact":
-            row |= {"runs": len(wall[column]), "cpu_ms": median(cpu[column]) * 1e3, "cpu_min_ms": min(cpu[column]) * 1e3, "wall_ms": median(wall[column]) * 1e3,
-                    "wall_min_ms": min(wall[column]) * 1e3}
+            row["runs"] = len(wall[column])
+            for kind, times in (("cpu", cpu[column]), ("wall", wall[column])):
+                row |= {f"{kind}_ms": median(times) * 1e3, f"{kind}_min_ms": min(times) * 1e3}
             if alone[column]:
                 row["one_thread_wall_ms"] = median(alone[column]) * 1e3
                 row["scaling"] = row["one_thread_wall_ms"] / row["wall_ms"]
@@ -176,20 +180,21 @@ def goals(found: list[dict], threads: int) -> list[dict]:
         return blocks.get(block, {}).get(column, {}).get(key)
 
     rows = []
-    if threads == 1:
-        for name, block, against, least in GOALS:
-            mine, others = of(block, "heddle"), [t for c in against if (t := of(block, c)) is not None]
-            value = min(others) / mine if mine and others and (len(against) > 1 or len(others) == len(against)) else None
-            rows.append({"name": name, "block": block, "what": f"times as fast as {' or '.join(against)}", "goal": least, "value": value, "met": None if value is None else value >= least})
-        for name, block, most, words in TIMES:
-            mine = of(block, "heddle")
-            rows.append({"name": name, "block": block, "what": f"at most {words} (stated for a core of a Zen 5)", "goal": 1.0, "value": most / mine if mine else None,
-                         "met": None if mine is None else mine <= most})
-    else:
+
+    def goal(name: str, block: str, what: str, asked: float, value: float | None) -> None:
+        rows.append({"name": name, "block": block, "what": what, "goal": asked, "value": value, "met": None if value is None else value >= asked})
+
+    if threads > 1:
         for block in SCALING[1]:
-            value = blocks.get(block, {}).get("heddle", {}).get("scaling")
-            rows.append({"name": SCALING[0], "block": block, "what": f"one thread's wall time by that of {threads}", "goal": SCALING[2], "value": value,
-                         "met": None if value is None else value >= SCALING[2]})
+            goal(SCALING[0], block, f"one thread's wall time by that of {threads}", SCALING[2], blocks.get(block, {}).get("heddle", {}).get("scaling"))
+        return rows
+    for name, block, against, least in GOALS:
+        mine, others = of(block, "heddle"), [t for c in against if (t := of(block, c)) is not None]
+        known = mine and others and (len(against) > 1 or len(others) == len(against))
+        goal(name, block, f"times as fast as {' or '.join(against)}", least, min(others) / mine if known else None)
+    for name, block, most, words in TIMES:
+        mine = of(block, "heddle")
+        goal(name, block, f"at most {words} (stated for a core of a Zen 5)", 1.0, most / mine if mine else None)
     return rows
 
 
@@ -206,8 +211,10 @@ def show(found: list[dict], asked: list[dict], threads: int) -> str:
               f"{b['columns'].get('eager', {}).get('worst_error') or 0:.0e}"] for b in found]
     kind = "CPU time of the process" if threads == 1 else f"wall time with {threads} threads"
     text = f"{kind}, ms, medians\n" + text_table(["block", *used, "error", "eager's"], lines)
-    notes = [f"{b['block']}, {c}: {r['note']}" for b in found for c, r in b["columns"].items() if r["note"]] + [f"{b['block']}: {b['note']}" for b in found if b.get("note")]
-    asked_rows = [[g["name"], g["block"], g["what"], f"{g['goal']:.2f}", "–" if g["value"] is None else f"{g['value']:.2f}", {True: "met", False: "missed", None: "not measured"}[g["met"]]] for g in asked]
+    notes = [f"{b['block']}, {c}: {r['note']}" for b in found for c, r in b["columns"].items() if r["note"]]
+    notes += [f"{b['block']}: {b['note']}" for b in found if b.get("note")]
+    met = {True: "met", False: "missed", None: "not measured"}
+    asked_rows = [[g["name"], g["block"], g["what"], f"{g['goal']:.2f}", "–" if g["value"] is None else f"{g['value']:.2f}", met[g["met"]]] for g in asked]
     if asked_rows:
         text += "\n\n" + text_table(["goal", "block", "what", "asked", "reached", ""], asked_rows)
     return text + ("\n\n" + "\n".join(notes) if notes else "")

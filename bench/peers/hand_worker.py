@@ -63,7 +63,9 @@ def column(block):
     n = given[next(iter(given))].shape[0]
     if block == "trajectory":
         n *= given["coefficients"].shape[1]
-    shape = {"density_feature": (n,), "trajectory": (FRAMES, *given["coefficients"].shape[:2], 3) if block == "trajectory" else (), "positional_encoding": (n, 132)}.get(block, ())
+    shape = {"density_feature": (n,), "positional_encoding": (n, 132)}.get(block, ())
+    if block == "trajectory":
+        shape = (FRAMES, *given["coefficients"].shape[:2], 3)
     out = np.empty(shape, np.float32)
     cotangent = [given.pop(name) for name in list(given) if name.startswith("d_")]
     arguments = [pointer(a) for a in given.values()]

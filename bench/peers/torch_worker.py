@@ -119,7 +119,8 @@ def adam(_):
     else:
         for p, g in zip(parameters, gradients):
             p.requires_grad_().grad = g
-        optimiser = torch.optim.Adam(parameters, lr=ADAM["rate"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["epsilon"], **({"fused": True} if COLUMN == "fused" else {"foreach": True}))
+        way = {"fused": True} if COLUMN == "fused" else {"foreach": True}
+        optimiser = torch.optim.Adam(parameters, lr=ADAM["rate"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["epsilon"], **way)
         run = torch.compile(optimiser.step) if COLUMN == "compile" else optimiser.step
 
     def results():

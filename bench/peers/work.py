@@ -42,11 +42,13 @@ def arrays(block: str, scale: float = 1.0) -> dict[str, np.ndarray]:
         direction *= 0.012 / np.linalg.norm(direction, axis=-1, keepdims=True)
         xyz = np.clip(uniform(rays, 1, 3) * 1.6 - 0.8 + direction * np.arange(samples, dtype=np.float32)[None, :, None], -1, 1).reshape(-1, 3)
         t = np.broadcast_to(uniform(rays, 1) * 2 - 1, (rays, samples)).reshape(-1, 1).copy()
-        planes = {f"plane_{i}": 0.1 * normal(1, 24, 64, 64) for i in range(3)} | {f"line_{i}": 0.1 * normal(1, 24, 64, 16) for i in range(3)}
-        return {"xyz": xyz.astype(np.float32), "t": t, **planes, **{f"basis_{i}": 1 + 0.1 * normal(24, 1) for i in range(3)}, "d_feature": normal(rays * samples)}
+        tables = {f"plane_{i}": 0.1 * normal(1, 24, 64, 64) for i in range(3)} | {f"line_{i}": 0.1 * normal(1, 24, 64, 16) for i in range(3)}
+        tables |= {f"basis_{i}": 1 + 0.1 * normal(24, 1) for i in range(3)}
+        return {"xyz": xyz.astype(np.float32), "t": t, **tables, "d_feature": normal(rays * samples)}
     if block == "volume_rendering":
         rays = n(4096)
-        return {"sigma": normal(rays, SAMPLES) * 3 + 8, "dist": np.full((1, SAMPLES), 25 * 4 / SAMPLES, np.float32), "rgb": uniform(rays, SAMPLES, 3), "target": uniform(rays, 3)}
+        dist = np.full((1, SAMPLES), 25 * 4 / SAMPLES, np.float32)
+        return {"sigma": normal(rays, SAMPLES) * 3 + 8, "dist": dist, "rgb": uniform(rays, SAMPLES, 3), "target": uniform(rays, 3)}
     if block == "trajectory":
         rays = n(1536)
         return {"coefficients": normal(rays, 64, 3 * BASES), "basis": normal(FRAMES, BASES), "d_points": normal(FRAMES, rays, 64, 3)}

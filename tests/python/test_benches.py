@@ -27,7 +27,8 @@ def test_a_result_that_is_off_missing_or_too_many_is_wrong():
 
 def test_the_script_for_the_gpu_runs_dry(tmp_path):
     rows = ["density_on_rays", "iteration_late", "adam_first", "block_selected_l1"]
-    p = subprocess.run([sys.executable, ROOT / "bench" / "gpu", "--dry", "--out", tmp_path, "--compile-seconds", "0", "--rows", *rows], capture_output=True, text=True)
+    command = [sys.executable, ROOT / "bench" / "gpu", "--dry", "--out", tmp_path, "--compile-seconds", "0", "--rows", *rows]
+    p = subprocess.run(command, capture_output=True, text=True)
     assert p.returncode == 0, p.stdout + p.stderr
     found = {r["row"]: r["columns"] for r in json.loads((tmp_path / "gpu.json").read_text())["rows"]}
     assert set(found) == set(rows)
