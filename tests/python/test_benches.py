@@ -34,3 +34,14 @@ def test_the_script_for_the_gpu_runs_dry(tmp_path):
     assert set(found) == set(rows)
     for columns in found.values():
         assert all(columns[c]["ok"] and columns[c]["both_event_ms"] > 0 for c in ("eager", "heddle")) and columns["compile"]["skipped"]
+
+
+def test_peers_take_turns_and_are_compared(tmp_path):
+    file = tmp_path / "peers.json"
+    command = [sys.executable, ROOT / "bench" / "peers.py", "--blocks", "loss_chain", "--columns", "eager", "heddle", "--seconds", "0.1", "--turns", "3", "--json", file]
+    p = subprocess.run(command, capture_output=True, text=True)
+    assert p.returncode == 0, p.stdout + p.stderr
+    found = json.loads(file.read_text())
+    columns = found["blocks"][0]["columns"]
+    assert set(columns) == {"eager", "heddle"} and all(c["ok"] and c["runs"] == 3 and c["cpu_ms"] > 0 for c in columns.values())
+    assert set(columns["heddle"]["errors"]) == {"output", "d sigma"} and {g["met"] for g in found["goals"] if g["block"] != "loss_chain"} == {None}
