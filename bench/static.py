@@ -92,8 +92,8 @@ def kernel_facts(name: str, text: str) -> dict:
         ptx = nvrtc_compile(name, text, ARCH.replace("sm_", "compute_"))[0].decode(errors="replace")
         row |= {"gathers": bool(re.search(r"cvt\.r[mz]i\.[su](?:32|64)\.f(?:32|64)", ptx)), "ptx_loads": len(re.findall(r"ld\.global\S*", ptx)),
                 "ptx_loads_128": len(re.findall(r"ld\.global\S*\.v4\.[fub]32|ld\.global\S*\.v2\.[fub]64", ptx)),
-                "ptx_adds": len(re.findall(r"(?:red|atom)\.\S*global\S*\.add\S*\.f(?:32|64)", ptx)),
-                "ptx_adds_v4": len(re.findall(r"(?:red|atom)\.\S*global\S*\.add\S*v4\.f32", ptx))}
+                "ptx_adds": len(re.findall(r"(?:red|atom)\.\S*global\S*(?:\.add\S*\.f(?:32|64)|\.f(?:32|64)\.add)", ptx)),
+                "ptx_adds_v4": len(re.findall(r"(?:red|atom)\.\S*global\S*(?:\.add\S*v4\.f32|v4\.f32\.add)", ptx))}
         if tool := cuobjdump():
             code = sass(image, tool)
             row |= {"sass_loads": len(re.findall(r"\bLDG\.", code)), "sass_loads_128": len(re.findall(r"\bLDG\.\S*\.128", code)),
