@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/jit/serialization/pickle.h>
 #include <torch/utils.h>
 
 #include <cstdio>
@@ -17,7 +18,7 @@ namespace heddle {
 namespace {
 
 struct DumpCommand {
-    std::string model, scale = "tiny", out = "dump", part;
+    std::string model, scale = "tiny", out = "dump", part, values;
     bool thick = true, explain = false, cuda = false;
 };
 
@@ -52,8 +53,37 @@ size_t write_resources(Nvrtc& nvrtc, const std::vector<std::pair<std::string, st
     return files;
 }
 
+// What another program of the model is compared with, in float64: parameters, a step's inputs, losses, and gradients of the first. Twice:
+// without an emptiness mask, and with one that leaves half of the cells. As torch.load reads it; a gradient that is None is missing.
+void write_values(const DumpCommand& c) {
+    torch::manual_seed(0);
+    auto model = std::make_shared<models::HexPlane>(models::hexplane_config(c.scale));
+    if (c.thick) models::thicken(*model, 0);
+    model->to(at::kDouble);
+    c10::impl::GenericDict all(c10::StringType::get(), c10::TensorType::get());
+    for (const auto& p : model->named_parameters()) all.insert("parameter." + p.key(), p.value().detach());
+    auto inputs = models::hexplane_step_inputs(*model, 0, at::kDouble);
+    inputs.push_back(at::rand({1, model->samples()}, at::kDouble));
+    for (size_t k = 0; k < inputs.size(); ++k) all.insert(fmt::format("input.{}", k), inputs[k]);
+    const int64_t r = model->grid();
+    all.insert("emptiness", (at::rand({1, 1, r, r, r}, at::kDouble) > 0.5).to(at::kDouble));
+    for (const std::string mask : {"whole", "masked"}) {
+        if (mask == "masked") model->set_emptiness(all.at("emptiness").toTensor());
+        const auto losses = model->loss(inputs);
+        for (size_t k = 0; k < losses.size(); ++k) all.insert(fmt::format("{}.loss.{}", mask, k), losses[k].detach());
+        const auto parameters = model->named_parameters();
+        const auto gradients = torch::autograd::grad({losses[0]}, parameters.values(), {}, false, false, true);
+        for (size_t k = 0; k < gradients.size(); ++k)
+            if (gradients[k].defined()) all.insert(mask + ".gradient." + parameters[k].key(), gradients[k]);
+    }
+    const auto bytes = torch::jit::pickle_save(all);
+    models::replace_file(c.values, std::string(bytes.begin(), bytes.end()));
+    std::printf("%zu tensors in %s\n", all.size(), c.values.c_str());
+}
+
 void run(const DumpCommand& c) {
     if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
+    if (!c.values.empty()) return write_values(c);
     torch::manual_seed(0);
     auto model = std::make_shared<models::HexPlane>(models::hexplane_config(c.scale));
     if (c.thick) models::thicken(*model, 0);
@@ -95,6 +125,8 @@ void add_dump(CLI::App& app) {
     sub->add_flag(
         "--cuda", c->cuda,
         "Also compile the CUDA text: cubin, PTX, and resources.txt with registers, spills and times per kernel");
+    sub->add_option("--values", c->values,
+                    "Write no stages, but parameters, inputs, losses and gradients in float64, into this file (torch.load)");
     sub->add_flag("--explain", c->explain, "Also print why each value did or didn't fuse");
     sub->add_flag("!--thin", c->thick, "Planes as initialised");
     sub->callback([c] { run(*c); });

@@ -13,6 +13,7 @@ Reads, all JSON keys optional:
              Without "views" of pictures the folder named like the log, less .json, is searched for view_*.png, each with the
              rendered view on the left and the truth on the right.
   --dump    a folder of kernels: *.cu, *.hir, *.ptx, *.ll as text
+  --peers   what bench/peers.py wrote, any number of files
 """
 import argparse
 import base64
@@ -288,6 +289,34 @@ def kernels(dump):
     return "".join(out) or "<p class=soft>No dump of the kernels was given.</p>"
 
 
+def peers(reports):
+    """A group of bars for each block, one bar a column, and the goals beside what was reached."""
+    out = []
+    for r in reports:
+        machine, key, threads = r["machine"], r["time"], r["threads"]
+        out.append(f"<p class=soft>{html.escape(machine['cpu'])}, {machine['vectors']}, {threads} thread{'s' if threads > 1 else ''}, "
+                   f"{'CPU' if key == 'cpu_ms' else 'wall'} time, medians; PyTorch {machine['versions']['torch']}. A bar is there only if the column's "
+                   "gradients are right.</p><div class=curves>")
+        for block in r["blocks"]:
+            rows = [(name, number(c.get(key))) for name, c in block["columns"].items() if c.get("ok")]
+            longest = max((t for _, t in rows if t), default=1)
+            bars = [f'<svg viewBox="0 0 500 {28 + 18 * len(rows)}" role=img><title>{html.escape(block["what"])}</title><text class=title x=0 y=14>'
+                    f'{html.escape(block["block"].replace("_", " "))}<tspan dx=6 fill-opacity=.6>ms</tspan></text>']
+            for k, (name, t) in enumerate(rows):
+                y, long = 24 + 18 * k, 340 * (t or 0) / longest
+                bars.append(f'<text x=60 y={y + 10} text-anchor=end>{html.escape(name)}</text><rect class={"ff" if name == "heddle" else "ef"} x=68 y={y} width="{long:.1f}" height=12 rx=1 />'
+                            f'<text x="{74 + long:.1f}" y={y + 10} style="fill:var(--ink)">{milliseconds(t)}</text>')
+            out.append("".join(bars) + "</svg>")
+        out.append("</div>")
+        if r["goals"]:
+            out.append("<div class=scroll><table><tr><th>goal<th>block<th>what<th>asked<th>reached<th>")
+            words = {True: "met", False: "missed", None: "not measured"}
+            out += [f"<tr><td>{g['name']}<td>{html.escape(g['block'])}<td>{html.escape(g['what'])}<td>{text(number(g['goal']))}<td>{text(number(g['value']))}<td>{words[g['met']]}"
+                    for g in r["goals"]]
+            out.append("</table></div>")
+    return "<h2>Beside peers</h2>" + "".join(out) if out else ""
+
+
 def figures(bench, eager, fused):
     whole = bench.get("iteration") or {}
     e, f = number(whole.get("eager_ms")), number(whole.get("fused_ms"))
@@ -306,7 +335,7 @@ def figures(bench, eager, fused):
     return "<div class=figures>" + "".join(f"<div class=figure><b>{a}</b><span>{b}</span></div>" for a, b in facts if NONE not in a) + "</div>"
 
 
-def page(bench, eager, fused, dump):
+def page(bench, eager, fused, dump, reports=()):
     facts = [f"{bench[k]}" if k == "device" else f"{k} {bench[k]}" for k in ("device", "scale", "threads") if k in bench]
     stages = stage_table(bench) if stage_rows(bench) else "<p class=soft>No timings were given.</p>"
     return f"""<!doctype html>
@@ -318,6 +347,7 @@ def page(bench, eager, fused, dump):
 <h2>Stage by stage</h2><p class=soft>Forward and backward of each stage, the same inputs for both. Errors are relative, against eager in float64.</p>
 <p class=key><span><i style="height:7px;background:var(--eager)"></i>eager</span><span><i style="height:7px;background:var(--fused)"></i>fused</span></p>
 {stages}
+{peers(reports)}
 <h2>Training</h2>{curves(eager, fused)}
 <h2>Held-out views</h2>{pictures(eager, fused)}
 <h2>Kernels</h2><p class=soft>Generated for this model, in the order of the dump.</p>{kernels(dump)}
@@ -329,12 +359,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("bench", "eager", "fused", "dump"):
         parser.add_argument(f"--{name}", type=pathlib.Path)
+    parser.add_argument("--peers", type=pathlib.Path, nargs="*", default=[])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/report.html"))
     parser.add_argument("--table", action="store_true", help="print the stage table as well")
     o = parser.parse_args()
     bench = read_json(o.bench) or {}
     o.out.parent.mkdir(parents=True, exist_ok=True)
-    o.out.write_text(page(bench, Training(o.eager), Training(o.fused), o.dump))
+    o.out.write_text(page(bench, Training(o.eager), Training(o.fused), o.dump, [r for r in map(read_json, o.peers) if r]))
     if o.table:
         print_table(bench)
 

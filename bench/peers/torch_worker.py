@@ -1,0 +1,177 @@
+"""The columns that are PyTorch: eager, compile (inductor), heddle, fused (Adam alone), and exact, eager in float64.
+
+Law: one text of each block; a column differs by what is put around it. Arguments: folder, column.
+"""
+
+import pathlib
+import sys
+
+import torch
+import torch.nn.functional as F
+from work import ADAM, ADAM_STEPS, arrays, wanted
+from worker import serve
+
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import hexplane
+
+COLUMN = sys.argv[2]
+DTYPE = torch.float64 if COLUMN == "exact" else torch.float32
+
+
+def density_feature(xyz, t, plane_0, plane_1, plane_2, line_0, line_1, line_2, basis_0, basis_1, basis_2):
+    return hexplane.density_feature(xyz, t, [plane_0, plane_1, plane_2], [line_0, line_1, line_2], [basis_0, basis_1, basis_2])
+
+
+def volume_rendering(sigma, dist, rgb, target):
+    weights = hexplane.raw2alpha(F.softplus(sigma - 10.0), dist)[1]
+    picture = (weights[..., None] * rgb).sum(-2) + (1.0 - weights.sum(-1)[..., None])
+    return ((picture.clamp(0, 1) - target) ** 2).mean()
+
+
+def trajectory(coefficients, basis):
+    """As DynIBaR writes it: coefficients sliced, one sum for each frame and axis."""
+    width, frames = basis.shape[1], []
+    axes = [coefficients[..., k * width:(k + 1) * width] for k in range(3)]
+    for frame in range(basis.shape[0]):
+        row = basis[None, None, frame, :]
+        frames.append(torch.cat([torch.sum(axis * row, -1, keepdim=True) for axis in axes], -1))
+    return torch.stack(frames, 0)
+
+
+def loss_chain(sigma, dist):
+    alpha = 1.0 - torch.exp(-F.softplus(sigma - 10.0) * dist)
+    return (torch.sqrt((alpha - 0.3) ** 2 + 1e-6) * torch.sigmoid(sigma * 0.1)).mean()
+
+
+def positional_encoding(x, frequencies):
+    phase = (x[..., None] * frequencies).flatten(-2)
+    return torch.cat([x, torch.sin(phase), torch.cos(phase)], -1)
+
+
+def adam_step(parameters, first, second, gradients, size, root):
+    """A step in plain tensor maths, in place: `size` is rate / (1 - beta1^k), `root` sqrt(1 - beta2^k), tensors without dimensions."""
+    for p, m, v, g in zip(parameters, first, second, gradients):
+        m.copy_(ADAM["beta1"] * m + (1 - ADAM["beta1"]) * g)
+        v.copy_(ADAM["beta2"] * v + (1 - ADAM["beta2"]) * g * g)
+        p.copy_(p - size * m / (torch.sqrt(v) / root + ADAM["epsilon"]))
+
+
+def wrapped(function, **options):
+    if COLUMN == "compile":
+        return torch.compile(function)
+    if COLUMN == "heddle":
+        import heddle
+
+        fused = heddle.fuse(function, **options)
+        FUSED.append(fused)
+        return fused
+    return function
+
+
+FUSED: list = []
+
+
+def nothing_eager() -> None:
+    """A time of heddle is one of heddle's kernels: what runs eagerly is an error here."""
+    from heddle._fuse import door_of
+
+    door = door_of(FUSED[-1])
+    reasons = [r for region in door.regions() if (r := region.report()["eager_reason"])] + door.reasons()
+    if reasons:
+        raise RuntimeError(f"runs eagerly: {reasons[0]}")
+
+
+def numpy(named):
+    return {name: t.detach().numpy() for name, t in named.items() if t is not None}
+
+
+def differentiated(block):
+    """Forward and, where something is wanted, backward."""
+    function = wrapped(globals()[block])
+    inputs = {name: torch.from_numpy(a).to(DTYPE) for name, a in arrays(block).items()}
+    cotangents = [inputs.pop(name) for name in list(inputs) if name.startswith("d_")]
+    leaves = [inputs[name].requires_grad_() for name in wanted(block)]
+
+    def run():
+        out = function(*inputs.values())
+        return out, torch.autograd.grad(out, leaves, *(cotangents and [cotangents])) if leaves else ()
+
+    def results():
+        out, gradients = run()
+        return numpy({"output": out} | {f"d {name}": g for name, g in zip(wanted(block), gradients)})
+
+    return run, results
+
+
+def adam(_):
+    given = arrays("adam")
+    count, moments = len(given) // 2, None
+    parameters, gradients = ([torch.from_numpy(given[f"{kind}_{k}"]).to(DTYPE) for k in range(count)] for kind in ("parameter", "gradient"))
+    if COLUMN in ("heddle", "exact"):
+        # heddle.TrainStep goes here once it's there: the optimiser in the same plan as the backward.
+        first, second = moments = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
+        step, steps = torch.no_grad()(wrapped(adam_step)), [0]
+
+        def run():
+            steps[0] += 1
+            size, root = ADAM["rate"] / (1 - ADAM["beta1"] ** steps[0]), (1 - ADAM["beta2"] ** steps[0]) ** 0.5
+            step(parameters, first, second, gradients, torch.tensor(size, dtype=DTYPE), torch.tensor(root, dtype=DTYPE))
+    else:
+        for p, g in zip(parameters, gradients):
+            p.requires_grad_().grad = g
+        way = {"fused": True} if COLUMN == "fused" else {"foreach": True}
+        optimiser = torch.optim.Adam(parameters, lr=ADAM["rate"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["epsilon"], **way)
+        run = torch.compile(optimiser.step) if COLUMN == "compile" else optimiser.step
+
+    def results():
+        for _ in range(ADAM_STEPS):
+            run()
+        state = moments or [[optimiser.state[p][key] for p in parameters] for key in ("exp_avg", "exp_avg_sq")]
+        return numpy({f"{kind} {k}": t.clone() for kind, tensors in zip(("parameter", "first", "second"), (parameters, *state)) for k, t in enumerate(tensors)})
+
+    return run, results
+
+
+def iteration(_):
+    scale = hexplane.SCALES["first"]
+    model = hexplane.HexPlane(scale).to(DTYPE)
+    inputs = hexplane.step_inputs(scale, dtype=DTYPE)
+    loss = wrapped(model, static=True)
+    optimiser = hexplane.adam(model, fused=True)
+    start = [p.detach().clone() for p in model.parameters()]
+
+    def run():
+        optimiser.zero_grad(set_to_none=True)
+        loss(*inputs)[0].backward()
+        optimiser.step()
+
+    @torch.no_grad()
+    def before():  # the planes as initialised: each step does the same work
+        for p, s in zip(model.parameters(), start):
+            p.copy_(s)
+
+    def results():
+        out = loss(*inputs)
+        gradients = torch.autograd.grad(out[0], list(model.parameters()), allow_unused=True)
+        return numpy({f"output {k}": t for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(model.named_parameters(), gradients)})
+
+    run.before = before
+    return run, results
+
+
+
+
+def column(block):
+    run, results = {"adam": adam, "iteration": iteration}.get(block, differentiated)(block)
+
+    def checked():
+        found = results()
+        if COLUMN == "heddle":
+            nothing_eager()
+        return found
+
+    return run, checked
+
+
+torch.set_num_threads(int(sys.argv[3]))
+serve(column, torch.set_num_threads)
