@@ -130,12 +130,13 @@ private:
     }
     // When the input that `id` is written over may go: once nobody needs it at another place any more, and after all guards, so that a run that
     // one of them ends has changed nothing.
-    Time free_from(Id id) {
+    Time free_from(Id id, Place but = {}) {
         auto it = updating_.find(id);
         if (it == updating_.end()) return {};
         Time t = guarded_;
         for (Id r : root_) {
-            if (updating_.count(r) || place_[static_cast<std::size_t>(r)].time.step < 0) continue;
+            const Place& p = place_[static_cast<std::size_t>(r)];
+            if (updating_.count(r) || p.time.step < 0 || (p.nest >= 0 && p.nest == but.nest && p.time.step == but.time.step)) continue;
             for (int k : parts(r)) {
                 const auto& deps = reads(r, k);
                 if (std::find(deps.begin(), deps.end(), it->second) != deps.end()) t = std::max(t, after(place_[static_cast<std::size_t>(r)].time));
@@ -184,8 +185,7 @@ private:
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
-                if (updates && !updating_.count(nest.roots[0])) continue;
-                if (std::max(earliest(deps, here), free) > here.time) {
+                if (std::max(earliest(deps, here), updates ? free_from(id, here) : free) > here.time) {
                     reason = "reads a value of another nest of the same launch";
                     continue;
                 }
@@ -197,6 +197,7 @@ private:
                 nest.roots.push_back(id);
                 try {
                     const Form& together = best(nest);
+                    if (updates && !written_over(loop::lower(plan_.program, together.nest), id, updating_.at(id))) throw loop::Unfusable("would write over what the nest reads");
                     if (others + together.values > kMaxLaunch) throw loop::Unfusable("the kernel would grow too large");
                     if (!alone) alone = best({points(id), {id}, -1, 0, {}}).cost;
                     double spared = 0;  // writing and reading what only this root needs
@@ -406,6 +407,28 @@ private:
         }
     }
 
+    // Does a nest read an element of `from` only before it writes that of `to`, and no other one?
+    static bool written_over(const loop::Nest& l, Id to, Id from) {
+        std::vector<loop::Val> order = l.uniform;
+        order.insert(order.end(), l.prologue.begin(), l.prologue.end());
+        for (const loop::Phase& phase : l.phases)
+            for (const auto* list : {&phase.body, &phase.after}) order.insert(order.end(), list->begin(), list->end());
+        std::set<loop::Val> reads, writes;  // addresses
+        for (loop::Val v : order) {
+            const loop::Value& x = l.values[static_cast<std::size_t>(v)];
+            const bool load = x.what == loop::What::load;
+            if (!load && x.what != loop::What::store && x.what != loop::What::accumulate) continue;
+            const Id id = l.buffers[static_cast<std::size_t>(x.index)].id;
+            if (id == from) {
+                if (writes.count(x.in[0])) return false;
+                reads.insert(x.in[0]);
+            } else if (id == to && !load) {
+                if (x.what != loop::What::store) return false;
+                writes.insert(x.in[0]);
+            }
+        }
+        return std::includes(writes.begin(), writes.end(), reads.begin(), reads.end());
+    }
     // Can an output be written where an input lies? Whoever else reads the input has done so in an earlier stage or step; the nest that writes
     // an element reads it before, and no other one.
     bool in_place(const Update& u) const {
@@ -423,26 +446,7 @@ private:
             }
             for (const Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
                 if (Time{s, n.stage} < when) continue;
-                const loop::Nest l = loop::lower(p, n);
-                std::vector<loop::Val> order = l.prologue;
-                for (const loop::Phase& phase : l.phases)
-                    for (const auto* list : {&phase.body, &phase.after}) order.insert(order.end(), list->begin(), list->end());
-                order.insert(order.begin(), l.uniform.begin(), l.uniform.end());
-                std::set<loop::Val> reads, writes;  // addresses
-                for (loop::Val v : order) {
-                    const loop::Value& x = l.values[static_cast<std::size_t>(v)];
-                    const bool load = x.what == loop::What::load;
-                    if (!load && x.what != loop::What::store && x.what != loop::What::accumulate) continue;
-                    const Id id = l.buffers[static_cast<std::size_t>(x.index)].id;
-                    if (id == from) {
-                        if (writes.count(x.in[0])) return false;
-                        reads.insert(x.in[0]);
-                    } else if (id == to && !load) {
-                        if (x.what != loop::What::store) return false;
-                        writes.insert(x.in[0]);
-                    }
-                }
-                if (!std::includes(writes.begin(), writes.end(), reads.begin(), reads.end())) return false;
+                if (!written_over(loop::lower(p, n), to, from)) return false;
             }
         }
         return true;

@@ -46,7 +46,7 @@ public:
         m = m + number(kOneMinusBeta1) * (g - m);
         v = v * number(kBeta2) + number(kOneMinusBeta2) * g * g;
         if (f.amsgrad) most = max(most, v);
-        V scale = sqrt(f.amsgrad ? most : v) / number(kRootBias2) + number(kEps);
+        V scale = sqrt(f.amsgrad ? most : v) * number(kScale2) + number(kEps);
         p = p - number(kStepSize) * (m / scale);
         std::vector<V> all{p, m, v};
         if (f.amsgrad) all.push_back(most);

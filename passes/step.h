@@ -19,7 +19,7 @@ struct Trained {                   // a parameter
 // One row of numbers per trained parameter, float64, computed on the host from the options and the number of the step t.
 enum AdamNumber : int {
     kStepSize,                     // lr / (1 - beta1^t)
-    kRootBias2,                    // sqrt(1 - beta2^t)
+    kScale2,                       // 1 / sqrt(1 - beta2^t), as a factor: a division by a number is one more for each element
     kOneMinusBeta1, kBeta2, kOneMinusBeta2, kEps,
     kDecay,                        // weight_decay, added to the gradient
     kKept,                         // 1 - lr * weight_decay, of a decoupled one

@@ -53,23 +53,30 @@ private:
         ShapeExpr outer;
         void run(void* const* memory, const std::int64_t* values, std::int64_t begin, std::int64_t end, const std::vector<Array>& copies) const;
     };
+    struct Group {                        // loops that read or write common memory
+        std::vector<std::size_t> loops;   // of the stage
+        SizeExpr traffic;                 // bytes of all that they read and write
+        std::int64_t blocks(const std::int64_t* sizes) const { return loops.size() > 1 ? std::clamp<std::int64_t>(traffic(sizes) / kBlock, 1, kMostBlocks) : 1; }
+    };
     struct Stage {
         std::vector<Loop> loops;
+        std::vector<Group> groups;
         std::vector<int> cleared;         // accumulated buffers
         std::vector<int> copied;          // those where additions of two units may collide: threads need copies of their own
         SizeExpr operations;              // on one element, of all loops
-        SizeExpr traffic;                 // bytes of all that the loops read and write
-        std::int64_t blocks(const std::int64_t* sizes) const { return loops.size() > 1 ? std::clamp<std::int64_t>(traffic(sizes) / kBlock, 1, kMostBlocks) : 1; }
-        // Part t of `parts` of every loop's units, in blocks in turns: what one loop brought near, or wrote a part of, the next finds there.
+        // Part t of `parts` of every loop's units; those of a group in blocks in turns: what one brought near, or wrote a part of, the next finds there.
         void run(void* const* memory, const std::int64_t* values, const std::int64_t* units, std::int64_t t, std::int64_t parts, const std::vector<Array>& copies) const {
-            std::int64_t blocks = this->blocks(values);
-            for (std::int64_t b = t * blocks; b < (t + 1) * blocks; ++b)
-                for (std::size_t k = 0; k < loops.size(); ++k) loops[k].run(memory, values, units[k] * b / (parts * blocks), units[k] * (b + 1) / (parts * blocks), copies);
+            for (const Group& g : groups) {
+                std::int64_t blocks = g.blocks(values);
+                for (std::int64_t b = t * blocks; b < (t + 1) * blocks; ++b)
+                    for (std::size_t k : g.loops) loops[k].run(memory, values, units[k] * b / (parts * blocks), units[k] * (b + 1) / (parts * blocks), copies);
+            }
         }
     };
     void clear(int buffer, void* to, const std::int64_t* sizes) const {
         if (auto n = frame_.bytes(buffer, sizes); n > 0) std::memset(to, 0, static_cast<std::size_t>(n));
     }
+    void group(Stage&) const;
     void run(Host&, const Stage&, const std::int64_t* sizes, void* const* memory) const;
     void run_on(int threads, Host&, const Stage&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
 
@@ -108,19 +115,47 @@ void CpuLauncher::compile(std::size_t k) {
         }
     }
     for (Stage& stage : launches_[k]) {
-        Dim all = 0, bytes_of_all = 0;
-        std::set<Id> seen;
+        Dim all = 0;
         for (Loop& l : stage.loops) {
             all = all + operations(*l.nest);
-            for (const loop::Buffer& b : l.nest->buffers)
-                if (seen.insert(b.id).second) bytes_of_all = bytes_of_all + numel(plan_.program.graph.type(b.id).shape) * Dim(bytes(b.dtype));
             for (int b : l.buffers) {
                 auto it = std::find(stage.copied.begin(), stage.copied.end(), b);
                 l.copied.push_back(it == stage.copied.end() ? -1 : static_cast<int>(it - stage.copied.begin()));
             }
         }
         stage.operations = SizeExpr(all, frame_.names);
-        stage.traffic = SizeExpr(bytes_of_all, frame_.names);
+        group(stage);
+    }
+}
+// Loops with a common buffer, or with one that both share with others, are of one group. A few numbers that all of them read tie none.
+void CpuLauncher::group(Stage& stage) const {
+    auto tied = [&](const loop::Buffer& b) {
+        Dim n = numel(plan_.program.graph.type(b.id).shape);
+        return !n.is_const() || n.value() > kShare / 4;
+    };
+    std::vector<std::size_t> of(stage.loops.size());
+    for (std::size_t k = 0; k < of.size(); ++k) of[k] = k;
+    for (std::size_t k = 0; k < of.size(); ++k)
+        for (std::size_t j = 0; j < k; ++j) {
+            const auto &mine = stage.loops[k].nest->buffers, &theirs = stage.loops[j].nest->buffers;
+            if (std::any_of(mine.begin(), mine.end(), [&](const loop::Buffer& b) {
+                    return tied(b) && std::any_of(theirs.begin(), theirs.end(), [&](const loop::Buffer& o) { return o.id == b.id; });
+                }))
+                std::replace(of.begin(), of.end(), of[k], of[j]);
+        }
+    for (std::size_t k = 0; k < of.size(); ++k) {
+        if (std::find(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(k), of[k]) != of.begin() + static_cast<std::ptrdiff_t>(k)) continue;
+        Group g;
+        Dim bytes_of_all = 0;
+        std::set<Id> seen;
+        for (std::size_t j = k; j < of.size(); ++j) {
+            if (of[j] != of[k]) continue;
+            g.loops.push_back(j);
+            for (const loop::Buffer& b : stage.loops[j].nest->buffers)
+                if (seen.insert(b.id).second) bytes_of_all = bytes_of_all + numel(plan_.program.graph.type(b.id).shape) * Dim(bytes(b.dtype));
+        }
+        g.traffic = SizeExpr(bytes_of_all, frame_.names);
+        stage.groups.push_back(std::move(g));
     }
 }
 

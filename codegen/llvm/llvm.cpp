@@ -149,7 +149,18 @@ private:
                 auto t = std::make_shared<Together>(Together{s.members, std::vector<Lv>(s.members.size()), 0});
                 for (Val v : s.members) together_[v] = t;
             }
-        for (Val v : list) statement(v);
+        // Stores come last: a load after a store to the same place in another page would wait for it.
+        std::vector<Val> stores;
+        for (Val v : list) {
+            if (at(v).what == What::store && !read_back(list, v)) stores.push_back(v);
+            else statement(v);
+        }
+        for (Val v : stores) statement(v);
+    }
+    bool read_back(const std::vector<Val>& list, Val store) const {  // after it
+        return std::any_of(std::find(list.begin(), list.end(), store), list.end(), [&](Val v) {
+            return at(v).what != What::store && (at(v).what == What::load || at(v).what == What::accumulate) && at(v).index == at(store).index;
+        });
     }
     // Accesses without a gap between them go to memory as one, and are taken apart or put together in registers.
     struct Together {

@@ -29,7 +29,7 @@ AdamForm form(const AdamGroup& g) { return {g.weight_decay != 0, g.decoupled, g.
 void fill(double* row, const AdamGroup& g, double t) {
     const double bias1 = 1 - std::pow(g.beta1, t), bias2 = 1 - std::pow(g.beta2, t);
     row[kStepSize] = g.lr / bias1;
-    row[kRootBias2] = std::sqrt(bias2);
+    row[kScale2] = 1 / std::sqrt(bias2);
     row[kOneMinusBeta1] = 1 - g.beta1;
     row[kBeta2] = g.beta2;
     row[kOneMinusBeta2] = 1 - g.beta2;
