@@ -8,8 +8,6 @@
 #include <set>
 #include <variant>
 
-#include "passes/schedule.h"
-
 namespace heddle {
 
 namespace {
@@ -28,7 +26,7 @@ struct Place {
 
 class Fuser {
 public:
-    explicit Fuser(const Graph& g) {
+    Fuser(const Graph& g, Machine machine) : machine_(machine) {
         plan_.program.graph = g;
         plan_.program.stored.assign(g.nodes.size(), 0);
         place_.resize(g.nodes.size());
@@ -166,11 +164,14 @@ private:
                 try {
                     const Form& together = best(nest);
                     if (others + together.values > kMaxLaunch) throw loop::Unfusable("the kernel would grow too large");
-                    if (!alone) alone = best({points(id), {id}, -1, 0, {}}).cost;
+                    const Form& apart = best({points(id), {id}, -1, 0, {}});
+                    if (!alone) alone = apart.cost;
                     double spared = 0;  // writing and reading what only this root needs
                     for (Id d : deps)
                         if (place_[static_cast<std::size_t>(d)].time == here.time && place_[static_cast<std::size_t>(d)].nest == k && !is_output(d)) spared += 2.5 * traffic(d);
                     if (together.cost > cost_[{s, k}] + *alone + spared) throw loop::Unfusable("costs more there than by itself");
+                    if (spared == 0 && !fits(together, best({nest.outer, {nest.roots.begin(), nest.roots.end() - 1}, -1, 0, {}}), apart))
+                        throw loop::Unfusable("would take more registers there than a thread has");
                     cost_[{s, k}] = together.cost;
                     place_[static_cast<std::size_t>(id)] = here;
                     note(id, s, true, "same points, shared reads");
@@ -226,7 +227,7 @@ private:
 
     // The points a root gets when it starts a nest: its domain, less what is a loop, less axes of which each part is another expression,
     // less a short tail: [B, N, 3] runs over [B, N]. These are written out.
-    Shape points(Id id, int piece = -1) const {
+    Shape points(Id id, int piece = -1) {
         const Node& n = graph()[id];
         Shape d = loop::domain(graph(), id, piece), s;
         if (n.is(Op::scatter_add) || (n.is(Op::scatter) && piece > 0)) {
@@ -243,6 +244,8 @@ private:
             bool accumulate = n.is(Op::sum) && n.type.dtype != DType::f32 && rest.is_const() && rest.value() <= 4096;
             bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
             if (accumulate && leading && n.type.rank() == 1) out.back() = 1;
+            if (accumulate && !leading && n.type.rank() == 1 && machine_ == Machine::cuda)
+                if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
             if (!accumulate)
                 for (int k : axes) out[static_cast<std::size_t>(k)] = 1;
         }
@@ -254,6 +257,19 @@ private:
             s.pop_back();
         }
         return s;
+    }
+    static Shape s_of(const Shape& d, const std::vector<int>& axes) {
+        Shape s;
+        for (int k : axes) s.push_back(d[static_cast<std::size_t>(k)]);
+        return s;
+    }
+    // Alone, at points a rather than b?
+    bool costs_less(Id id, const Shape& a, const Shape& b) {
+        try {
+            return best({a, {id}, -1, 0, {}}).cost < best({b, {id}, -1, 0, {}}).cost;
+        } catch (const loop::Unfusable&) {
+            return false;
+        }
     }
     void note(Id id, int step, bool joined, std::string reason) {
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});
@@ -269,6 +285,7 @@ private:
         Nest nest;
         std::size_t values;
         double cost;
+        int registers;
     };
     const Form& best(const Nest& n) {  // asked again and again of the same roots and points
         auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece});
@@ -286,10 +303,10 @@ private:
     Form find_best(Nest n) const {
         std::size_t most = n.roots.size() == 1 && whole_.count(n.roots[0]) ? loop::kAny : kMaxValues;
         loop::Nest l = loop::lower(plan_.program, n, most);
-        n.schedule = l.schedule = schedule(l);
+        n.schedule = l.schedule = schedule(l, machine_);
         double memory = 0;
         for (const loop::Buffer& b : l.buffers) memory += (b.written || b.accumulated ? 1.5 : 1) * traffic(b.id);
-        Form f{n, l.values.size(), heddle::cost(l) + memory};
+        Form f{n, l.values.size(), heddle::cost(l) + memory, registers(l)};
         auto b = loop::bind_root(graph(), n.roots[0], n.outer, n.piece);
         if (!b || b->extent || b->domain.size() == n.outer.size()) return f;
         n.outer = b->domain;
@@ -299,9 +316,15 @@ private:
         } catch (const loop::TooLarge&) {
         }
         if (!flat) return f;
-        n.schedule = flat->schedule = schedule(*flat);
+        n.schedule = flat->schedule = schedule(*flat, machine_);
         double c = heddle::cost(*flat) + memory;
-        return c <= f.cost ? Form{n, flat->values.size(), c} : f;
+        return c <= f.cost ? Form{n, flat->values.size(), c, registers(*flat)} : f;
+    }
+    // Threads that share a point have few registers each: none more for what could run beside.
+    int registers(const loop::Nest& n) const { return machine_ == Machine::cuda && n.schedule.group > 1 ? loop::registers(n) : 0; }
+    static bool fits(const Form& together, const Form& a, const Form& b) {
+        const Schedule &s = together.nest.schedule, &t = a.nest.schedule, &u = b.nest.schedule;
+        return together.registers <= std::max({kRegisters, a.registers, b.registers}) && s.run >= std::max(t.run, u.run) && s.vector >= std::max(t.vector, u.vector);
     }
     // Nests of a stage, in order of size and order of roots found apart, that cost less as one.
     void merge(std::vector<Nest>& list) {
@@ -314,7 +337,7 @@ private:
             std::sort(both.roots.begin(), both.roots.end());
             try {
                 const Form& together = best(both);
-                if (together.cost <= best(a).cost + best(b).cost) return both;
+                if (together.cost <= best(a).cost + best(b).cost && fits(together, best(a), best(b))) return both;
             } catch (const loop::Unfusable&) {
             }
             return {};
@@ -372,6 +395,7 @@ private:
     }
 
     Plan plan_;
+    const Machine machine_;
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
@@ -381,7 +405,7 @@ private:
 
 }  // namespace
 
-Plan fuse(const Graph& g) { return Fuser(g).run(); }
+Plan fuse(const Graph& g, Machine machine) { return Fuser(g, machine).run(); }
 
 std::string adds_in_any_order(const Plan& p) {
     for (std::size_t k = 0; k < p.loops.size(); ++k)

@@ -2,6 +2,7 @@
 // Law: values are computed once or pulled in; a nest reads what earlier launches, earlier stages or it itself wrote.
 #pragma once
 #include "passes/loop.h"
+#include "passes/schedule.h"
 
 namespace heddle {
 
@@ -17,7 +18,7 @@ struct Plan {
     std::vector<Decision> decisions;
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
 };
-Plan fuse(const Graph&);
+Plan fuse(const Graph&, Machine = Machine::cpu);
 // The launch that on a GPU adds floats with atomics, in an order that changes from run to run; "" if none does.
 std::string adds_in_any_order(const Plan&);
 

@@ -51,8 +51,8 @@ Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, co
     return pair;
 }
 
-Plan plan(const Graph& graph, const Watch& watch) {
-    Plan p = fuse(through(kAfter, graph, watch));
+Plan plan(const Graph& graph, const Watch& watch, Machine machine) {
+    Plan p = fuse(through(kAfter, graph, watch), machine);
     verify(p.program, "fuse");
     return p;
 }

@@ -21,6 +21,6 @@ struct Pair {
 Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});
 
 // One direction: primitives to launches.
-Plan plan(const Graph&, const Watch& = {});
+Plan plan(const Graph&, const Watch& = {}, Machine = Machine::cpu);
 
 }  // namespace heddle

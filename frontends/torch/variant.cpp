@@ -121,7 +121,7 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     }
     if (fuse_options.deterministic && v->device.is_cuda())
         for (const Graph* h : {&v->pair.split.forward, &v->pair.split.backward})
-            if (std::string at = adds_in_any_order(plan(*h)); !at.empty())
+            if (std::string at = adds_in_any_order(plan(*h, {}, Machine::cuda)); !at.empty())
                 throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", name, at));
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
@@ -134,7 +134,7 @@ const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vect
     if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        c.owned = std::make_unique<const Executable>(plan(g), target, names);
+        c.owned = std::make_unique<const Executable>(plan(g, {}, device.is_cuda() ? Machine::cuda : Machine::cpu), target, names);
         c.ready.store(c.owned.get(), std::memory_order_release);
     } catch (...) {
         c.failed = std::current_exception();
@@ -246,15 +246,15 @@ std::string explain_variant(Variant& v) {
 
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
     std::vector<std::pair<std::string, std::string>> all;
-    auto direction = [&](const Executable& e) {
-        const Plan& p = e.plan();
+    auto direction = [&](const Graph& g) {
+        const Plan p = plan(g, {}, Machine::cuda);
         for (std::size_t k = 0; k < p.loops.size(); ++k) {
             CudaSource s = cuda_text(p.program.launches[k].name, p.loops[k]);
             all.emplace_back(s.kernel, s.text);
         }
     };
-    direction(v.forward());
-    if (v.pair.has_backward) direction(v.backward());
+    direction(v.pair.split.forward);
+    if (v.pair.has_backward) direction(v.pair.split.backward);
     return all;
 }
 
