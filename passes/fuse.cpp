@@ -33,6 +33,7 @@ public:
     }
     Plan run() {
         find_roots();
+        if (machine_ == Machine::cuda) keep_points();
         divide();
         for (Id id = 0; id < graph().size(); ++id) {
             if (root_.count(id)) add_root(id);
@@ -60,6 +61,43 @@ private:
             if (own) want(id);
         }
         for (Id id = 0; id < graph().size(); ++id) plan_.program.stored[static_cast<std::size_t>(id)] = in_memory(id);
+    }
+    // What is long to compute for a point and then goes to rows of several roots: on a GPU these are nests of their own, and each of the threads
+    // that share a point would compute it.
+    void keep_points() {
+        constexpr std::size_t kLong = 32;  // maps
+        std::map<Id, int> users;
+        std::set<Id> anyway;               // what their indices take
+        auto indices = [&](const Node& n, std::size_t from, std::size_t to) {
+            for (std::size_t k = from; k < to; ++k)
+                for (Id id : pulled_in(n.in[k])) anyway.insert(id);
+        };
+        for (Id r : root_) {
+            const Node& n = graph()[r];
+            if (!n.is(Op::scatter_add) && !n.is(Op::sum)) continue;
+            if (n.is(Op::scatter_add))
+                for (std::size_t k = static_cast<std::size_t>(n.integer("k")), q = 0; q < n.in.size(); q += k + 1) indices(n, q, q + k);
+            for (Id id : pulled_in(r)) {
+                const Node& e = graph()[id];
+                if (e.kind() == Kind::gather && id != r) indices(e, 1, e.in.size());
+                if (e.is(Op::expand) && graph()[e.in[0]].kind() == Kind::map && is_float(e.type.dtype)) ++users[e.in[0]];
+            }
+        }
+        for (auto [id, count] : users) {
+            if (count < 2) continue;
+            const std::vector<Id> all = pulled_in(id);
+            const auto maps = std::count_if(all.begin(), all.end(), [&](Id k) { return graph()[k].kind() == Kind::map && !anyway.contains(k); });
+            if (static_cast<std::size_t>(maps) >= kLong) root_.insert(id), plan_.program.stored[static_cast<std::size_t>(id)] = 1;
+        }
+    }
+    // All that a value is computed of from what is in memory, each once.
+    std::vector<Id> pulled_in(Id id) const {
+        std::vector<char> seen(graph().nodes.size());
+        std::vector<Id> found{id};
+        for (std::size_t k = 0; k < found.size(); ++k)
+            for (Id i : graph()[found[k]].in)
+                if (!in_memory(i) && !std::exchange(seen[static_cast<std::size_t>(i)], 1)) found.push_back(i);
+        return found;
     }
     // A root whose expression is too large for one nest reads parts of it from memory: compiling takes time in proportion to the graph,
     // and an expression that needs its operands at many places does not double from step to step.
@@ -170,7 +208,7 @@ private:
                     for (Id d : deps)
                         if (place_[static_cast<std::size_t>(d)].time == here.time && place_[static_cast<std::size_t>(d)].nest == k && !is_output(d)) spared += 2.5 * traffic(d);
                     if (together.cost > cost_[{s, k}] + *alone + spared) throw loop::Unfusable("costs more there than by itself");
-                    if (spared == 0 && !fits(together, best({nest.outer, {nest.roots.begin(), nest.roots.end() - 1}, -1, 0, {}}), apart))
+                    if (!fits(together, best({nest.outer, {nest.roots.begin(), nest.roots.end() - 1}, -1, 0, {}}), apart))
                         throw loop::Unfusable("would take more registers there than a thread has");
                     cost_[{s, k}] = together.cost;
                     place_[static_cast<std::size_t>(id)] = here;
@@ -244,7 +282,7 @@ private:
             bool accumulate = n.is(Op::sum) && n.type.dtype != DType::f32 && rest.is_const() && rest.value() <= 4096;
             bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
             if (accumulate && leading && n.type.rank() == 1) out.back() = 1;
-            if (accumulate && !leading && n.type.rank() == 1 && machine_ == Machine::cuda)
+            if (accumulate && !leading && n.type.rank() == 1 && machine_ == Machine::cuda)  // rows of channels, where lanes can have them
                 if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
             if (!accumulate)
                 for (int k : axes) out[static_cast<std::size_t>(k)] = 1;
