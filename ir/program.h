@@ -12,6 +12,9 @@ struct Schedule {
     int chunk = 256;           // CPU: points of the last outer axis that one unit of work takes; lanes_inner: the prologue of so many is computed in lanes
     int group = 1;             // CUDA: threads that share one outer point, a power of two <= threads (1 unless lanes_inner)
     int threads = 128;         // CUDA: threads per block
+    int vector = 1;            // CUDA: neighbouring elements of an inner loop that a thread takes at once: 1, 2 or 4 (1 where group is 1)
+    int run = 1;               // CUDA: consecutive points that a group walks at most, adding up in registers what goes to one address; 1: adds directly
+    int full = 1 << 17;        // CUDA: threads that fill a device: runs are shorter where there would be fewer
     bool operator==(const Schedule&) const = default;
 };
 

@@ -301,6 +301,13 @@ std::string print(const Graph& g) {
 
 Graph parse(std::string_view text) { return Parser(text).graph(); }
 
+std::string print(const Schedule& c) {
+    std::string s = fmt::format("lanes={}, width={}, chunk={}, group={}, threads={}", c.lanes_inner ? "inner" : "outer", c.width, c.chunk, c.group, c.threads);
+    if (c.vector > 1) s += fmt::format(", vector={}", c.vector);
+    if (c.run > 1) s += fmt::format(", adds=merged, run={}, full={}", c.run, c.full);
+    return s;
+}
+
 std::string print(const Program& p) {
     auto number = identity(p.graph);
     std::string s = "program " + header(p.graph, number) + " {\n";
@@ -314,7 +321,7 @@ std::string print(const Program& p) {
         for (const Nest& n : l.nests) {
             const Schedule& c = n.schedule;
             std::string stage = n.stage > 0 ? fmt::format(" stage={}", n.stage) : "";
-            s += fmt::format("    for {}{} schedule(lanes={}, width={}, chunk={}, group={}, threads={})\n", print(n.outer), stage, c.lanes_inner ? "inner" : "outer", c.width, c.chunk, c.group, c.threads);
+            s += fmt::format("    for {}{} schedule({})\n", print(n.outer), stage, print(c));
             if (n.piece >= 0) s += fmt::format("      part {} of\n", n.piece);
             for (Id r : n.roots) s += (p.is_stored(r) ? "      store " : "      keep  ") + line(p.graph, r, number) + "\n";
         }

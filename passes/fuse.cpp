@@ -8,8 +8,6 @@
 #include <set>
 #include <variant>
 
-#include "passes/schedule.h"
-
 namespace heddle {
 
 namespace {
@@ -28,7 +26,7 @@ struct Place {
 
 class Fuser {
 public:
-    Fuser(const Graph& g, const std::vector<Update>& updates) : updates_(updates) {
+    Fuser(const Graph& g, Machine machine, const std::vector<Update>& updates) : machine_(machine), updates_(updates) {
         plan_.program.graph = g;
         plan_.program.stored.assign(g.nodes.size(), 0);
         place_.resize(g.nodes.size());
@@ -36,6 +34,7 @@ public:
     }
     Plan run() {
         find_roots();
+        if (machine_ == Machine::cuda) keep_points();
         divide();
         for (Id id = 0; id < graph().size(); ++id) {
             if (root_.count(id) && !updating_.count(id)) add_root(id);
@@ -65,6 +64,43 @@ private:
             if (own) want(id);
         }
         for (Id id = 0; id < graph().size(); ++id) plan_.program.stored[static_cast<std::size_t>(id)] = in_memory(id);
+    }
+    // What is long to compute for a point and then goes to rows of several roots: on a GPU these are nests of their own, and each of the threads
+    // that share a point would compute it.
+    void keep_points() {
+        constexpr std::size_t kLong = 32;  // maps
+        std::map<Id, int> users;
+        std::set<Id> anyway;               // what their indices take
+        auto indices = [&](const Node& n, std::size_t from, std::size_t to) {
+            for (std::size_t k = from; k < to; ++k)
+                for (Id id : pulled_in(n.in[k])) anyway.insert(id);
+        };
+        for (Id r : root_) {
+            const Node& n = graph()[r];
+            if (!n.is(Op::scatter_add) && !n.is(Op::sum)) continue;
+            if (n.is(Op::scatter_add))
+                for (std::size_t k = static_cast<std::size_t>(n.integer("k")), q = 0; q < n.in.size(); q += k + 1) indices(n, q, q + k);
+            for (Id id : pulled_in(r)) {
+                const Node& e = graph()[id];
+                if (e.kind() == Kind::gather && id != r) indices(e, 1, e.in.size());
+                if (e.is(Op::expand) && graph()[e.in[0]].kind() == Kind::map && is_float(e.type.dtype)) ++users[e.in[0]];
+            }
+        }
+        for (auto [id, count] : users) {
+            if (count < 2) continue;
+            const std::vector<Id> all = pulled_in(id);
+            const auto maps = std::count_if(all.begin(), all.end(), [&](Id k) { return graph()[k].kind() == Kind::map && !anyway.contains(k); });
+            if (static_cast<std::size_t>(maps) >= kLong) root_.insert(id), plan_.program.stored[static_cast<std::size_t>(id)] = 1;
+        }
+    }
+    // All that a value is computed of from what is in memory, each once.
+    std::vector<Id> pulled_in(Id id) const {
+        std::vector<char> seen(graph().nodes.size());
+        std::vector<Id> found{id};
+        for (std::size_t k = 0; k < found.size(); ++k)
+            for (Id i : graph()[found[k]].in)
+                if (!in_memory(i) && !std::exchange(seen[static_cast<std::size_t>(i)], 1)) found.push_back(i);
+        return found;
     }
     // A root whose expression is too large for one nest reads parts of it from memory: compiling takes time in proportion to the graph,
     // and an expression that needs its operands at many places does not double from step to step.
@@ -199,11 +235,14 @@ private:
                     const Form& together = best(nest);
                     if (updates && !written_over(loop::lower(plan_.program, together.nest), id, updating_.at(id))) throw loop::Unfusable("would write over what the nest reads");
                     if (others + together.values > kMaxLaunch) throw loop::Unfusable("the kernel would grow too large");
-                    if (!alone) alone = best({points(id), {id}, -1, 0, {}}).cost;
+                    const Form& apart = best({points(id), {id}, -1, 0, {}});
+                    if (!alone) alone = apart.cost;
                     double spared = 0;  // writing and reading what only this root needs
                     for (Id d : deps)
                         if (place_[static_cast<std::size_t>(d)].time == here.time && place_[static_cast<std::size_t>(d)].nest == k && !is_output(d)) spared += 2.5 * traffic(d);
                     if (together.cost > cost_[{s, k}] + *alone + spared) throw loop::Unfusable("costs more there than by itself");
+                    if (!fits(together, best({nest.outer, {nest.roots.begin(), nest.roots.end() - 1}, -1, 0, {}}), apart))
+                        throw loop::Unfusable("would take more registers there than a thread has");
                     cost_[{s, k}] = together.cost;
                     place_[static_cast<std::size_t>(id)] = here;
                     note(id, s, true, "same points, shared reads");
@@ -258,7 +297,7 @@ private:
 
     // The points a root gets when it starts a nest: its domain, less what is a loop, less axes of which each part is another expression,
     // less a short tail: [B, N, 3] runs over [B, N]. These are written out.
-    Shape points(Id id, int piece = -1) const {
+    Shape points(Id id, int piece = -1) {
         const Node& n = graph()[id];
         Shape d = loop::domain(graph(), id, piece), s;
         if (n.is(Op::scatter_add) || (n.is(Op::scatter) && piece > 0)) {
@@ -275,6 +314,8 @@ private:
             bool accumulate = n.is(Op::sum) && n.type.dtype != DType::f32 && rest.is_const() && rest.value() <= 4096;
             bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
             if (accumulate && leading && n.type.rank() == 1) out.back() = 1;
+            if (accumulate && !leading && n.type.rank() == 1 && machine_ == Machine::cuda)  // rows of channels, where lanes can have them
+                if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
             if (!accumulate)
                 for (int k : axes) out[static_cast<std::size_t>(k)] = 1;
         }
@@ -286,6 +327,19 @@ private:
             s.pop_back();
         }
         return s;
+    }
+    static Shape s_of(const Shape& d, const std::vector<int>& axes) {
+        Shape s;
+        for (int k : axes) s.push_back(d[static_cast<std::size_t>(k)]);
+        return s;
+    }
+    // Alone, at points a rather than b?
+    bool costs_less(Id id, const Shape& a, const Shape& b) {
+        try {
+            return best({a, {id}, -1, 0, {}}).cost < best({b, {id}, -1, 0, {}}).cost;
+        } catch (const loop::Unfusable&) {
+            return false;
+        }
     }
     void note(Id id, int step, bool joined, std::string reason) {
         plan_.decisions.push_back({id, plan_.program.steps[static_cast<std::size_t>(step)].launch, joined, std::move(reason)});
@@ -301,6 +355,7 @@ private:
         Nest nest;
         std::size_t values;
         double cost;
+        int registers;
     };
     const Form& best(const Nest& n) {  // asked again and again of the same roots and points
         auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece});
@@ -318,10 +373,10 @@ private:
     Form find_best(Nest n) const {
         std::size_t most = n.roots.size() == 1 && whole_.count(n.roots[0]) ? loop::kAny : kMaxValues;
         loop::Nest l = loop::lower(plan_.program, n, most);
-        n.schedule = l.schedule = schedule(l);
+        n.schedule = l.schedule = schedule(l, machine_);
         double memory = 0;
         for (const loop::Buffer& b : l.buffers) memory += (b.written || b.accumulated ? 1.5 : 1) * traffic(b.id);
-        Form f{n, l.values.size(), heddle::cost(l) + memory};
+        Form f{n, l.values.size(), heddle::cost(l) + memory, registers(l)};
         auto b = loop::bind_root(graph(), n.roots[0], n.outer, n.piece);
         if (!b || b->extent || b->domain.size() == n.outer.size()) return f;
         n.outer = b->domain;
@@ -331,9 +386,15 @@ private:
         } catch (const loop::TooLarge&) {
         }
         if (!flat) return f;
-        n.schedule = flat->schedule = schedule(*flat);
+        n.schedule = flat->schedule = schedule(*flat, machine_);
         double c = heddle::cost(*flat) + memory;
-        return c <= f.cost ? Form{n, flat->values.size(), c} : f;
+        return c <= f.cost ? Form{n, flat->values.size(), c, registers(*flat)} : f;
+    }
+    // Threads that share a point have few registers each: none more for what could run beside.
+    int registers(const loop::Nest& n) const { return machine_ == Machine::cuda && n.schedule.group > 1 ? loop::registers(n) : 0; }
+    static bool fits(const Form& together, const Form& a, const Form& b) {
+        const Schedule &s = together.nest.schedule, &t = a.nest.schedule, &u = b.nest.schedule;
+        return together.registers <= std::max({kRegisters, a.registers, b.registers}) && s.run >= std::max(t.run, u.run) && s.vector >= std::max(t.vector, u.vector);
     }
     // Nests of a stage, in order of size and order of roots found apart, that cost less as one.
     void merge(std::vector<Nest>& list) {
@@ -346,7 +407,7 @@ private:
             std::sort(both.roots.begin(), both.roots.end());
             try {
                 const Form& together = best(both);
-                if (together.cost <= best(a).cost + best(b).cost) return both;
+                if (together.cost <= best(a).cost + best(b).cost && fits(together, best(a), best(b))) return both;
             } catch (const loop::Unfusable&) {
             }
             return {};
@@ -458,6 +519,7 @@ private:
     }
 
     Plan plan_;
+    const Machine machine_;
     const std::vector<Update>& updates_;
     std::map<Id, Id> updating_;                   // outputs that had best lie in an input's memory, which is that
     Time guarded_;                                // after the last guard so far
@@ -470,7 +532,7 @@ private:
 
 }  // namespace
 
-Plan fuse(const Graph& g, const std::vector<Update>& updates) { return Fuser(g, updates).run(); }
+Plan fuse(const Graph& g, Machine machine, const std::vector<Update>& updates) { return Fuser(g, machine, updates).run(); }
 
 std::string adds_in_any_order(const Plan& p) {
     for (std::size_t k = 0; k < p.loops.size(); ++k)

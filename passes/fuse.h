@@ -2,6 +2,7 @@
 // Law: values are computed once or pulled in; a nest reads what earlier launches, earlier stages or it itself wrote.
 #pragma once
 #include "passes/loop.h"
+#include "passes/schedule.h"
 
 namespace heddle {
 
@@ -18,7 +19,7 @@ struct Plan {
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
 };
 // `updates`: outputs that had best be written over inputs. Those that can be are in Program::updates; they are written after all guards.
-Plan fuse(const Graph&, const std::vector<Update>& updates = {});
+Plan fuse(const Graph&, Machine = Machine::cpu, const std::vector<Update>& updates = {});
 // The launch that on a GPU adds floats with atomics, in an order that changes from run to run; "" if none does.
 std::string adds_in_any_order(const Plan&);
 

@@ -118,6 +118,15 @@ struct Stretch {
 };
 std::vector<Stretch> stretches(const Nest&, const std::vector<Val>& list, bool inner);
 
+// What a thread may do that takes n neighbouring elements of an inner loop, from each i on that is a multiple of n.
+int taken(const Nest&, const Phase&);                   // how many: the schedule's, where they divide the loop; else 1
+std::optional<std::int64_t> step_of(const Nest&, Val);  // by which an integer grows with the inner index; nothing: not known, or no integer of indices
+bool beside(const Nest&, Val access, int n);            // these elements of an access lie side by side, the first at a multiple of n
+bool merges(const Nest&, const Value& accumulate, int n);  // a group that walks points may add up in registers what goes to one address
+int run(const Nest&);                                   // points that it walks at most: the schedule's, where it has one loop of nothing but accumulations; else 1
+// What a thread's values take on a GPU while most of them are alive, in registers of 32 bits: about what ptxas finds.
+int registers(const Nest&);
+
 // How a carry goes on from one iteration to the next, if that is a * carry + b with a and b of what the body has before it reads the
 // carry: lanes can then walk the loop. a is a product (of none: 1), b a sum of products (of none: 0).
 struct Recurrence {

@@ -59,8 +59,8 @@ public:
         all(id, dtype, written, accumulated, name);
     }
     void put(const Schedule& s) {
-        const auto& [lanes_inner, width, chunk, group, threads] = s;
-        all(lanes_inner, width, chunk, group, threads);
+        const auto& [lanes_inner, width, chunk, group, threads, vector, run, full] = s;
+        all(lanes_inner, width, chunk, group, threads, vector, run, full);
     }
     void put(const Nest& n) {
         const auto& [outer, stage, outer_sizes, schedule, buffers, sizes, values, uniform, prologue, folds, carries, phases] = n;

@@ -51,8 +51,8 @@ Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, co
     return pair;
 }
 
-Plan plan(const Graph& graph, const Watch& watch, const std::vector<Update>& updates) {
-    Plan p = fuse(through(kAfter, graph, watch), updates);
+Plan plan(const Graph& graph, const Watch& watch, Machine machine, const std::vector<Update>& updates) {
+    Plan p = fuse(through(kAfter, graph, watch), machine, updates);
     verify(p.program, "fuse");
     return p;
 }

@@ -21,6 +21,6 @@ struct Pair {
 Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});
 
 // One direction: primitives to launches.
-Plan plan(const Graph&, const Watch& = {}, const std::vector<Update>& updates = {});
+Plan plan(const Graph&, const Watch& = {}, Machine = Machine::cpu, const std::vector<Update>& updates = {});
 
 }  // namespace heddle

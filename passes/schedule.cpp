@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <string_view>
 
 namespace heddle {
@@ -12,6 +13,7 @@ namespace {
 using loop::What;
 
 constexpr std::int64_t kTypical = 4096;
+constexpr int kRun = 16;    // points of a ray that lie in a few cells
 constexpr int kAhead = 16;  // points whose prologue is computed at once: lanes of a vector
 constexpr double kNest = 64, kLoop = 4, kReduce = 8, kScan = 40;
 
@@ -120,6 +122,59 @@ private:
     double width_;
 };
 
+// Elements that a thread takes at once: those of 16 bytes of memory.
+int elements(const loop::Nest& n) {
+    loop::Nest tried = n;
+    tried.schedule = {.lanes_inner = true, .group = 32};
+    for (int by : {4, 2})
+        for (const loop::Phase& p : n.phases) {
+            tried.schedule.vector = by;
+            if (p.extent == 0 || loop::taken(tried, p) != by) continue;
+            for (loop::Val v : p.body)
+                if (loop::beside(n, v, by) && by * bytes(n.buffers[static_cast<std::size_t>(n.values[static_cast<std::size_t>(v)].index)].dtype) <= 16) return by;
+        }
+    return 1;
+}
+// Threads that take `count` parts of a point: as many as a warp has, of which no more than a quarter has nothing to do, or as few as can be.
+int lanes(std::int64_t count) {
+    int best = 1;
+    double idle = 1;
+    for (int g = 32; g >= 1; g /= 2) {
+        const double rounds = std::ceil(static_cast<double>(count) / g), waste = 1 - static_cast<double>(count) / (rounds * g);
+        if (waste <= 0.25) return g;
+        if (waste < idle) idle = waste, best = g;
+    }
+    return best;
+}
+// Consecutive points that add to one address: all of them, or those that find it in memory.
+bool meets(const loop::Nest& n, const loop::Value& v, int elements) {
+    if (!loop::merges(n, v, elements)) return false;
+    const loop::Value& to = n.values[static_cast<std::size_t>(v.in[0])];
+    return !to.step_last || *to.step_last == 0;
+}
+
+// What threads that share a point take at once, and how far they walk: as much as their registers hold, of merged sums rather than elements.
+Schedule with_threads(const loop::Nest& nest, Schedule s) {
+    if (!s.lanes_inner || s.group == 1) return s;
+    const int most = elements(nest);
+    std::int64_t narrowest = 1 << 30;
+    for (const auto& p : nest.phases)
+        if (p.extent.is_const()) narrowest = std::min(narrowest, p.extent.value());
+    loop::Nest n = nest;
+    std::optional<std::pair<int, Schedule>> least;
+    for (int run : {kRun, 1})
+        for (int by = most; by >= 1; by /= 2) {
+            n.schedule = s;
+            n.schedule.vector = by, n.schedule.run = run;
+            if (by > 1 && !nest.outer.empty()) n.schedule.group = lanes(narrowest / by);
+            if (run > 1 && (by < std::min(most, 2) || loop::run(n) == 1 || std::none_of(n.values.begin(), n.values.end(), [&](const loop::Value& v) { return meets(n, v, by); }))) continue;
+            const int registers = loop::registers(n);
+            if (registers <= kRegisters) return n.schedule;
+            if (!least || registers < least->first) least = {registers, n.schedule};
+        }
+    return least->second;
+}
+
 // With lanes along the inner loops or along the last outer axis.
 Schedule with_lanes(const loop::Nest& n, bool inner) {
     Schedule s;
@@ -135,8 +190,10 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
     }
     // A rest takes lanes of its own: 24 channels are 16 and 8.
     if (narrowest <= 8 && s.width == 16) s.width = 8;
-    s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
     s.chunk = 1;
+    // On CUDA a thread runs a recurrence by itself.
+    if (std::any_of(n.phases.begin(), n.phases.end(), [](const loop::Phase& p) { return p.ordered; })) return s;
+    s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
     return s;
 }
 }  // namespace
@@ -150,13 +207,11 @@ double typical(const Dim& d) {
 }
 double cost(const loop::Nest& n) { return Cost(n)(); }
 
-Schedule schedule(const loop::Nest& nest) {
+Schedule schedule(const loop::Nest& nest, Machine machine) {
     Schedule outer = with_lanes(nest, false);
     if (nest.phases.empty() || !std::any_of(nest.phases.begin(), nest.phases.end(), [&](const loop::Phase& p) { return loop::walkable(nest, p); })) return outer;
     Schedule inner = with_lanes(nest, true);
-    // On CUDA a thread runs a recurrence by itself.
-    if (std::any_of(nest.phases.begin(), nest.phases.end(), [](const loop::Phase& p) { return p.ordered; })) inner.group = 1;
-    if (nest.outer.empty()) return inner;
+    if (nest.outer.empty()) return machine == Machine::cuda ? with_threads(nest, inner) : inner;
     Schedule ahead = inner;
     ahead.chunk = kAhead;
     loop::Nest n = nest;
@@ -167,7 +222,7 @@ Schedule schedule(const loop::Nest& nest) {
     auto best = priced(inner);
     for (const Schedule& s : {ahead, outer})
         if (auto other = priced(s); other.first < best.first) best = other;
-    return best.second;
+    return machine == Machine::cuda ? with_threads(nest, best.second) : best.second;
 }
 
 }  // namespace heddle

@@ -4,7 +4,12 @@
 
 namespace heddle {
 
-Schedule schedule(const loop::Nest&);
+// The machine that a program is for. A plan for one runs on the other too: but a CPU's core is best given all that reads the same, a GPU's
+// thread no more than its registers hold.
+enum class Machine : std::uint8_t { cpu, cuda };
+constexpr int kRegisters = 64;  // of a thread where lanes share a point: half of the threads that a multiprocessor can hold are then there
+
+Schedule schedule(const loop::Nest&, Machine = Machine::cpu);
 double typical(const Dim&);  // what a size is taken for while its names have none: each a few thousand
 // Vector instructions that a core spends on a nest run as its schedule says, roughly: what choices are made by. Sizes are typical;
 // memory is taken for near, but what lanes gather or scatter costs them one by one.

@@ -32,7 +32,7 @@ public:
                 if (b.accumulated) cleared.insert(frame_.of(b.id));
         codes.cleared.assign(cleared.begin(), cleared.end());
         Code& narrow = codes.narrow;
-        compile(k, narrow, false);
+        compile(k, narrow, {});
         for (Id id : narrow.source.buffers) codes.buffers.push_back(frame_.of(id));
         for (const auto& s : narrow.source.sizes) codes.sizes.push_back(frame_.names.slot(s));
         codes.points = shape_expr(narrow.source.points, frame_.names);
@@ -51,18 +51,19 @@ private:
         Kernel kernel;  // loaded at its first run: compiling needs no device
     };
     struct Codes {
-        Code narrow, wide;  // indices of 32 bits; of 64, made when sizes first need them. Both take the same arguments:
+        // Indices of 32 bits; of 64; and these with every element by itself: made when sizes, or where memory begins, first need them.
+        Code narrow, wide, single;  // all take the same arguments:
         std::vector<int> buffers, sizes, cleared;  // cleared: accumulated buffers
         ShapeExpr points, limits;
     };
-    void compile(std::size_t k, Code& code, bool wide) {
-        code.source = cuda_text(plan_.program.launches[k].name, plan_.loops[k], {.wide_index = wide});
+    void compile(std::size_t k, Code& code, const CudaOptions& options) {
+        code.source = cuda_text(plan_.program.launches[k].name, plan_.loops[k], options);
         code.binary = nvrtc().compile({code.source.kernel, code.source.text}, target_.arch);
     }
-    const Code& ready(std::size_t k, bool wide) {
-        Code& code = wide ? code_[k].wide : code_[k].narrow;
+    const Code& ready(std::size_t k, bool small, bool aligned) {
+        Code& code = !aligned ? code_[k].single : small ? code_[k].narrow : code_[k].wide;
         std::lock_guard lock(mutex_);
-        if (!code.binary) compile(k, code, wide);
+        if (!code.binary) compile(k, code, {.wide_index = true, .vectors = aligned});
         if (!code.kernel) code.kernel = Kernel(code.binary->image, code.source.kernel, target_.device);
         return code;
     }
@@ -81,7 +82,8 @@ void CudaLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes,
     constexpr std::int64_t kNarrow = std::int64_t{1} << 31;
     bool small = std::all_of(c.limits.begin(), c.limits.end(), [&](const SizeExpr& e) { return e(sizes) < kNarrow; }) &&
                  std::all_of(c.buffers.begin(), c.buffers.end(), [&](int b) { return frame_.elements[static_cast<std::size_t>(b)](sizes) < kNarrow; });
-    const Code& code = ready(index, !small);
+    const bool aligned = !c.narrow.source.vectors || std::all_of(c.buffers.begin(), c.buffers.end(), [&](int b) { return reinterpret_cast<std::uintptr_t>(memory[b]) % CudaSource::kAligned == 0; });
+    const Code& code = ready(index, small, aligned);
     Stream stream = host.stream();
     for (int b : c.cleared) clear_async(memory[b], static_cast<std::size_t>(frame_.bytes(b, sizes)), stream);
     Small<void*, 48> arguments;

@@ -7,14 +7,22 @@
 
 #include "codegen/cuda/writer.h"
 #include "ir/mutant.h"
+#include "passes/schedule.h"
 
 namespace heddle {
 
-std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
-    std::int64_t group = n.schedule.lanes_inner ? n.schedule.group : 1;
-    return (numel(n.outer).eval(sizes) * group + threads - 1) / threads;
+namespace {
+// The same formula is in the prelude.
+std::int64_t blocks_of(std::int64_t points, int group, int run, int full, int threads) {
+    const std::int64_t walked = std::clamp<std::int64_t>(points * group / full, 1, run);
+    return ((points + walked - 1) / walked * group + threads - 1) / threads;
 }
-std::int64_t CudaSource::blocks_for(std::int64_t points_of_nest, std::size_t nest) const { return (points_of_nest * groups[nest] + threads - 1) / threads; }
+}  // namespace
+
+std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
+    return blocks_of(numel(n.outer).eval(sizes), n.schedule.lanes_inner ? n.schedule.group : 1, loop::run(n), n.schedule.full, threads);
+}
+std::int64_t CudaSource::blocks_for(std::int64_t points_of_nest, std::size_t nest) const { return blocks_of(points_of_nest, groups[nest], runs[nest], full[nest], threads); }
 std::int64_t CudaSource::blocks(const Sizes& s, std::size_t nest) const { return blocks_for(points[nest].eval(s), nest); }
 std::int64_t CudaSource::blocks(const Sizes& s) const {
     std::int64_t sum = 0;
@@ -25,7 +33,10 @@ bool CudaSource::fits_narrow(const Sizes& s) const {
     return std::all_of(limits.begin(), limits.end(), [&](const Dim& d) { return d.eval(s) < (std::int64_t{1} << 31); });
 }
 
-CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nests, const CudaOptions& options) {
+CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& given, const CudaOptions& options) {
+    std::vector<loop::Nest> nests = given;
+    if (!options.vectors)
+        for (loop::Nest& n : nests) n.schedule.vector = 1;
     CudaSource r;
     cuda::Names names;
     r.kernel = names.fresh(name);
@@ -37,6 +48,8 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
         r.threads = std::max(r.threads, n.schedule.threads);
         r.points.push_back(numel(n.outer));
         r.groups.push_back(group);
+        r.runs.push_back(loop::run(n));
+        r.full.push_back(n.schedule.full);
         r.stages.push_back(n.stage);
         for (const loop::Buffer& b : n.buffers) {
             if (buffer_name.emplace(b.id, "").second) {
@@ -84,10 +97,11 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
     for (std::size_t i = 0; i < nests.size(); ++i) {
         const loop::Nest& n = nests[i];
         cuda::Body body = cuda::body(n, r.threads, names, buffer_name, size_name, uses);
-        limit(r.points[i] * Dim(r.groups[i]) + r.threads);
+        limit(r.points[i] * Dim(r.groups[i]) + r.threads * r.runs[i]);
         for (const loop::Phase& p : n.phases) limit(p.extent + r.threads);
         for (const Dim& d : body.limits) limit(d);
         std::string each = r.groups[i] == 1 ? "one thread each" : fmt::format("{} threads each", r.groups[i]);
+        if (r.runs[i] > 1) each += fmt::format(", walked in runs of up to {}", r.runs[i]);
         summary += fmt::format("//   points {}, {}{}\n", print(n.outer), each, n.stage > 0 ? fmt::format(", in stage {}", n.stage) : "");
         if (nests.size() == 1) {
             calls = "  const index_t block = blockIdx.x;\n" + body.text;
@@ -102,13 +116,19 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nes
             calls += fmt::format("  {};\n", call);
             break;
         }
-        std::string count = fmt::format("({} * {} + {}) / {}", cuda::factor(r.points[i], size_name), r.groups[i], r.threads - 1, r.threads);
+        const std::string all = cuda::factor(r.points[i], size_name);
+        std::string count = fmt::format("({} * {} + {}) / {}", r.runs[i] > 1 ? fmt::format("runs({}, {}, {}, {})", cuda::expr(r.points[i], size_name), r.groups[i], r.runs[i], r.full[i]) : all,
+                                        r.groups[i], r.threads - 1, r.threads);
         std::string then = n.stage == nests.back().stage ? fmt::format("return {}", call) : fmt::format("return {}, count_off(done)", call);
         calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) {2};\n  block -= blocks_{0};\n", i, count, then);
     }
     if (r.staged()) uses.stages = true;
-    // Nests of a staged kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another.
-    std::string bounds = r.staged() ? fmt::format("{}, {}", r.threads, std::max(1, 512 / r.threads)) : std::to_string(r.threads);
+    r.vectors = uses.vectors;
+    // Nests of a staged kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another. Where threads take
+    // several elements it would take more than it needs, to load all of them early.
+    const bool several = std::any_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return n.schedule.vector > 1; });
+    const bool bound = r.staged() && !(several && std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; }));
+    const std::string bounds = bound ? fmt::format("{}, {}", r.threads, std::max(1, 512 / r.threads)) : std::to_string(r.threads);
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,

@@ -4,6 +4,9 @@
 //   group == 1    one thread computes one outer point, all phases in order
 //   group == G    G neighbouring threads share a point and stride over the inner loops; folds are reduced over the group and
 //                 every thread gets them; thread 0 of the group stores. G <= 32 by shuffles, above through shared memory
+//   vector V      a thread of a group takes V neighbouring elements of an inner loop at a time, and moves them as one where they are aligned
+//   run R         a group walks up to R points in a row and keeps in registers what goes to one address; memory gets it when that changes
+//                 or the run ends. What all points add to is added up over the groups of a warp first
 //   Threads beyond the last point return at once; where shuffles or barriers follow they run along at point 0, storing nothing.
 //   stages        blocks of a stage come after those of the stages before it, and wait until all of these have counted themselves off in
 //                 `done`. As in CUB's look-back scans this takes that blocks start in the order of their indices; those waited for are
@@ -15,6 +18,7 @@ namespace heddle {
 
 struct CudaOptions {
     bool wide_index = false;  // 64-bit index arithmetic; a narrow kernel may run where CudaSource::fits_narrow says so
+    bool vectors = true;      // several elements moved as one; takes that all buffers begin at multiples of CudaSource::kAligned bytes
 };
 
 // A kernel's arguments: one pointer per buffer, one size each, and where there are stages a pointer to an unsigned int that is zero. Sizes may be passed as pointers to i64 in any case: a narrow
@@ -28,6 +32,9 @@ struct CudaSource {
 
     std::vector<Dim> points;          // per nest: outer points
     std::vector<int> groups;          // per nest: threads per point
+    std::vector<int> runs, full;      // per nest: points in a row that a group walks at most; threads below which it walks less
+    bool vectors = false;             // has accesses of several elements
+    static constexpr std::size_t kAligned = 16;
     std::vector<int> stages;          // per nest, ascending
     bool staged() const { return !stages.empty() && stages.back() > 0; }
     std::vector<Dim> limits;          // index values that a narrow kernel computes; each is to be < 2^31

@@ -114,6 +114,61 @@ HD void await(unsigned* done, unsigned blocks) {
 }
 )";
 
+// Neighbouring elements. What is added to memory has 16 or 8 bytes at a time where the device can.
+constexpr char kVectors[] = R"(#define EACH(n) _Pragma("unroll") for (int e = 0; e < n; ++e)
+template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
+  T part[N];
+  __device__ __forceinline__ T& operator[](int e) { return part[e]; }
+  __device__ __forceinline__ const T& operator[](int e) const { return part[e]; }
+};
+template <int N, class T> HD Vec<T, N> load(const T* p) { return *(const Vec<T, N>*)p; }
+template <int N, class T> HD void store(T* p, const Vec<T, N>& v) { *(Vec<T, N>*)p = v; }
+template <class T, int N> HD void add_to(T* p, const Vec<T, N>& v) { EACH(N) add_to(p + e, v[e]); }
+)";
+constexpr char kVectorAdds[] = R"(#if __CUDA_ARCH__ >= 900
+HD void add_to(float* p, const Vec<float, 4>& v) {
+  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" :: "l"(p), "f"(v.part[0]), "f"(v.part[1]), "f"(v.part[2]), "f"(v.part[3]) : "memory");
+}
+HD void add_to(float* p, const Vec<float, 2>& v) {
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" :: "l"(p), "f"(v.part[0]), "f"(v.part[1]) : "memory");
+}
+#endif
+)";
+// Points in a row.
+constexpr char kRuns[] = R"(// Points that a group walks, and in how many runs all are.
+HD index_t run_of(index_t points, int group, int most, int full) {
+  const index_t run = points * group / full;
+  return run < 1 ? 1 : run > most ? most : run;
+}
+HD index_t runs(index_t points, int group, int most, int full) {
+  const index_t run = run_of(points, group, most, full);
+  return (points + run - 1) / run;
+}
+// What goes to one address, until another follows.
+template <class T, int N> struct Run {
+  index_t to = -1;
+  Vec<T, N> sum = {};
+  __device__ __forceinline__ void add(T* p, index_t at, const Vec<T, N>& v) {
+    if (at != to) {
+      end(p);
+      to = at, sum = v;
+    } else {
+      EACH(N) sum[e] = sum[e] + v[e];
+    }
+  }
+  __device__ __forceinline__ void end(T* p) {
+    if (to >= 0) add_to(p + to, sum);
+  }
+};
+// What all points add to: the groups of a warp add up first. All threads of the warp must call this.
+template <int G, class T, int N> HD void end_together(T* p, Run<T, N>& run) {
+#pragma unroll
+  for (int d = 16; d >= G; d /= 2)
+    EACH(N) run.sum[e] = run.sum[e] + __shfl_xor_sync(0xffffffffu, run.sum[e], d);
+  if (threadIdx.x % 32 < G) run.end(p);
+}
+)";
+
 // One butterfly among the lanes of a warp; groups of several warps then meet in shared memory.
 std::string group_of(const OpDef& d, int threads) {
     std::string step = apply(d, "v", "__shfl_xor_sync(0xffffffffu, v, d)"), join = apply(d, "v", "part[first + w]");
@@ -156,6 +211,7 @@ std::string without_parentheses(const std::string& s) {
 bool is_atom(const std::string& s) {
     std::size_t i = 0;
     while (i < s.size() && (word_char(s[i]) || s[i] == '.')) ++i;
+    if (s.substr(i) == "[e]") return true;  // an element of several
     return i == s.size() || (s[i] == '(' && closing(s, i) + 1 == s.size());  // a name, a number, or f(...)
 }
 
@@ -256,6 +312,11 @@ std::string prelude(const Uses& u, bool wide_index) {
     s += functions;
     for (auto [op, threads] : u.groups) s += group_of(def(op), threads);
     for (DType t : u.atomics) s += atomics_of(t);
+    if (u.vectors || u.runs) {
+        s += kVectors;
+        if (u.atomics.contains(DType::f32)) s += kVectorAdds;
+    }
+    if (u.runs) s += kRuns;
     if (u.stages) s += kStages;
     return s;
 }

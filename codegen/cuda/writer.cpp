@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
 
 #include "codegen/cuda/index.h"
 
@@ -24,7 +25,7 @@ bool reserved(const std::string& s) {
         "short signed sizeof static static_assert struct switch template this throw true try typedef typeid typename union "
         "unsigned using virtual void volatile while xor block blocks lane live point points part i64 index_t HD heddle "
         "threadIdx blockIdx blockDim gridDim warpSize signbit isnan isinf fmod copysign add_to from_f16 to_f16 from_bf16 "
-        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done floordiv_real all_sum all_prod all_amax all_amin NULL ";
+        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done e Vec EACH load store Run run run_of runs first last group at end_together floordiv_real all_sum all_prod all_amax all_amin NULL ";
     bool row = s.ends_with('_') && (op_named(s) || op_named(s.substr(0, s.size() - 1)));
     return row || is_vocabulary(s) || kWords.find(" " + s + " ") != std::string_view::npos;
 }
@@ -47,7 +48,7 @@ public:
     Writer(const loop::Nest& n, int threads, Uses& uses, Names names, const std::map<Id, std::string>& buffers,
            const SizeNames& sizes)
         : n_(n), threads_(threads), group_(n.schedule.lanes_inner ? n.schedule.group : 1), uses_(uses), names_(std::move(names)),
-          buffers_(buffers), sizes_(sizes), index_(index_types(n)), text_(n.values.size()), users_(n.values.size()) {
+          buffers_(buffers), sizes_(sizes), index_(index_types(n)), text_(n.values.size()), several_(n.values.size()), users_(n.values.size()), run_(loop::run(n)) {
         for (int i = 0; i < static_cast<int>(n.values.size()); ++i)
             for (Val o : value(i).in)
                 if (o >= 0) ++users_[at(o)], user_.emplace(o, i);
@@ -65,6 +66,10 @@ public:
     std::string write() {
         inner_ = names_.fresh("j");
         for (Val v : n_.uniform) statement(v, Scope::uniform);
+        if (run_ > 1) {
+            walk();
+            return std::move(out_);
+        }
         place();
         for (Val v : n_.prologue) statement(v, Scope::point);
         if (!n_.phases.empty()) stored_by_the_group();
@@ -101,6 +106,9 @@ private:
             line("const index_t point = {};", here);
             line("if (point >= {}) return;", points);
         }
+        axes();
+    }
+    void axes() {
         axes_.assign(n_.outer.size(), "");
         Dim after = 1;  // points per step of the axis
         for (std::size_t axis = n_.outer.size(); axis-- > 0; after = after * n_.outer[axis]) {
@@ -111,6 +119,40 @@ private:
             std::string within = axis == 0 ? "" : " % " + factor(n_.outer[axis], sizes_);
             line("const index_t {} = point{}{};", axes_[axis], by, within);
         }
+    }
+
+    // A group at one point after the other, every thread with the same elements of each.
+    void walk() {
+        const loop::Phase& p = n_.phases.at(0);
+        const std::string points = expr(numel(n_.outer), sizes_), count = expr(p.extent, sizes_);
+        uses_.runs = true;
+        taken_ = loop::taken(n_, p);
+        line("const int lane = threadIdx.x % {};", group_);
+        line("const index_t group = (block * {} + (int)threadIdx.x) / {};", threads_, group_);
+        line("const index_t run = run_of({}, {}, {}, {});", points, group_, run_, n_.schedule.full);
+        line("const index_t first = group * run, last = first + run < {0} ? first + run : {0};", points);
+        line("for (index_t at = 0; at < {}; at += {}) {{", count, group_ * taken_);
+        indent_ += 2;
+        line("const index_t {} = at + lane{};", inner_, taken_ > 1 ? fmt::format(" * {}", taken_) : "");
+        for (Val v : p.body)
+            if (const Value& x = value(v); loop::merges(n_, x, taken_)) {
+                sums_[v] = names_.fresh(fmt::format("run{}", v));
+                line("Run<{}, {}> {};", type(buffer(x).dtype), taken_, sums_[v]);
+            }
+        line("for (index_t point = {} < {} ? first : last; point < last; ++point) {{", inner_, count);
+        indent_ += 2;
+        axes();
+        for (Val v : n_.prologue) statement(v, Scope::point);
+        for (Val v : p.body) statement(v, Scope::body);
+        indent_ -= 2;
+        line("}}");
+        for (const auto& [v, sum] : sums_) {
+            const std::string& to = buffers_.at(buffer(value(v)).id);
+            if (shares_address(value(v)) && group_ < 32) line("end_together<{}>({}, {});", group_, to, sum);
+            else line("{}.end({});", sum, to);
+        }
+        indent_ -= 2;
+        line("}}");
     }
 
     void phase(const loop::Phase& p) {
@@ -128,14 +170,16 @@ private:
         std::string count = expr(p.extent, sizes_);
         std::string first = p.reverse ? count + " - 1" : "0", step = (p.reverse ? "--" : "++") + inner_;
         if (group_ > 1) {  // threads beyond the last point go round no loop
-            first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? lane : {}", count);
-            step = fmt::format("{} {} {}", inner_, p.reverse ? "-=" : "+=", group_);
+            taken_ = loop::taken(n_, p);
+            first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? lane{} : {}", taken_ > 1 ? fmt::format(" * {}", taken_) : "", count);
+            step = fmt::format("{} {} {}", inner_, p.reverse ? "-=" : "+=", group_ * taken_);
         }
         line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
         indent_ += 2;
         for (Val v : p.body) statement(v, Scope::body);
         for (Val v : p.body)
             if (value(v).what == What::carry_step) line("{} = {};", carries_[value(v).index], bare(value(v).in[0]));
+        taken_ = 1;
         indent_ -= 2;
         line("}}");
         if (group_ > 1)
@@ -158,7 +202,15 @@ private:
     // ---- operands
     bool narrow(Val v) const { return index_.narrow[at(v)] != 0; }
     std::string type_of(Val v) const { return narrow(v) ? "index_t" : type(value(v).dtype); }
+    // Of several elements taken together: a value differs in more than a known step.
+    bool spread(Val v) const { return taken_ > 1 && value(v).varies_inner && !loop::step_of(n_, v); }
     std::string bare(Val v) const {
+        if (!each_) return base(v);
+        if (several_[at(v)]) return base(v) + "[e]";
+        const auto step = value(v).varies_inner ? loop::step_of(n_, v) : 0;
+        return step.value_or(0) == 0 ? base(v) : *step == 1 ? base(v) + " + e" : fmt::format("{} + {} * e", base(v), *step);
+    }
+    std::string base(Val v) const {
         const Value& x = value(v);
         switch (x.what) {
             case What::constant: return x.dtype == DType::i64 && narrow(v) ? literal(DType::i32, x.imm) : literal(x.dtype, x.imm);
@@ -178,7 +230,7 @@ private:
     // Operands of one map that are 64-bit integers agree in width.
     std::string operand(Val v, bool wide, Op user) const {
         const Value& x = value(v);
-        bool product = x.what == What::map && x.op == Op::mul && (user == Op::add || user == Op::sub);  // binds closer already
+        bool product = x.what == What::map && x.op == Op::mul && (user == Op::add || user == Op::sub) && !(each_ && x.varies_inner);  // binds closer already
         if (x.dtype != DType::i64) return product ? bare(v) : operand(v);
         if (x.what == What::constant) return literal(wide ? DType::i64 : DType::i32, x.imm);
         if (narrow(v) == !wide) return product ? bare(v) : operand(v);
@@ -204,6 +256,23 @@ private:
         return from_stored(x.dtype, to_stored(x.dtype, to));
     }
 
+    // Writes expressions of one element of several, while it lives.
+    struct Each {
+        bool& each;
+        const bool before;
+        Each(bool& e, bool now) : each(e), before(std::exchange(e, now)) {}
+        ~Each() { each = before; }
+    };
+    // A value as a Vec of what its buffer holds.
+    std::string several(Val v, DType as_stored) {
+        const bool narrow_float = as_stored == DType::f16 || as_stored == DType::bf16;
+        if (several_[at(v)] && !narrow_float) return base(v);
+        const std::string name = names_.fresh(fmt::format("all{}", v));
+        Each each(each_, true);
+        line("Vec<{0}, {1}> {2}; EACH({1}) {2}[e] = {3};", stored(as_stored), taken_, name, to_stored(as_stored, bare(v)));
+        return name;
+    }
+
     // ---- statements
     std::string element(const Value& v) { return fmt::format("{}[{}]", buffers_.at(buffer(v).id), bare(v.in[0])); }
     const loop::Buffer& buffer(const Value& v) {
@@ -223,7 +292,7 @@ private:
         if (users_[at(v)] != 1 || x.what != What::map || text_[at(v)].size() > 48) return false;
         if (x.op == Op::cast ? is_float(x.dtype) && !is_float(value(x.in[0]).dtype) : !in_place(def(x.op))) return false;
         Val user = user_.at(v);
-        if (value(user).what == What::carry_step || value(user).what == What::accumulate) return false;
+        if (value(user).what == What::carry_step || value(user).what == What::accumulate || (taken_ > 1 && value(user).what == What::store)) return false;
         if (!x.loc.empty() && x.loc != value(user).loc) return false;  // a line of its own for its comment
         bool arithmetic_on_bool = x.dtype == DType::b1 && value(x.in[0]).dtype == DType::b1;       // 1 + 1 is true only once stored
         return scope_.contains(v) && scope_.at(v) == scope_.at(user) && !arithmetic_on_bool;
@@ -240,6 +309,8 @@ private:
 
     void statement(Val v, Scope scope) {
         const Value& x = value(v);
+        const bool parts = scope == Scope::body && (x.what == What::map || x.what == What::load) && spread(v);
+        Each each(each_, parts);
         switch (x.what) {
             case What::constant: case What::size: case What::outer: case What::inner: case What::fold: return;
             case What::carry_step: return;  // written at the end of the iteration
@@ -249,6 +320,7 @@ private:
                 break;
             case What::carry: text_[at(v)] = carries_.at(x.index); break;
             case What::load: {
+                if (parts && loop::beside(n_, v, taken_)) return neighbours(v, x);
                 std::string e = element(x);
                 if (narrow(v)) e = "(index_t)" + e;
                 e = from_stored(buffer(x).dtype, e);
@@ -258,26 +330,70 @@ private:
                 break;
             }
             case What::store:
+                if (scope == Scope::body && taken_ > 1) return stores(v, x);
                 return effect(scope, fmt::format("{} = {}", element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
             case What::accumulate: return accumulate(v, x, scope);
             case What::fold_step: {
                 const std::string& f = folds_.at(x.index);
                 uses_.rows.insert(x.op);
-                return line("{} = {};{}", f, apply(def(x.op), f, operand(x.in[0])), comment(x));
+                Each one(each_, taken_ > 1);
+                return line("{}{} = {};{}", every(), f, apply(def(x.op), f, operand(x.in[0])), comment(x));
             }
         }
         if (written_in_place(v)) return;
         std::string name = names_.fresh(fmt::format("{}{}", x.name.empty() ? "v" : x.name + "_", v));
-        line("const {} {} = {};{}", type_of(v), name, text_[at(v)], comment(x));
+        if (parts) line("Vec<{}, {}> {}; {}{}[e] = {};{}", type_of(v), taken_, name, every(), name, text_[at(v)], comment(x));
+        else line("const {} {} = {};{}", type_of(v), name, text_[at(v)], comment(x));
         text_[at(v)] = name;
+        several_[at(v)] = parts;
+    }
+    std::string every() {
+        if (taken_ > 1) uses_.vectors = true;
+        return taken_ > 1 ? fmt::format("EACH({}) ", taken_) : "";
+    }
+    // Loads and stores of several elements at once.
+    void neighbours(Val v, const Value& x) {
+        const DType t = buffer(x).dtype;
+        const bool as_is = t != DType::f16 && t != DType::bf16 && !narrow(v);
+        const std::string name = names_.fresh(fmt::format("{}{}", x.name.empty() ? "v" : x.name + "_", v)), raw = as_is ? name : names_.fresh(fmt::format("raw{}", v));
+        Each together(each_, false);
+        uses_.vectors = true;
+        std::string all = fmt::format("load<{}>(&{})", taken_, element(x));
+        if (x.in.size() > 1 && x.in[1] >= 0) all = fmt::format("{} ? {} : Vec<{}, {}>()", operand(x.in[1]), all, stored(t), taken_);
+        line("const Vec<{}, {}> {} = {};{}", stored(t), taken_, raw, all, comment(x));
+        if (!as_is) line("Vec<{0}, {1}> {2}; EACH({1}) {2}[e] = {3}{4};", type_of(v), taken_, name, narrow(v) ? "(index_t)" : "", from_stored(t, raw + "[e]"));
+        text_[at(v)] = name;
+        several_[at(v)] = 1;
+    }
+    void stores(Val v, const Value& x) {
+        const DType t = buffer(x).dtype;
+        uses_.vectors = true;
+        if (loop::beside(n_, v, taken_)) {
+            const std::string all = several(x.in[1], t);
+            return line("store(&{}, {});{}", element(x), all, comment(x));
+        }
+        Each one(each_, true);
+        line("{}{} = {};{}", every(), element(x), to_stored(t, bare(x.in[1])), comment(x));
     }
 
     void accumulate(Val v, const Value& x, Scope scope) {
         DType t = buffer(x).dtype;
         uses_.atomics.insert(t);
+        if (auto run = sums_.find(v); run != sums_.end()) {
+            const std::string& to = buffers_.at(buffer(x).id);
+            const std::string address = narrow(x.in[0]) ? bare(x.in[0]) : "(index_t)" + operand(x.in[0]);
+            if (taken_ > 1) return line("{}.add({}, {}, {});{}", run->second, to, address, several(x.in[1], t), comment(x));
+            return line("{}.add({}, {}, Vec<{}, 1>{{{{{}}}}});{}", run->second, to, address, type(t), bare(x.in[1]), comment(x));
+        }
+        if (scope == Scope::body && taken_ > 1 && loop::merges(n_, x, taken_)) {
+            uses_.vectors = true;
+            const std::string all = several(x.in[1], t);
+            return line("add_to(&{}, {});{}", element(x), all, comment(x));
+        }
+        Each one(each_, scope == Scope::body && taken_ > 1);
         std::string add = t == DType::f16 || t == DType::bf16 ? fmt::format("add_to_{}", name(t)) : "add_to", sum = bare(x.in[1]);
         if (!shares_address(x) || (group_ > 1 && scope == Scope::body))
-            return effect(scope, fmt::format("{}(&{}, {})", add, element(x), sum), comment(x));
+            return effect(scope, fmt::format("{}{}(&{}, {})", scope == Scope::body ? every() : "", add, element(x), sum), comment(x));
         // All threads hit one address: they meet first, those of the block, or inside a loop those of the warp.
         int meet = scope == Scope::body ? 32 : threads_;
         uses_.group(Op::sum, meet);
@@ -294,10 +410,14 @@ private:
     const SizeNames& sizes_;
     Index index_;
     std::vector<std::string> text_, axes_;
+    std::vector<char> several_;       // per value: text_ is a Vec
     std::vector<int> users_;          // how many operands name a value
     std::map<Val, Val> user_;         // the first of them
     std::map<Val, int> scope_;
     std::map<int, std::string> folds_, carries_;
+    std::map<Val, std::string> sums_; // of accumulations that are merged
+    int run_, taken_ = 1;             // points that a group walks; elements that a thread takes at once
+    bool each_ = false;               // an expression is of one of them: e
     std::string inner_, out_, loc_;
     bool along_ = false;
 };

@@ -45,6 +45,7 @@ struct AdamStep::State {
     struct Way {
         std::shared_ptr<Variant> variant;
         std::vector<AdamForm> forms;         // of the parameters
+        Graph graph;
         std::unique_ptr<Executable> plan;
         std::vector<std::size_t> updated;    // parameters, in the order of the plan's states
         std::vector<Update> updates;         // asked for; those that aren't in place are copied
@@ -145,12 +146,13 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, c
         for (std::size_t k : w.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
         way->updates = w.updates;
         way->states = w.states;
+        way->graph = w.graph;
         Target target;
         if (v->device.is_cuda()) target = {device_info(v->device.index()).arch, v->device.index()};
         std::vector<std::string> names;
         for (const auto& [name, input] : v->integers) names.push_back(name);
         for (const auto& q : v->captured.quotients) names.push_back(q.name);
-        way->plan = std::make_unique<Executable>(heddle::plan(w.graph, {}, w.updates), target, names);
+        way->plan = std::make_unique<Executable>(heddle::plan(w.graph, {}, v->device.is_cuda() ? Machine::cuda : Machine::cpu, w.updates), target, names);
         if (options.deterministic && v->device.is_cuda())
             if (std::string at = adds_in_any_order(way->plan->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
         way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);
@@ -314,7 +316,7 @@ std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const 
     std::vector<std::pair<std::string, std::string>> all;
     for (const auto& w : state_->ways)
         if (w->plan)
-            for (auto& k : cuda_texts(w->plan->plan())) all.push_back(std::move(k));
+            for (auto& k : cuda_texts(heddle::plan(w->graph, {}, Machine::cuda, w->updates))) all.push_back(std::move(k));
     return all;
 }
 

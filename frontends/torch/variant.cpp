@@ -127,7 +127,7 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     }
     if (fuse_options.deterministic && v->device.is_cuda())
         for (const Graph* h : {&v->pair.split.forward, &v->pair.split.backward})
-            if (std::string at = adds_in_any_order(plan(*h)); !at.empty())
+            if (std::string at = adds_in_any_order(plan(*h, {}, Machine::cuda)); !at.empty())
                 throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", name, at));
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
@@ -140,7 +140,7 @@ const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vect
     if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        c.owned = std::make_unique<const Executable>(plan(g), target, names);
+        c.owned = std::make_unique<const Executable>(plan(g, {}, device.is_cuda() ? Machine::cuda : Machine::cpu), target, names);
         c.ready.store(c.owned.get(), std::memory_order_release);
     } catch (...) {
         c.failed = std::current_exception();
@@ -297,9 +297,9 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan& p) {
     return all;
 }
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
-    auto all = cuda_texts(v.forward().plan());
+    auto all = cuda_texts(plan(v.pair.split.forward, {}, Machine::cuda));
     if (v.pair.has_backward)
-        for (auto& k : cuda_texts(v.backward().plan())) all.push_back(std::move(k));
+        for (auto& k : cuda_texts(plan(v.pair.split.backward, {}, Machine::cuda))) all.push_back(std::move(k));
     return all;
 }
 

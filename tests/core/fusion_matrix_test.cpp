@@ -18,10 +18,10 @@ using namespace kinds;
 void check(const std::vector<Graph>& graphs) {
     std::vector<Planned> all(graphs.begin(), graphs.end());
     std::vector<const Plan*> plans;
-    for (const Planned& p : all) plans.push_back(&p.plan);
+    for (const Planned& p : all) plans.push_back(&p.cuda);
     cuda_on_cpu::compile_ahead(plans);
     for (const Planned& p : all) {
-        const cuda_on_cpu::Runner llvm(p.plan, {}), cuda(p.plan, cuda_on_cpu::target(1));
+        const cuda_on_cpu::Runner llvm(p.plan, {}), cuda(p.cuda, cuda_on_cpu::target(1));
         for (const Sizes& sizes : {Sizes{{"B", 5}, {"N", 7}}, Sizes{{"B", 1}, {"N", 2}}, Sizes{{"B", 0}, {"N", 3}}}) {
             SCOPED_TRACE(fmt::format("{} at B = {}", p.graph.name, sizes.at("B")));
             std::mt19937 rng(11);

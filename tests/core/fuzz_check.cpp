@@ -126,11 +126,15 @@ public:
         };
         std::vector<Way> ways;
         ways.push_back({"interpreted after the pipeline", {}, {}});
-        auto compile = [&](const char* name, const Target& target) {
-            ways.push_back({name, std::make_unique<Executable>(w_.forward, target), w_.pair.has_backward ? std::make_unique<Executable>(w_.backward, target) : nullptr});
+        auto compile = [&](const char* name, const Plan& forward, const Plan& backward, const Target& target) {
+            ways.push_back({name, std::make_unique<Executable>(forward, target), w_.pair.has_backward ? std::make_unique<Executable>(backward, target) : nullptr});
         };
-        if (by != By::interpreter) compile("compiled", {}), ++tally_.llvm;
-        if (by == By::all) compile("CUDA on the CPU", cuda_on_cpu::target(seed_of(g_))), ++tally_.cuda;
+        const Split& split = w_.pair.split;
+        if (by != By::interpreter) compile("compiled", w_.forward, w_.backward, {}), ++tally_.llvm;
+        if (by == By::all) {
+            const Plan forward = plan(split.forward, {}, Machine::cuda), backward = w_.pair.has_backward ? plan(split.backward, {}, Machine::cuda) : Plan{};
+            compile("CUDA on the CPU", forward, backward, cuda_on_cpu::target(seed_of(g_))), ++tally_.cuda;
+        }
         if (!has_calls(g_)) whole_ = plan(g_);
         ++tally_.graphs, tally_.nodes += g_.size(), tally_.gradients += w_.pair.has_backward;
         for (int round = 0; round < kRounds; ++round) {

@@ -84,11 +84,11 @@ inline Graph beside(const Part& a, const Part& b, Last last = Last::three) {
     return graph_of(fmt::format("{}_and_{}", a.name, b.name), last, [&](V x) { return std::vector{a.of(x), b.of(x)}; });
 }
 
-// A graph and its derivative in one, before any pass, and the plan of it.
+// A graph and its derivative in one, before any pass, and the plans of it.
 struct Planned {
     Graph graph;
-    Plan plan;
-    explicit Planned(const Graph& g) : graph(differentiate(g, {1}).graph), plan(heddle::plan(simplify(graph))) {}
+    Plan plan, cuda;
+    explicit Planned(const Graph& g) : graph(differentiate(g, {1}).graph), plan(heddle::plan(simplify(graph))), cuda(heddle::plan(simplify(graph), {}, Machine::cuda)) {}
 };
 // Names of tests.
 inline std::string name_of(std::size_t part) {

@@ -54,12 +54,22 @@ public:
         return {sources_[k].kernel + ".cu", sources_[k].text};
     }
     void run(heddle::Host&, std::size_t index, const std::int64_t* sizes, void* const* memory) override {
-        const CudaSource& s = sources_[index];
+        const auto& own = sources_[index].buffers;
+        const bool aligned = !sources_[index].vectors || std::all_of(own.begin(), own.end(), [&](Id id) { return reinterpret_cast<std::uintptr_t>(memory[frame_.of(id)]) % CudaSource::kAligned == 0; });
+        if (!aligned) {
+            CudaSource s = cuda_text(plan_.program.launches[index].name, plan_.loops[index], {.vectors = false});
+            return run(s, *cuda_on_cpu::compile({{s.kernel, s.text}})[0], index, sizes, memory);
+        }
         if (!objects_[index]) {  // the first run of any compiles all
             std::vector<Source> texts;
             for (const CudaSource& source : sources_) texts.push_back({source.kernel, source.text});
             objects_ = cuda_on_cpu::compile(texts);
         }
+        run(sources_[index], *objects_[index], index, sizes, memory);
+    }
+
+private:
+    void run(const CudaSource& s, const Object& object, std::size_t index, const std::int64_t* sizes, void* const* memory) {
         auto of = facts(plan_.loops[index]);
         std::vector<Memory> arguments;
         for (Id id : s.buffers) {
@@ -74,10 +84,8 @@ public:
         ShapeExpr points = shape_expr(s.points, frame_.names), limits = shape_expr(s.limits, frame_.names);
         for (std::size_t n = 0; n < points.size(); ++n) blocks += s.blocks_for(points[n](sizes), n);
         for (const SizeExpr& e : limits) HEDDLE_CHECK(e(sizes) < std::int64_t{1} << 31, s.kernel + ": too large for 32-bit indices");
-        if (blocks > 0) launch(*objects_[index], s, of, arguments, values, blocks, seed_, whole_);
+        if (blocks > 0) launch(object, s, of, arguments, values, blocks, seed_, whole_);
     }
-
-private:
     const Plan& plan_;
     const Frame& frame_;
     unsigned seed_;

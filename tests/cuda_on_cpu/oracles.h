@@ -27,21 +27,22 @@ inline void expect_same(const std::vector<Tensor>& want, const std::vector<Tenso
     }
 }
 
-// Forward and backward of a graph, planned; texts can be compiled ahead.
+// Forward and backward of a graph, planned for either machine; texts can be compiled ahead.
 struct Planned {
     Graph graph;
     Pair pair;
-    Plan forward, backward;
+    Plan forward, backward, cuda_forward, cuda_backward;
     explicit Planned(Graph g, const Sizes& typical = {}) : graph(std::move(g)) {
         std::vector<char> wants;
         for (Id i : graph.inputs) wants.push_back(is_float(graph.type(i).dtype));
         pair = forward_and_backward(graph, wants, typical);
         forward = plan(pair.split.forward);
-        if (pair.has_backward) backward = plan(pair.split.backward);
+        cuda_forward = plan(pair.split.forward, {}, Machine::cuda);
+        if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, Machine::cuda);
     }
     void add_to(std::vector<const Plan*>& plans) const {
-        plans.push_back(&forward);
-        if (pair.has_backward) plans.push_back(&backward);
+        plans.push_back(&cuda_forward);
+        if (pair.has_backward) plans.push_back(&cuda_backward);
     }
 };
 
@@ -81,9 +82,10 @@ inline void check(const Planned& p, const std::vector<Sizes>& all_sizes, double 
     targets.emplace_back("CUDA on the CPU", target(seed));
     for (const auto& [who, to] : targets) {
         SCOPED_TRACE(who + ": " + p.graph.name);
-        Runner forward(p.forward, to);
+        const bool cuda = to.launcher != nullptr;
+        Runner forward(cuda ? p.cuda_forward : p.forward, to);
         std::optional<Runner> backward;
-        if (p.pair.has_backward) backward.emplace(p.backward, to);
+        if (p.pair.has_backward) backward.emplace(cuda ? p.cuda_backward : p.backward, to);
         for (const Sizes& sizes : all_sizes) {
             std::mt19937 rng(seed);
             std::vector<Tensor> in;

@@ -59,9 +59,9 @@ TEST_P(CudaOnCpu, EqualsLlvmAndEager) {
     graph.outputs.resize(eager.size());
     graph.name = part->name;
     Pair pair = forward_and_backward(live(graph), wants, {});
-    Plan forward = plan(pair.split.forward), backward;
-    if (pair.has_backward) backward = plan(pair.split.backward);
-    cuda_on_cpu::compile_ahead({&forward, &backward});
+    Plan forward = plan(pair.split.forward), cuda_forward = plan(pair.split.forward, {}, Machine::cuda), backward, cuda_backward;
+    if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, Machine::cuda);
+    cuda_on_cpu::compile_ahead({&cuda_forward, &cuda_backward});
     Tensors detached, first, gradients;
     for (const auto& t : in) detached.push_back(t.detach());
     auto before = cuda_on_cpu::count();
@@ -69,7 +69,7 @@ TEST_P(CudaOnCpu, EqualsLlvmAndEager) {
         const bool cuda = target.launcher != nullptr;
         SCOPED_TRACE(cuda ? "CUDA on the CPU" : "LLVM");
         at::manual_seed(1);
-        Tensors out = run(Executable(forward, target), detached, {});
+        Tensors out = run(Executable(cuda ? cuda_forward : forward, target), detached, {});
         for (std::size_t k = 0; k < eager.size(); ++k) expect_near(eager[k].detach(), out[k], 2e-4, fmt::format("output {} against eager", k));
         for (std::size_t k = 0; cuda && k < first.size(); ++k) expect_near(first[k], out[k], 2e-5, fmt::format("value {} against LLVM", k));
         if (!cuda) first = out;
@@ -81,7 +81,7 @@ TEST_P(CudaOnCpu, EqualsLlvmAndEager) {
             auto i = static_cast<std::size_t>(s.index);
             arguments.push_back(s.from == Split::Source::From::input ? detached[i] : s.from == Split::Source::From::saved ? first[eager.size() + i] : seeds[i]);
         }
-        Tensors grads = run(Executable(backward, target), arguments, {});
+        Tensors grads = run(Executable(cuda ? cuda_backward : backward, target), arguments, {});
         Tensors roots, ways, leaves;
         for (std::size_t k = 0; k < eager.size(); ++k)
             if (eager[k].requires_grad()) roots.push_back(eager[k]), ways.push_back(seeds[k]);
