@@ -23,6 +23,7 @@ struct Nest {
     Shape outer;
     std::vector<Id> roots;  // values that this nest computes at its points, in topological order
     int piece = -1;         // >= 0: the only root is a concat or scatter, of which this nest writes this operand's part
+    int pieces = 1;         // and those of as many operands less one after it, all of one shape (of a concat)
     int stage = 0;          // of its launch
     Schedule schedule;
     bool operator==(const Nest&) const = default;

@@ -322,7 +322,7 @@ std::string print(const Program& p) {
             const Schedule& c = n.schedule;
             std::string stage = n.stage > 0 ? fmt::format(" stage={}", n.stage) : "";
             s += fmt::format("    for {}{} schedule({})\n", print(n.outer), stage, print(c));
-            if (n.piece >= 0) s += fmt::format("      part {} of\n", n.piece);
+            if (n.piece >= 0) s += n.pieces > 1 ? fmt::format("      parts {} to {} of\n", n.piece, n.piece + n.pieces - 1) : fmt::format("      part {} of\n", n.piece);
             for (Id r : n.roots) s += (p.is_stored(r) ? "      store " : "      keep  ") + line(p.graph, r, number) + "\n";
         }
         s += "  }\n";

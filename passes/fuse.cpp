@@ -109,7 +109,7 @@ private:
         while (!rest.empty()) {
             Id id = rest.back();
             try {
-                for (int k : parts(id)) best({points(id, k), {id}, k, 0, {}});
+                for (int k : parts(id)) best(part(id, k));
                 rest.pop_back();
             } catch (const loop::TooLarge& e) {
                 bool divided = e.store >= 0 && root_.insert(e.store).second;
@@ -202,7 +202,7 @@ private:
             Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
             for (int k : pieces) {
                 if (over && k > 0) ++where.time.stage;
-                nests(where.time.step).push_back({points(id, k), {id}, k, where.time.stage, {}});
+                nests(where.time.step).push_back(part(id, k, where.time.stage));
             }
             place_[static_cast<std::size_t>(id)] = where;
             note(id, where.time.step, false, over ? "its base is written, then its rows over it" : "parts of a concat are written in place");
@@ -235,13 +235,13 @@ private:
                     const Form& together = best(nest);
                     if (updates && !written_over(loop::lower(plan_.program, together.nest), id, updating_.at(id))) throw loop::Unfusable("would write over what the nest reads");
                     if (others + together.values > kMaxLaunch) throw loop::Unfusable("the kernel would grow too large");
-                    const Form& apart = best({points(id), {id}, -1, 0, {}});
+                    const Form& apart = best(part(id, -1));
                     if (!alone) alone = apart.cost;
                     double spared = 0;  // writing and reading what only this root needs
                     for (Id d : deps)
                         if (place_[static_cast<std::size_t>(d)].time == here.time && place_[static_cast<std::size_t>(d)].nest == k && !is_output(d)) spared += 2.5 * traffic(d);
                     if (together.cost > cost_[{s, k}] + *alone + spared) throw loop::Unfusable("costs more there than by itself");
-                    if (!fits(together, best({nest.outer, {nest.roots.begin(), nest.roots.end() - 1}, -1, 0, {}}), apart))
+                    if (!fits(together, best({.outer = nest.outer, .roots = {nest.roots.begin(), nest.roots.end() - 1}}), apart))
                         throw loop::Unfusable("would take more registers there than a thread has");
                     cost_[{s, k}] = together.cost;
                     place_[static_cast<std::size_t>(id)] = here;
@@ -254,7 +254,7 @@ private:
             }
         }
         Time t = launch_from(first, 1);
-        nests(t.step).push_back({points(id), {id}, -1, t.stage, {}});
+        nests(t.step).push_back(part(id, -1, t.stage));
         place_[static_cast<std::size_t>(id)] = {t, static_cast<int>(nests(t.step).size()) - 1};
         cost_[{t.step, place_[static_cast<std::size_t>(id)].nest}] = alone ? *alone : best(nests(t.step).back()).cost;
         note(id, t.step, false, reason);
@@ -328,6 +328,7 @@ private:
         }
         return s;
     }
+    Nest part(Id id, int piece, int stage = 0) { return {.outer = points(id, piece), .roots = {id}, .piece = piece, .stage = stage}; }
     static Shape s_of(const Shape& d, const std::vector<int>& axes) {
         Shape s;
         for (int k : axes) s.push_back(d[static_cast<std::size_t>(k)]);
@@ -336,7 +337,7 @@ private:
     // Alone, at points a rather than b?
     bool costs_less(Id id, const Shape& a, const Shape& b) {
         try {
-            return best({a, {id}, -1, 0, {}}).cost < best({b, {id}, -1, 0, {}}).cost;
+            return best({.outer = a, .roots = {id}}).cost < best({.outer = b, .roots = {id}}).cost;
         } catch (const loop::Unfusable&) {
             return false;
         }
@@ -358,7 +359,7 @@ private:
         int registers;
     };
     const Form& best(const Nest& n) {  // asked again and again of the same roots and points
-        auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece});
+        auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece, n.pieces});
         if (fresh) try {
                 it->second.emplace<Form>(find_best(n));
             } catch (const loop::TooLarge& e) {
@@ -399,6 +400,7 @@ private:
     // Nests of a stage, in order of size and order of roots found apart, that cost less as one.
     void merge(std::vector<Nest>& list) {
         auto joined = [&](const Nest& a, const Nest& b) -> std::optional<Nest> {  // a's roots at b's points
+            if (a.piece >= 0 && b.piece >= 0) return next_parts(b, a);
             if (a.stage != b.stage || a.piece >= 0 || b.piece >= 0 || a.roots.size() + b.roots.size() > kMaxRoots) return {};
             if (std::none_of(a.roots.begin(), a.roots.end(), [&](Id r) { return shares(b, reads(r)); })) return {};
             if (!std::all_of(a.roots.begin(), a.roots.end(), [&](Id r) { return loop::bind_root(graph(), r, b.outer).has_value(); })) return {};
@@ -421,6 +423,20 @@ private:
                             list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
                             again = true;
                         }
+    }
+    // Parts of a concat as one nest, where much of what they compute is the same: sine and cosine of an angle.
+    std::optional<Nest> next_parts(const Nest& a, const Nest& b) {
+        const Node& n = graph()[a.roots[0]];
+        if (a.roots != b.roots || a.stage != b.stage || !n.is(Op::concat) || a.piece + a.pieces != b.piece || a.outer != b.outer) return {};
+        if (!(graph().type(n.in[static_cast<std::size_t>(a.piece)]) == graph().type(n.in[static_cast<std::size_t>(b.piece)]))) return {};
+        Nest both = a;
+        both.pieces += b.pieces;
+        try {
+            const Form& together = best(both);
+            if (together.cost < 0.9 * (best(a).cost + best(b).cost) && fits(together, best(a), best(b))) return both;
+        } catch (const loop::Unfusable&) {
+        }
+        return {};
     }
     void finish() {
         Program& p = plan_.program;
@@ -527,7 +543,7 @@ private:
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
     std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}
-    std::map<std::tuple<std::string, std::vector<Id>, int>, std::variant<std::monostate, Form, loop::Unfusable, loop::TooLarge>> best_;  // by points, roots and piece
+    std::map<std::tuple<std::string, std::vector<Id>, int, int>, std::variant<std::monostate, Form, loop::Unfusable, loop::TooLarge>> best_;  // by points, roots and pieces
 };
 
 }  // namespace

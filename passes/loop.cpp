@@ -223,13 +223,16 @@ private:
             }
             effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(to, n.type.shape), v}, .index = buffer(r.id, true, false)});
         } else if (n_.piece >= 0) {
-            auto a = static_cast<std::size_t>(n.integer("axis")), k = static_cast<std::size_t>(n_.piece);
+            const auto a = static_cast<std::size_t>(n.integer("axis")), first = static_cast<std::size_t>(n_.piece);
             Dim begin;
-            for (std::size_t i = 0; i < k; ++i) begin = begin + g_.type(n.in[i]).shape[a];
-            Val v = emit(n.in[k], at, -1);
-            Index to = at;
-            to[a] = plus(at[a], dim(begin));
-            effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(to, n.type.shape), v}, .index = buffer(r.id, true, false)});
+            for (std::size_t i = 0; i < first; ++i) begin = begin + g_.type(n.in[i]).shape[a];
+            for (std::size_t k = first; k < first + static_cast<std::size_t>(n_.pieces); ++k) {
+                Val v = emit(n.in[k], at, -1);
+                Index to = at;
+                to[a] = plus(at[a], dim(begin));
+                effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(to, n.type.shape), v}, .index = buffer(r.id, true, false)});
+                begin = begin + g_.type(n.in[k]).shape[a];
+            }
         } else {
             Val v = n.is(Op::scan) ? scan(r, at) : compute(r.id, at, -1);
             if (p_.is_stored(r.id)) effect({.what = What::store, .dtype = at_(v).dtype, .in = {linear(at, n.type.shape), v}, .index = buffer(r.id, true, false)});
