@@ -37,7 +37,9 @@ public:
         find_roots();
         divide();
         for (Id id = 0; id < graph().size(); ++id) {
+            if (graph()[id].is(Op::compact) && !graph()[id].flag("bounded")) add_read(id, graph()[id].in[2]);
             if (root_.count(id)) add_root(id);
+            else if (is_guard(graph()[id])) add_read(id, library_operand(graph(), graph()[id].in[0]).base);
             else if (is_library(graph()[id])) add_call(id);
         }
         finish();
@@ -58,6 +60,8 @@ private:
             const Node& n = graph()[id];
             if (is_library(n) && !n.is(Op::result))
                 for (Id i : n.in) want(library_operand(graph(), i).base);
+            if (n.is(Op::compact) && n.flag("bounded")) plan_.program.counted[print(n.type.shape[0])] = n.in[2];
+            if (n.is(Op::compact)) want(library_operand(graph(), n.in[0]).base), want(n.in[2]);
             bool own = (n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) || n.kind() == Kind::scan || n.kind() == Kind::scatter || n.is(Op::realize);
             if (own) want(id);
         }
@@ -104,6 +108,12 @@ private:
             if (std::exchange(seen[static_cast<std::size_t>(i)], 1)) return;
             in_memory(i) ? found.push_back(i) : stack.push_back(i);
         };
+        auto sizes = [&](Id i) {  // that are in memory
+            if (plan_.program.counted.empty()) return;
+            for (const auto& name : names_in(graph()[i]))
+                if (auto it = plan_.program.counted.find(name); it != plan_.program.counted.end() && it->second != id) visit(it->second);
+        };
+        sizes(id);
         const auto& in = graph()[id].in;
         const bool one = piece == 0 || (piece > 0 && !graph()[id].is(Op::scatter));  // rows need their indices
         for (std::size_t k = 0; k < in.size(); ++k)
@@ -111,6 +121,7 @@ private:
         while (!stack.empty()) {
             Id i = stack.back();
             stack.pop_back();
+            sizes(i);
             for (Id k : graph()[i].in) visit(k);
         }
         return found;
@@ -124,14 +135,34 @@ private:
         plan_.program.steps.push_back({.launch = -1, .call = id});
         place_[static_cast<std::size_t>(id)].time.step = last_step();
     }
+    // The host reads a number as late as it can, with all others that are there by then.
+    void add_read(Id id, Id number) {
+        auto& steps = plan_.program.steps;
+        const int written = place_[static_cast<std::size_t>(number)].time.step;
+        int s = last_step();
+        while (s > written && steps[static_cast<std::size_t>(s)].reads.empty()) --s;
+        if (s <= written) steps.push_back({}), s = last_step();
+        steps[static_cast<std::size_t>(s)].reads.push_back(id);
+        if (graph()[id].is(Op::compact)) known_from_[print(graph().type(id).shape[0])] = s + 1;
+        else place_[static_cast<std::size_t>(id)].time.step = s;
+    }
+    // The first step that may ask for the sizes in a shape.
+    Time known(const Shape& shape) const {
+        Time first;
+        std::vector<std::string> names;
+        for (const Dim& d : shape) d.names(names);
+        for (const auto& n : names)
+            if (auto it = known_from_.find(n); it != known_from_.end()) first = std::max(first, Time{it->second, 0});
+        return first;
+    }
     int last_step() const { return static_cast<int>(plan_.program.steps.size()) - 1; }
 
     void add_root(Id id) {
         const Node& n = graph()[id];
         if (const auto pieces = parts(id); pieces.size() > 1 || pieces[0] >= 0) {
             const bool over = n.is(Op::scatter);
-            Time first;
-            for (int k : pieces) first = std::max(first, earliest(reads(id, k), {}));
+            Time first = known(n.type.shape);
+            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), known(loop::domain(graph(), id, k))});
             if (over && first.stage + 2 > kMaxStages) first = {first.step + 1, 0};
             Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
             for (int k : pieces) {
@@ -143,7 +174,8 @@ private:
             return;
         }
         auto deps = reads(id);
-        Time first = earliest(deps, {});  // as a nest of its own
+        const Time sized = std::max(known(n.type.shape), known(loop::domain(graph(), id)));
+        Time first = std::max(earliest(deps, {}), sized);  // as a nest of its own
         std::optional<double> alone;      // what that would cost
         std::string reason = "no nest has these points";
         for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
@@ -153,7 +185,7 @@ private:
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
-                if (earliest(deps, here) > here.time) {
+                if (std::max(earliest(deps, here), sized) > here.time) {
                     reason = "reads a value of another nest of the same launch";
                     continue;
                 }
@@ -237,6 +269,7 @@ private:
         }
         std::vector<char> out = loop::cut_axes(graph(), id, piece);
         if (n.is(Op::scan)) out[static_cast<std::size_t>(n.integer("axis"))] = 1;
+        if (n.is(Op::compact)) out[1] = 1;
         if (piece < 0 && n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) {
             auto axes = n.ints("axes");
             Dim rest = numel(n.type.shape);
@@ -341,6 +374,8 @@ private:
         for (int s = 0; s <= last_step(); ++s) {
             const Step& step = p.steps[static_cast<std::size_t>(s)];
             auto use = [&](Id i) { need(i), p.last_use[static_cast<std::size_t>(i)] = s; };
+            for (Id id : step.reads) use(library_operand(graph(), graph()[id].in.back()).base), need(id);
+            if (step.launch < 0 && step.call < 0) continue;
             if (step.launch < 0) {
                 need(step.call);
                 for (Id i : graph()[step.call].in) use(library_operand(graph(), i).base);
@@ -353,6 +388,7 @@ private:
                 loop::Nest l = loop::lower(p, n);
                 for (const loop::Value& v : l.values)
                     if (v.what == loop::What::load || v.what == loop::What::accumulate) use(l.buffers[static_cast<std::size_t>(v.index)].id);
+                for (const loop::Counted& c : l.counted) use(l.buffers[static_cast<std::size_t>(c.buffer)].id);
                 for (const loop::Buffer& b : l.buffers)
                     if (b.accumulated) need(b.id);
             }
@@ -375,6 +411,7 @@ private:
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::vector<Place> place_;
+    std::map<std::string, int> known_from_;       // names of sizes that a step reads: the one after it
     std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}
     std::map<std::tuple<std::string, std::vector<Id>, int>, std::variant<std::monostate, Form, loop::Unfusable, loop::TooLarge>> best_;  // by points, roots and piece
 };

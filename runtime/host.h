@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "ir/graph.h"
 #include "runtime/small.h"
@@ -71,6 +72,9 @@ struct Array {
     std::int64_t bytes() const { return numel() * heddle::bytes(dtype); }
 };
 
+// A guard's value was another than at capture: the plan doesn't hold for these inputs.
+struct GuardFailed {};
+
 class Host {
 public:
     virtual ~Host() = default;
@@ -82,6 +86,8 @@ public:
     virtual void parallel(int tasks, const std::function<void(int)>& f) {  // f(0..tasks-1), returns when all are done
         for (int i = 0; i < tasks; ++i) f(i);
     }
+    // Numbers of one element, as they are once all that was asked for before is done: one wait for all of them.
+    virtual void read(std::span<const Array> numbers, std::span<double> values);
     // Results of a dot or call node for its operands, dense and row-major, one per result. Names in the node's attributes have values
     // in Sizes. May be called from several threads.
     virtual std::vector<Array> call(const Node&, const std::vector<Array>& operands, const Sizes&) = 0;

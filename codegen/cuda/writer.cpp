@@ -233,6 +233,7 @@ private:
         if (group_ > 1) return scope == Scope::body ? "" : "live && lane == 0";
         return along_ ? "live" : "";
     }
+    std::string where(const Value& x) { return x.in.size() > 2 ? fmt::format("if ({}) ", bare(x.in[2])) : ""; }
     void effect(Scope scope, const std::string& what, const std::string& note) {
         std::string guard = owner(scope);
         line("{}{};{}", guard.empty() ? "" : "if (" + guard + ") ", what, note);
@@ -258,7 +259,7 @@ private:
                 break;
             }
             case What::store:
-                return effect(scope, fmt::format("{} = {}", element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
+                return effect(scope, fmt::format("{}{} = {}", where(x), element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
             case What::accumulate: return accumulate(v, x, scope);
             case What::fold_step: {
                 const std::string& f = folds_.at(x.index);
@@ -277,12 +278,13 @@ private:
         uses_.atomics.insert(t);
         std::string add = t == DType::f16 || t == DType::bf16 ? fmt::format("add_to_{}", name(t)) : "add_to", sum = bare(x.in[1]);
         if (!shares_address(x) || (group_ > 1 && scope == Scope::body))
-            return effect(scope, fmt::format("{}(&{}, {})", add, element(x), sum), comment(x));
+            return effect(scope, fmt::format("{}{}(&{}, {})", where(x), add, element(x), sum), comment(x));
         // All threads hit one address: they meet first, those of the block, or inside a loop those of the warp.
         int meet = scope == Scope::body ? 32 : threads_;
         uses_.group(Op::sum, meet);
         std::string total = names_.fresh(fmt::format("total{}", v)), c_type = type(value(x.in[1]).dtype);
-        line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", c_type, total, meet, owner(scope), operand(x.in[1]), comment(x));
+        std::string mine = owner(scope) + (x.in.size() > 2 ? " && " + operand(x.in[2]) : "");
+        line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", c_type, total, meet, mine, operand(x.in[1]), comment(x));
         line("if (threadIdx.x{} == 0) {}(&{}, {});", meet == threads_ ? "" : " % 32", add, element(x), total);
     }
 

@@ -209,7 +209,7 @@ void LastCalls::fill(Report& r) const {
         r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
         for (std::size_t k = f.variant->forward_outputs; k < e.plan().program.graph.outputs.size(); ++k) r.saved_bytes += e.output_bytes(k, f.sizes);
         for (const Step& step : e.plan().program.steps)
-            if (step.launch < 0) {
+            if (step.call >= 0) {
                 const Node& n = e.plan().program.graph[step.call];
                 r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
             }
@@ -229,11 +229,13 @@ std::string explain_variant(Variant& v) {
     std::string text;
     auto direction = [&](const char* what, const Executable& e) {
         const Plan& p = e.plan();
-        text += fmt::format("{}: {} kernels, {} library calls\n", what, p.program.launches.size(), p.program.steps.size() - p.program.launches.size());
+        std::size_t calls = 0, reads = 0;
+        for (const Step& s : p.program.steps) calls += s.call >= 0, reads += !s.reads.empty();
+        text += fmt::format("{}: {} kernels, {} library calls{}\n", what, p.program.launches.size(), calls, reads > 0 ? fmt::format(", {} host reads", reads) : "");
         for (const Decision& d : p.decisions)
             text += fmt::format("  {} {}: {}\n    {}\n", d.joined ? "fused into" : "starts in", p.program.launches[static_cast<std::size_t>(d.launch)].name, d.reason, listed(p.program.graph, d.value));
         for (const Step& s : p.program.steps)
-            if (s.launch < 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
+            if (s.call >= 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
     };
     direction("forward", v.forward());
     if (v.pair.has_backward) try {
