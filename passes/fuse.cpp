@@ -101,17 +101,19 @@ private:
         if (fresh) it->second = find_reads(id, piece);
         return it->second;
     }
-    std::vector<Id> find_reads(Id id, int piece) const {
+    std::vector<Id> find_reads(Id id, int piece) {
         std::vector<char> seen(graph().nodes.size());
         std::vector<Id> found, stack;
         auto visit = [&](Id i) {
             if (std::exchange(seen[static_cast<std::size_t>(i)], 1)) return;
             in_memory(i) ? found.push_back(i) : stack.push_back(i);
         };
-        auto sizes = [&](Id i) {  // that are in memory
-            if (plan_.program.counted.empty()) return;
-            for (const auto& name : names_in(graph()[i]))
+        std::set<std::string>& asked = asked_[{id, piece}];
+        auto sizes = [&](Id i) {  // in memory, or read from there
+            for (const auto& name : names_in(graph()[i])) {
+                asked.insert(name);
                 if (auto it = plan_.program.counted.find(name); it != plan_.program.counted.end() && it->second != id) visit(it->second);
+            }
         };
         sizes(id);
         const auto& in = graph()[id].in;
@@ -146,12 +148,11 @@ private:
         if (graph()[id].is(Op::compact)) known_from_[print(graph().type(id).shape[0])] = s + 1;
         else place_[static_cast<std::size_t>(id)].time.step = s;
     }
-    // The first step that may ask for the sizes in a shape.
-    Time known(const Shape& shape) const {
+    // The first step that may ask for the sizes that a root and what it pulls in need.
+    Time known(Id id, int piece = -1) {
         Time first;
-        std::vector<std::string> names;
-        for (const Dim& d : shape) d.names(names);
-        for (const auto& n : names)
+        reads(id, piece);
+        for (const auto& n : asked_[{id, piece}])
             if (auto it = known_from_.find(n); it != known_from_.end()) first = std::max(first, Time{it->second, 0});
         return first;
     }
@@ -161,8 +162,8 @@ private:
         const Node& n = graph()[id];
         if (const auto pieces = parts(id); pieces.size() > 1 || pieces[0] >= 0) {
             const bool over = n.is(Op::scatter);
-            Time first = known(n.type.shape);
-            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), known(loop::domain(graph(), id, k))});
+            Time first;
+            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), known(id, k)});
             if (over && first.stage + 2 > kMaxStages) first = {first.step + 1, 0};
             Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
             for (int k : pieces) {
@@ -174,7 +175,7 @@ private:
             return;
         }
         auto deps = reads(id);
-        const Time sized = std::max(known(n.type.shape), known(loop::domain(graph(), id)));
+        const Time sized = known(id);
         Time first = std::max(earliest(deps, {}), sized);  // as a nest of its own
         std::optional<double> alone;      // what that would cost
         std::string reason = "no nest has these points";
@@ -393,7 +394,10 @@ private:
                     if (b.accumulated) need(b.id);
             }
         }
-        for (Id i : graph().outputs) p.last_use[static_cast<std::size_t>(i)] = static_cast<int>(p.steps.size());
+        for (Id i : graph().outputs) {
+            p.last_use[static_cast<std::size_t>(i)] = static_cast<int>(p.steps.size());
+            if (is_guard(graph()[i])) p.last_use[static_cast<std::size_t>(library_operand(graph(), graph()[i].in[0]).base)] = static_cast<int>(p.steps.size());  // the same memory
+        }
         for (Id id = 0; id < graph().size(); ++id)
             if (graph()[id].is(Op::result)) need(id);
         p.stored = needed;
@@ -410,6 +414,7 @@ private:
     Plan plan_;
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
+    std::map<std::pair<Id, int>, std::set<std::string>> asked_;  // names of sizes, likewise
     std::vector<Place> place_;
     std::map<std::string, int> known_from_;       // names of sizes that a step reads: the one after it
     std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}

@@ -36,15 +36,19 @@ Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {
 }
 }  // namespace
 
-Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
+Joint joint(const Graph& graph, const std::vector<char>& wants, const Watch& watch) {
     verify(graph, "capture");
-    Graph g = through(kBefore, graph, watch);
+    Joint j = differentiate(through(kBefore, graph, watch), wants);
+    verify(j.graph, "differentiate");
+    if (watch) watch("differentiate", j.graph);
+    j.graph = through(kJoint, j.graph, watch);
+    return j;
+}
+
+Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
     Pair pair;
-    pair.conditions = conditions(g, wants);
-    Joint joint = differentiate(g, wants);
-    verify(joint.graph, "differentiate");
-    if (watch) watch("differentiate", joint.graph);
-    joint.graph = through(kJoint, joint.graph, watch);
+    pair.conditions = conditions(graph, wants);
+    const Joint joint = heddle::joint(graph, wants, watch);
     pair.split = partition(joint, typical);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");

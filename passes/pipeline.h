@@ -20,6 +20,8 @@ struct Pair {
     std::vector<Condition> conditions; // per input: when there is a gradient at all, where branches on masks decide
     bool has_backward = false;
 };
+// The two as one graph, before it is cut: outputs, then gradients; seeds are its last inputs.
+Joint joint(const Graph&, const std::vector<char>& wants, const Watch& = {});
 Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});
 
 struct PlanOptions {
