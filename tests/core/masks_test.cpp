@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "passes/conditions.h"
+#include "runtime/nvrtc.h"
 #include "tests/core/nest_builder.h"
 #include "tests/cuda_on_cpu/oracles.h"
 
@@ -272,6 +273,12 @@ TEST(Bounded, RefusesWithTheReason) {
     EXPECT_EQ(branch(true, 0), "none");
     EXPECT_EQ(branch(true, 3), "g: a branch reads a number that isn't whether a mask holds anywhere: the host has to wait for it");
     EXPECT_EQ(branch(false, 0), "g: captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
+}
+
+TEST(Bounded, CompilesForADevice) {
+    if (!Nvrtc().available()) GTEST_SKIP() << "no NVRTC";
+    const Graph joined = joint(network(true), kWants).graph;
+    for (const Plan& p : {plan(joined), plan(joined, {}, {.bounded = true})}) EXPECT_FALSE(Executable(p, {.arch = "sm_90"}).texts().empty());
 }
 
 // w leads to the loss through both masks' rows, c only through the second's, `everywhere` around them.
