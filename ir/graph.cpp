@@ -284,6 +284,18 @@ V scatter(V base, std::vector<V> index, V v) {
     index.push_back(v);
     return apply(Op::scatter, std::move(index));
 }
+Dim blocks_of(const Dim& n, int width) {
+    if (n.is_const()) return (n.value() + width - 1) / width;
+    std::string s = "q" + std::to_string(width) + "_";
+    for (char c : print(n))
+        if (c != ' ') s += c == '*' ? 'x' : c == '+' ? 'p' : c == '-' ? 'm' : c;
+    return Dim::symbol(s);
+}
+V blocks(V x, int width) {
+    const Dim n = x.type().shape.at(0);
+    return apply(Op::blocks, {x}, {}, {x.type().dtype, {blocks_of(n, width), width}});
+}
+V compact(V mask, V starts, V count, Type as) { return apply(Op::compact, {mask, starts, count}, {}, std::move(as)); }
 V dot(V a, V b) { return apply(Op::dot, {a, b}); }
 V transpose(V x) {
     auto axes = axes_from_to(0, x.type().rank());

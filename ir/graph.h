@@ -103,6 +103,7 @@ V apply(Op, std::vector<V>, Attrs = {}, Type as = {});
 #define BUILD_GATHER BUILD_LEAF
 #define BUILD_SCATTER_ADD BUILD_LEAF
 #define BUILD_SCATTER BUILD_LEAF
+#define BUILD_COMPACT BUILD_LEAF
 #define BUILD_DOT BUILD_LEAF
 #define BUILD_CALL BUILD_LEAF
 #define BUILD_RESULT BUILD_LEAF
@@ -129,6 +130,9 @@ V scan(V a, V b, int axis, int mode, bool reverse, double init);
 V gather(V x, std::vector<V> index);
 V scatter_add(Type, std::vector<V> index, V v);
 V scatter(V base, std::vector<V> index, V v);
+V blocks(V x, int width);                             // rows of its elements; their number is blocks_of(n, width)
+Dim blocks_of(const Dim& n, int width);               // a name of its own where n has names: whoever runs the graph gives it ceil(n / width)
+V compact(V mask, V starts, V count, Type);
 V dot(V a, V b);
 V transpose(V);                                       // last two axes swapped
 std::vector<int> inverse(const std::vector<int>& permutation);

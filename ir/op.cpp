@@ -118,6 +118,12 @@ Type view_type(const Graph& g, const Node& n) {
             break;
         }
         case Op::flip: axis_of(g, n); break;
+        case Op::blocks: {
+            if (t.rank() != 1 || n.type.rank() != 2 || !n.type.shape[1].is_const() || n.type.shape[1].value() < 1) fail(n, fmt::format("cannot cut {} into {}", print(t), print(n.type)));
+            if (Dim room = numel(n.type.shape) - t.shape[0]; room.is_const() && room.value() < 0) fail(n, fmt::format("{} has no room for {}", print(n.type), print(t)));
+            t.shape = n.type.shape;
+            break;
+        }
         default: break;
     }
     return t;
@@ -190,6 +196,13 @@ Type scatter_type(const Graph& g, const Node& n) {
     Type t = operand(g, n, 0), v = g.type(n.in.back());
     if (k > t.shape.size() || v != Type{t.dtype, rows(indices(g, n, 1, k), t.shape, k)}) fail(n, fmt::format("value {} does not fit into {}", print(v), print(t)));
     return t;
+}
+Type compact_type(const Graph& g, const Node& n) {
+    Type mask = operand(g, n, 0), starts = operand(g, n, 1), count = operand(g, n, 2);
+    bool fits = mask.dtype == DType::b1 && mask.rank() == 2 && is_int(starts.dtype) && starts.shape == Shape{mask.shape[0]} && is_int(count.dtype) && count.rank() == 0;
+    if (!fits) fail(n, fmt::format("expected a mask of rows, where each starts and a count, got {}, {}, {}", print(mask), print(starts), print(count)));
+    if (n.type.rank() != 1 || !is_int(n.type.dtype) || !n.type.shape[0].is_symbol()) fail(n, fmt::format("got {}, expected places in number of a name", print(n.type)));
+    return n.type;
 }
 Type dot_type(const Graph& g, const Node& n) {
     Type a = operand(g, n, 0), b = operand(g, n, 1);
@@ -296,6 +309,7 @@ std::vector<V> dot_vjp(const std::vector<V>& in, V, V g, const Node&) {
 #define GATHER .kind = Kind::gather, .arity = -1, .type = gather_type
 #define SCATTER_ADD .kind = Kind::scatter, .arity = -1, .type = scatter_add_type
 #define SCATTER .kind = Kind::scatter, .arity = -1, .type = scatter_type
+#define COMPACT .kind = Kind::scatter, .arity = 3, .type = compact_type
 #define DOT .kind = Kind::dot, .arity = 2, .type = dot_type
 #define CALL .kind = Kind::call, .arity = -1, .type = nullptr
 #define RESULT .kind = Kind::call, .arity = 1, .type = result_type

@@ -5,6 +5,19 @@
 
 namespace heddle {
 
+std::vector<std::string> names_in(const Node& n) {
+    std::vector<std::string> names;
+    for (const auto& [key, a] : n.attrs)
+        if (auto* d = std::get_if<Dim>(&a)) d->names(names);
+        else if (auto* list = std::get_if<std::vector<Dim>>(&a))
+            for (const Dim& x : *list) x.names(names);
+    for (const Dim& d : n.type.shape) d.names(names);
+    for (const Type& t : n.more)
+        for (const Dim& d : t.shape) d.names(names);
+    return names;
+}
+bool is_guard(const Node& n) { return n.is(Op::call) && n.text("name") == "heddle.guard"; }
+
 Operand library_operand(const Graph& g, Id id) {
     Operand o{id};
     for (;;) {

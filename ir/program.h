@@ -1,6 +1,9 @@
 // A graph cut into launches: what runs, in which order, and how. Still data.
 // Law: every stored value is written by exactly one step, before any step that reads it.
 #pragma once
+#include <map>
+#include <string>
+
 #include "ir/graph.h"
 
 namespace heddle {
@@ -38,7 +41,8 @@ struct Launch {
 
 struct Step {
     int launch = -1;  // index into Program::launches, or
-    Id call = -1;     // a dot or call node
+    Id call = -1;     // a dot or call node, or
+    std::vector<Id> reads = {};  // what the host reads, all at once: the number of places of each compact node, the value of each guard
     bool operator==(const Step&) const = default;
 };
 
@@ -55,6 +59,7 @@ struct Program {
     std::vector<char> stored;      // per node: has a buffer (inputs, results of calls, roots read elsewhere, outputs)
     std::vector<int> last_use;     // per node: last step that reads its buffer; -1 never, steps.size() for outputs
     std::vector<Update> updates;   // those that are written in place: nothing reads the input's old elements after their new ones are there
+    std::map<std::string, Id> counted;  // sizes that launches take from memory, and where: a host knows only what they don't exceed
     bool is_stored(Id id) const { return stored[static_cast<std::size_t>(id)] != 0; }
     Id memory_of(Id id) const {    // the value whose memory it lies in
         for (const Update& u : updates)
@@ -63,6 +68,8 @@ struct Program {
     }
 };
 
+std::vector<std::string> names_in(const Node&);  // sizes in its attributes and types
+bool is_guard(const Node&);  // a call heddle.guard: the plan holds as long as its operand has the attribute's value
 // The stored value a library call reads for operand `id`, and how it views it: a reshape, or the last two axes swapped.
 struct Operand {
     Id base;

@@ -312,6 +312,10 @@ std::string print(const Program& p) {
     auto number = identity(p.graph);
     std::string s = "program " + header(p.graph, number) + " {\n";
     for (const Step& step : p.steps) {
+        for (Id id : step.reads)
+            if (const Node& n = p.graph[id]; n.is(Op::compact)) s += fmt::format("  size {} = %{}\n", print(n.type.shape[0]), n.in[2]);
+            else s += "  " + line(p.graph, id, number) + "\n";
+        if (!step.reads.empty()) continue;
         if (step.launch < 0) {
             s += "  " + line(p.graph, step.call, number) + "\n";
             continue;

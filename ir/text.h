@@ -16,6 +16,6 @@ std::string print(const Graph&);
 std::string print_line(const Graph&, Id);  // one node, numbered by its id, without newline
 Graph parse(std::string_view text);        // throws Error "line:column: expected ..."
 std::string print(const Schedule&);
-std::string print(const Program&);         // steps in order: launches with their nests and schedules, calls
+std::string print(const Program&);         // steps in order: launches with their nests and schedules, calls, reads: size u0 = %91
 
 }  // namespace heddle

@@ -45,6 +45,12 @@ void verify(const Program& p, std::string_view after) {
             for (const Nest& n : p.launches.at(static_cast<std::size_t>(s.launch)).nests)
                 for (Id r : n.roots)
                     if (p.is_stored(r) && n.piece <= 0) write(r);
+        } else if (!s.reads.empty()) {
+            for (Id id : s.reads) {
+                const Node& n = p.graph[id];
+                if (const Id i = n.in.back(); !written[static_cast<std::size_t>(library_operand(p.graph, i).base)]) broken(after, fmt::format("%{} is read before it is written", i));
+                if (!n.is(Op::compact)) write(id);
+            }
         } else {
             for (Id i : p.graph[s.call].in)
                 if (!written[static_cast<std::size_t>(library_operand(p.graph, i).base)]) broken(after, fmt::format("call %{} reads %{} before it is written", s.call, i));

@@ -37,7 +37,9 @@ public:
         if (machine_ == Machine::cuda) keep_points();
         divide();
         for (Id id = 0; id < graph().size(); ++id) {
+            if (graph()[id].is(Op::compact) && !graph()[id].flag("bounded")) add_read(id, graph()[id].in[2]);
             if (root_.count(id) && !updating_.count(id)) add_root(id);
+            else if (is_guard(graph()[id])) add_read(id, library_operand(graph(), graph()[id].in[0]).base);
             else if (is_library(graph()[id])) add_call(id);
         }
         for (const auto& [id, input] : updating_)
@@ -60,6 +62,8 @@ private:
             const Node& n = graph()[id];
             if (is_library(n) && !n.is(Op::result))
                 for (Id i : n.in) want(library_operand(graph(), i).base);
+            if (n.is(Op::compact) && n.flag("bounded")) plan_.program.counted[print(n.type.shape[0])] = n.in[2];
+            if (n.is(Op::compact)) want(library_operand(graph(), n.in[0]).base), want(n.in[2]);
             bool own = (n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) || n.kind() == Kind::scan || n.kind() == Kind::scatter || n.is(Op::realize);
             if (own) want(id);
         }
@@ -136,13 +140,21 @@ private:
         if (fresh) it->second = find_reads(id, piece);
         return it->second;
     }
-    std::vector<Id> find_reads(Id id, int piece) const {
+    std::vector<Id> find_reads(Id id, int piece) {
         std::vector<char> seen(graph().nodes.size());
         std::vector<Id> found, stack;
         auto visit = [&](Id i) {
             if (std::exchange(seen[static_cast<std::size_t>(i)], 1)) return;
             in_memory(i) ? found.push_back(i) : stack.push_back(i);
         };
+        std::set<std::string>& asked = asked_[{id, piece}];
+        auto sizes = [&](Id i) {  // in memory, or read from there
+            for (const auto& name : names_in(graph()[i])) {
+                asked.insert(name);
+                if (auto it = plan_.program.counted.find(name); it != plan_.program.counted.end() && it->second != id) visit(it->second);
+            }
+        };
+        sizes(id);
         const auto& in = graph()[id].in;
         const bool one = piece == 0 || (piece > 0 && !graph()[id].is(Op::scatter));  // rows need their indices
         for (std::size_t k = 0; k < in.size(); ++k)
@@ -150,6 +162,7 @@ private:
         while (!stack.empty()) {
             Id i = stack.back();
             stack.pop_back();
+            sizes(i);
             for (Id k : graph()[i].in) visit(k);
         }
         return found;
@@ -162,7 +175,6 @@ private:
         }
         plan_.program.steps.push_back({.launch = -1, .call = id});
         place_[static_cast<std::size_t>(id)].time.step = last_step();
-        if (n.is(Op::call) && n.text("name") == "heddle.guard") guarded_ = {last_step() + 1, 0};
     }
     // When the input that `id` is written over may go: once nobody needs it at another place any more, and after all guards, so that a run that
     // one of them ends has changed nothing.
@@ -190,6 +202,25 @@ private:
         bool staged = plan_.program.steps[static_cast<std::size_t>(t.step)].launch >= 0 && t.stage + 1 < kMaxStages;
         return staged ? Time{t.step, t.stage + 1} : Time{t.step + 1, 0};
     }
+    // The host reads a number as late as it can, with all others that are there by then.
+    void add_read(Id id, Id number) {
+        auto& steps = plan_.program.steps;
+        const int written = place_[static_cast<std::size_t>(number)].time.step;
+        int s = last_step();
+        while (s > written && steps[static_cast<std::size_t>(s)].reads.empty()) --s;
+        if (s <= written) steps.push_back({}), s = last_step();
+        steps[static_cast<std::size_t>(s)].reads.push_back(id);
+        if (graph()[id].is(Op::compact)) known_from_[print(graph().type(id).shape[0])] = s + 1;
+        else place_[static_cast<std::size_t>(id)].time.step = s, guarded_ = std::max(guarded_, {s + 1, 0});
+    }
+    // The first step that may ask for the sizes that a root and what it pulls in need.
+    Time known(Id id, int piece = -1) {
+        Time first;
+        reads(id, piece);
+        for (const auto& n : asked_[{id, piece}])
+            if (auto it = known_from_.find(n); it != known_from_.end()) first = std::max(first, Time{it->second, 0});
+        return first;
+    }
     int last_step() const { return static_cast<int>(plan_.program.steps.size()) - 1; }
 
     void add_root(Id id) {
@@ -197,7 +228,7 @@ private:
         if (const auto pieces = parts(id); pieces.size() > 1 || pieces[0] >= 0) {
             const bool over = n.is(Op::scatter);
             Time first;
-            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), free_from(id)});
+            for (int k : pieces) first = std::max({first, earliest(reads(id, k), {}), known(id, k), free_from(id)});
             if (over && first.stage + 2 > kMaxStages) first = {first.step + 1, 0};
             Place where{launch_from(first, static_cast<int>(pieces.size())), -1};
             for (int k : pieces) {
@@ -209,7 +240,7 @@ private:
             return;
         }
         auto deps = reads(id);
-        const Time free = free_from(id);
+        const Time sized = known(id), free = std::max(sized, free_from(id));
         const bool updates = updating_.count(id) != 0;
         Time first = std::max(earliest(deps, {}), free);  // as a nest of its own
         std::optional<double> alone;      // what that would cost
@@ -221,7 +252,7 @@ private:
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
-                if (std::max(earliest(deps, here), updates ? free_from(id, here) : free) > here.time) {
+                if (std::max(earliest(deps, here), updates ? std::max(sized, free_from(id, here)) : free) > here.time) {
                     reason = "reads a value of another nest of the same launch";
                     continue;
                 }
@@ -308,6 +339,7 @@ private:
         }
         std::vector<char> out = loop::cut_axes(graph(), id, piece);
         if (n.is(Op::scan)) out[static_cast<std::size_t>(n.integer("axis"))] = 1;
+        if (n.is(Op::compact)) out[1] = 1;
         if (piece < 0 && n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) {
             auto axes = n.ints("axes");
             Dim rest = numel(n.type.shape);
@@ -450,6 +482,8 @@ private:
         for (int s = 0; s <= last_step(); ++s) {
             const Step& step = p.steps[static_cast<std::size_t>(s)];
             auto use = [&](Id i) { need(i), p.last_use[static_cast<std::size_t>(i)] = s; };
+            for (Id id : step.reads) use(library_operand(graph(), graph()[id].in.back()).base), need(id);
+            if (step.launch < 0 && step.call < 0) continue;
             if (step.launch < 0) {
                 need(step.call);
                 for (Id i : graph()[step.call].in) use(library_operand(graph(), i).base);
@@ -462,11 +496,15 @@ private:
                 loop::Nest l = loop::lower(p, n);
                 for (const loop::Value& v : l.values)
                     if (v.what == loop::What::load || v.what == loop::What::accumulate) use(l.buffers[static_cast<std::size_t>(v.index)].id);
+                for (const loop::Counted& c : l.counted) use(l.buffers[static_cast<std::size_t>(c.buffer)].id);
                 for (const loop::Buffer& b : l.buffers)
                     if (b.accumulated) need(b.id);
             }
         }
-        for (Id i : graph().outputs) p.last_use[static_cast<std::size_t>(i)] = static_cast<int>(p.steps.size());
+        for (Id i : graph().outputs) {
+            p.last_use[static_cast<std::size_t>(i)] = static_cast<int>(p.steps.size());
+            if (is_guard(graph()[i])) p.last_use[static_cast<std::size_t>(library_operand(graph(), graph()[i].in[0]).base)] = static_cast<int>(p.steps.size());  // the same memory
+        }
         for (Id id = 0; id < graph().size(); ++id)
             if (graph()[id].is(Op::result)) need(id);
         p.stored = needed;
@@ -541,7 +579,9 @@ private:
     Time guarded_;                                // after the last guard so far
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
+    std::map<std::pair<Id, int>, std::set<std::string>> asked_;  // names of sizes, likewise
     std::vector<Place> place_;
+    std::map<std::string, int> known_from_;       // names of sizes that a step reads: the one after it
     std::map<std::pair<int, int>, double> cost_;  // of nests: {step, nest}
     std::map<std::tuple<std::string, std::vector<Id>, int, int>, std::variant<std::monostate, Form, loop::Unfusable, loop::TooLarge>> best_;  // by points, roots and pieces
 };

@@ -12,11 +12,18 @@ struct Decision {          // for `explain`: why a value did or didn't join a ne
     bool joined;           // an existing nest
     std::string reason;
 };
+// In a plan whose host waits for nothing: the name of a mask's number of rows, which stays in memory, and that of its capacity.
+struct Bound {
+    std::string size, capacity;   // a capacity that isn't given is `most`
+    Dim most;                     // the elements of the mask
+    std::size_t count, overflow;  // positions among the outputs: i64[], the rows that there are, at most the capacity; b1[], were there more?
+};
 struct Plan {
     Program program;
     std::vector<std::vector<loop::Nest>> loops;  // per launch, per nest
     std::vector<Decision> decisions;
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
+    std::vector<Bound> bounds;                   // of a bounded plan
 };
 // `updates`: outputs that had best be written over inputs. Those that can be are in Program::updates; they are written after all guards.
 Plan fuse(const Graph&, Machine = Machine::cpu, const std::vector<Update>& updates = {});

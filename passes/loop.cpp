@@ -74,6 +74,8 @@ public:
         for (Root& r : roots_)
             if (r.phase < 0) root(r, point, -1);
         for (Phase& ph : out.phases) ph.ordered = !ph.carries.empty();
+        for (const auto& s : out.sizes)
+            if (auto it = p_.counted.find(s); it != p_.counted.end()) out.counted.push_back({s, buffer(it->second, false, false)});
         if (flat_ >= 0) {
             auto used = drop_unused();
             for (Val v : parts)
@@ -121,6 +123,7 @@ private:
         inner_deps(r.id, seen, deps);
         std::optional<bool> reverse;
         if (n.is(Op::scan)) reverse = n.flag("reverse");
+        if (n.is(Op::compact)) reverse = false;
         int earliest = 0;
         for (int pass = 0; pass < 2; ++pass)  // directions first, then what they mean
             for (Id d : deps) {
@@ -210,6 +213,19 @@ private:
                 Val v = emit(n.in[q + k], at, -1);
                 effect({.what = unique ? What::store : What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(row, n.type.shape), v}, .index = buffer(r.id, unique, true)});
             }
+        } else if (n.is(Op::compact)) {  // how many places of the row came before is carried along it
+            const DType t = g_.type(n.in[0]).shape[1].is_const() ? DType::i32 : DType::i64;
+            Val holds = emit(n.in[0], at, -1), one = as(holds, t), start = as(emit(n.in[1], {at[0]}, -1), DType::i64);
+            const int c = static_cast<int>(out.carries.size());
+            out.carries.push_back({t, 0});
+            out.phases[static_cast<std::size_t>(phase)].carries.push_back(c);
+            Value carry{.what = What::carry, .dtype = t, .in = {}, .index = c};
+            carry.varies_outer = carry.varies_last = !out.outer.empty(), carry.varies_inner = true;
+            Val before = put(carry, body_scope());
+            effect({.what = What::carry_step, .dtype = t, .in = {arith(Op::add, before, one, t)}, .index = c}, body_scope());
+            Val to = plus(start, as(before, DType::i64));
+            if (n.flag("bounded")) holds = both(holds, compare(Op::lt, to, dim(n.type.shape[0])));
+            effect({.what = What::store, .dtype = n.type.dtype, .in = {to, as(linear(at, g_.type(n.in[0]).shape), n.type.dtype), holds}, .index = buffer(r.id, true, false)});
         } else if (n.is(Op::scatter)) {  // its base at every place, or in a later stage its rows
             const auto k = static_cast<std::size_t>(n_.piece);
             Val v = emit(n.in[k], at, -1);
@@ -386,6 +402,13 @@ private:
                 Val x = emit(n.in[0], moved(a, i), both(predicate, inside));
                 here = n.loc;
                 return inside < 0 ? x : choose(inside, x, literal(0, t), t);
+            }
+            case Op::blocks: {
+                const Dim &size = g_.type(n.in[0]).shape[0], &width = n.type.shape[1];
+                Val i = plus(times(at[0], dim(width)), at[1]);
+                Val inside = size.divided_by(width) && *size.divided_by(width) == n.type.shape[0] ? -1 : compare(Op::lt, i, dim(size));
+                Val x = emit(n.in[0], {i}, both(predicate, inside));
+                return choose(inside, x, literal(0, t), t);
             }
             case Op::concat: return concat(n, at, predicate, t);
             case Op::gather: {

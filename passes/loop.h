@@ -26,8 +26,8 @@ enum class What : std::uint8_t {
     load,        // buffers[index][ in[0] ]; with a predicate in[1] (b1, may be -1): 0 (false) where it does not hold, and no access
     fold,        // the finished value of folds[index] (in `after` or later)
     carry,       // the value of carries[index] on entry of this iteration (body only)
-    store,       // buffers[index][ in[0] ] = in[1]
-    accumulate,  // buffers[index][ in[0] ] += in[1]; other points may hit the same address. Buffer was zeroed before
+    store,       // buffers[index][ in[0] ] = in[1]; with a predicate in[2] (b1), only where it holds
+    accumulate,  // buffers[index][ in[0] ] += in[1], likewise; other points may hit the same address. Buffer was zeroed before
     fold_step,   // folds[index] = op(folds[index], in[0])
     carry_step,  // carries[index] = in[0], at the end of the iteration
 };
@@ -73,6 +73,10 @@ struct Buffer {
     bool accumulated = false;
     std::string name;             // identifier, unique within the nest: "v12" or "density_plane_0"
 };
+struct Counted {                  // a size whose value is in memory; the host passes what it doesn't exceed, by which grids are sized
+    std::string size;
+    int buffer;
+};
 struct Nest {
     Shape outer;
     int stage = 0;                // of its launch
@@ -80,6 +84,7 @@ struct Nest {
     Schedule schedule;
     std::vector<Buffer> buffers;
     std::vector<std::string> sizes;  // names of size arguments, i64 each
+    std::vector<Counted> counted;
     std::vector<Value> values;
     std::vector<Val> uniform, prologue;
     std::vector<Fold> folds;
@@ -134,6 +139,8 @@ struct Recurrence {
     std::vector<std::vector<Val>> b;
 };
 std::optional<Recurrence> recurrence(const Nest&, const Phase&, int carry);
+// Does this store put what a predicate lets through side by side: at a start plus the number of iterations before that it let through?
+bool compresses(const Nest&, const Phase&, Val store);
 bool walkable(const Nest&, const Phase&);  // by lanes: it has no carries, or these are recurrences
 
 // Why two values can't share a nest: the reason string of the fusion matrix's "no".

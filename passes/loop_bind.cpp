@@ -18,6 +18,7 @@ std::vector<int> source_axes(const Graph& g, const Node& n, int axis) {
         if (std::binary_search(axes.begin(), axes.end(), axis)) return {};
         return {axis - static_cast<int>(std::lower_bound(axes.begin(), axes.end(), axis) - axes.begin())};
     }
+    if (n.is(Op::blocks)) return {0};
     if (!n.is(Op::reshape)) return {axis};
     // The axes of `from` that lie between what is before and what is behind this axis.
     auto product = [](const Shape& s, std::size_t a, std::size_t b) { return numel(Shape(s.begin() + static_cast<std::ptrdiff_t>(a), s.begin() + static_cast<std::ptrdiff_t>(b))); };
@@ -81,7 +82,7 @@ Shape domain(const Graph& g, Id id, int piece) {
     const Node& n = g[id];
     if (n.is(Op::scatter_add)) return g.type(n.in[static_cast<std::size_t>(n.integer("k"))]).shape;
     bool folds = n.kind() == Kind::fold && !is_small_fold(g, id);
-    return piece >= 0 ? g.type(n.in[static_cast<std::size_t>(piece)]).shape : folds || n.is(Op::scan) ? g.type(n.in[0]).shape : n.type.shape;
+    return piece >= 0 ? g.type(n.in[static_cast<std::size_t>(piece)]).shape : folds || n.is(Op::scan) || n.is(Op::compact) ? g.type(n.in[0]).shape : n.type.shape;
 }
 
 bool is_small_fold(const Graph& g, Id id) {
@@ -99,7 +100,7 @@ std::vector<char> cut_axes(const Graph& g, Id id, int piece) {
     const Node& n = g[id];
     Shape s = domain(g, id, piece);
     std::vector<char> cut(s.size());
-    if (n.is(Op::scatter_add) || (n.is(Op::scatter) && piece > 0)) return cut;
+    if (n.is(Op::scatter_add) || n.is(Op::compact) || (n.is(Op::scatter) && piece > 0)) return cut;
     Cuts cuts(g);
     std::int64_t copies = 1;
     for (std::size_t k = 0; k < s.size(); ++k) {
@@ -156,6 +157,7 @@ std::optional<Binding> bind_root(const Graph& g, Id id, const Shape& outer, int 
         return o == outer.size() ? std::optional(r) : std::nullopt;
     };
     if (n.is(Op::scan)) return bound(n.integer("axis"));
+    if (n.is(Op::compact)) return bound(1);
     if (n.kind() != Kind::fold || is_small_fold(g, id)) return bound(-1);
     auto axes = n.ints("axes");
     if (axes.size() == 1)

@@ -58,13 +58,17 @@ public:
         const auto& [id, dtype, written, accumulated, name] = b;
         all(id, dtype, written, accumulated, name);
     }
+    void put(const Counted& c) {
+        const auto& [size, buffer] = c;
+        all(size, buffer);
+    }
     void put(const Schedule& s) {
         const auto& [lanes_inner, width, chunk, group, threads, vector, run, full] = s;
         all(lanes_inner, width, chunk, group, threads, vector, run, full);
     }
     void put(const Nest& n) {
-        const auto& [outer, stage, outer_sizes, schedule, buffers, sizes, values, uniform, prologue, folds, carries, phases] = n;
-        all(outer, stage, outer_sizes, schedule, buffers, sizes, values, uniform, prologue, folds, carries, phases);
+        const auto& [outer, stage, outer_sizes, schedule, buffers, sizes, counted, values, uniform, prologue, folds, carries, phases] = n;
+        all(outer, stage, outer_sizes, schedule, buffers, sizes, counted, values, uniform, prologue, folds, carries, phases);
         text += '\n';
     }
 

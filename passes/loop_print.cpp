@@ -24,8 +24,8 @@ std::string statement(const Nest& n, Val id) {
         case What::load: return left + fmt::format("{}[{}]{}", buffer(), in(0), v.in.size() > 1 ? " if " + in(1) : "");
         case What::fold: return left + fmt::format("fold {}", v.index);
         case What::carry: return left + fmt::format("carry {}", v.index);
-        case What::store: return fmt::format("{}[{}] = {}", buffer(), in(0), in(1));
-        case What::accumulate: return fmt::format("{}[{}] += {}", buffer(), in(0), in(1));
+        case What::store: return fmt::format("{}[{}] = {}{}", buffer(), in(0), in(1), v.in.size() > 2 ? " if " + in(2) : "");
+        case What::accumulate: return fmt::format("{}[{}] += {}{}", buffer(), in(0), in(1), v.in.size() > 2 ? " if " + in(2) : "");
         case What::fold_step: return fmt::format("fold {} {} {}", v.index, def(v.op).name, in(0));
         case What::carry_step: return fmt::format("carry {} = {}", v.index, in(0));
     }
@@ -34,7 +34,9 @@ std::string statement(const Nest& n, Val id) {
 }  // namespace
 
 std::string print(const Nest& n) {
-    std::string s = fmt::format("for {}{}\n", print(n.outer), n.stage > 0 ? fmt::format(" stage={}", n.stage) : "");
+    std::string s = fmt::format("for {}{}", print(n.outer), n.stage > 0 ? fmt::format(" stage={}", n.stage) : "");
+    for (const Counted& c : n.counted) s += fmt::format(", {} in {}", c.size, n.buffers[static_cast<std::size_t>(c.buffer)].name);
+    s += "\n";
     auto block = [&](const char* indent, const std::vector<Val>& list) {
         for (Val v : list) s += indent + statement(n, v) + "\n";
     };

@@ -33,7 +33,7 @@ std::vector<Stretch> stretches(const Nest& n, const std::vector<Val>& list, bool
     for (Val v : list) {
         const Value& x = n.values[static_cast<std::size_t>(v)];
         const bool load = x.what == What::load;
-        if ((!load && x.what != What::store) || (load && x.in.size() > 1 && x.in[1] >= 0)) continue;
+        if ((!load && x.what != What::store) || (load && x.in.size() > 1 && x.in[1] >= 0) || (!load && x.in.size() > 2)) continue;
         if (load && (n.buffers[static_cast<std::size_t>(x.index)].written || n.buffers[static_cast<std::size_t>(x.index)].accumulated)) continue;
         const Value& address = n.values[static_cast<std::size_t>(x.in[0])];
         const auto& step = inner ? address.step_inner : address.step_last;

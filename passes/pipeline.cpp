@@ -2,6 +2,8 @@
 #include "passes/pipeline.h"
 
 #include "ir/verify.h"
+#include "passes/bounded.h"
+#include "passes/compact.h"
 #include "passes/masks.h"
 #include "passes/prepare.h"
 #include "passes/simplify.h"
@@ -16,8 +18,10 @@ struct Pass {
 // Before the derivative: the smaller the forward, the smaller both directions; layouts are fixed here so that gradients scatter into
 // the same rows that the forward gathers.
 constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_contiguous}};
-// After the derivative: gradients share what they are made of, and what belongs to the rows of a mask.
-constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates}, {"simplify", simplify}};
+// After the derivative: gradients share what they are made of, and what belongs to the rows of a mask; rows that stay are found once, for
+// both directions.
+constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates},
+                           {"simplify", simplify}, {"compact_rows", compact_rows}, {"simplify", simplify}};
 // After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
 constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
 
@@ -32,14 +36,19 @@ Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {
 }
 }  // namespace
 
-Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
+Joint joint(const Graph& graph, const std::vector<char>& wants, const Watch& watch) {
     verify(graph, "capture");
-    Graph g = through(kBefore, graph, watch);
+    Joint j = differentiate(through(kBefore, graph, watch), wants);
+    verify(j.graph, "differentiate");
+    if (watch) watch("differentiate", j.graph);
+    j.graph = through(kJoint, j.graph, watch);
+    return j;
+}
+
+Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
     Pair pair;
-    Joint joint = differentiate(g, wants);
-    verify(joint.graph, "differentiate");
-    if (watch) watch("differentiate", joint.graph);
-    joint.graph = through(kJoint, joint.graph, watch);
+    pair.conditions = conditions(graph, wants);
+    const Joint joint = heddle::joint(graph, wants, watch);
     pair.split = partition(joint, typical);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");
@@ -51,8 +60,16 @@ Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, co
     return pair;
 }
 
-Plan plan(const Graph& graph, const Watch& watch, Machine machine, const std::vector<Update>& updates) {
-    Plan p = fuse(through(kAfter, graph, watch), machine, updates);
+Plan plan(const Graph& graph, const Watch& watch, const PlanOptions& options) {
+    Graph g = through(kAfter, graph, watch);
+    std::vector<Bound> bounds;
+    if (options.bounded) {
+        g = bounded(g, bounds);
+        verify(g, "bounded");
+        if (watch) watch("bounded", g);
+    }
+    Plan p = fuse(g, options.machine, options.updates);
+    p.bounds = std::move(bounds);
     verify(p.program, "fuse");
     return p;
 }

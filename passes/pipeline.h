@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 
+#include "passes/conditions.h"
 #include "passes/fuse.h"
 #include "passes/partition.h"
 
@@ -16,11 +17,19 @@ struct Pair {
     Split split;
     std::vector<int> gradients;       // per input: position among the backward's outputs, or -1 (None)
     std::vector<char> differentiable; // per output
+    std::vector<Condition> conditions; // per input: when there is a gradient at all, where branches on masks decide
     bool has_backward = false;
 };
+// The two as one graph, before it is cut: outputs, then gradients; seeds are its last inputs.
+Joint joint(const Graph&, const std::vector<char>& wants, const Watch& = {});
 Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});
 
+struct PlanOptions {
+    Machine machine = Machine::cpu;
+    std::vector<Update> updates = {};  // outputs that had best be written over inputs: see passes/fuse.h
+    bool bounded = false;  // no step waits: see passes/bounded.h. Throws Error where a graph can't be run so, and says why
+};
 // One direction: primitives to launches.
-Plan plan(const Graph&, const Watch& = {}, Machine = Machine::cpu, const std::vector<Update>& updates = {});
+Plan plan(const Graph&, const Watch& = {}, const PlanOptions& = {});
 
 }  // namespace heddle

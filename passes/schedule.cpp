@@ -55,7 +55,11 @@ public:
         for (const loop::Phase& p : n_.phases) {
             double extent = typical(p.extent);
             bool across = inner_ && (!p.ordered || loop::walkable(n_, p));
-            total += kLoop + (across ? steps(extent) : extent) * (1 + list(p.body, across || !inner_ ? width_ : 1)) + list(p.after, inner_ ? 1 : width_);
+            double body = list(p.body, across || !inner_ ? width_ : 1);
+            if (across)  // a vector each, with a count
+                for (loop::Val v : p.body)
+                    if (loop::compresses(n_, p, v)) body += 4 - vector(at(v), true, width_);
+            total += kLoop + (across ? steps(extent) : extent) * (1 + body) + list(p.after, inner_ ? 1 : width_);
             if (across) total += kReduce * static_cast<double>(p.folds.size()) + kScan * static_cast<double>(p.carries.size()) * steps(extent);
         }
         return kNest + points * total;

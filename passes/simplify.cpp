@@ -207,7 +207,7 @@ V by_view(V v) {
     V x = operand(v);
     const Node m = x.node();
     auto whole = m.type.shape;
-    if ((n.kind() == Kind::view && !n.is(Op::realize) && !n.is(Op::pad)) || n.is(Op::cast))
+    if ((n.kind() == Kind::view && !n.is(Op::realize) && !n.is(Op::pad) && !n.is(Op::blocks)) || n.is(Op::cast))
         if (m.is(Op::constant)) {
             double c = m.number("value");
             if (is_int(n.type.dtype)) c = std::trunc(c);

@@ -58,9 +58,13 @@ private:
         SizeExpr traffic;                 // bytes of all that they read and write
         std::int64_t blocks(const std::int64_t* sizes) const { return loops.size() > 1 ? std::clamp<std::int64_t>(traffic(sizes) / kBlock, 1, kMostBlocks) : 1; }
     };
+    struct Count {                        // a size in memory
+        int slot, buffer;
+    };
     struct Stage {
         std::vector<Loop> loops;
         std::vector<Group> groups;
+        std::vector<Count> counts;
         std::vector<int> cleared;         // accumulated buffers
         std::vector<int> copied;          // those where additions of two units may collide: threads need copies of their own
         SizeExpr operations;              // on one element, of all loops
@@ -104,6 +108,7 @@ void CpuLauncher::compile(std::size_t k) {
         Stage& stage = launches_[k].back();
         Loop& l = stage.loops.emplace_back(Loop{&n, functions[i], {}, {}, {}, shape_expr(n.outer, frame_.names)});
         for (const auto& s : n.sizes) l.sizes.push_back(frame_.names.slot(s));
+        for (const loop::Counted& c : n.counted) stage.counts.push_back({frame_.names.slot(c.size), frame_.of(n.buffers[static_cast<std::size_t>(c.buffer)].id)});
         for (const loop::Buffer& b : n.buffers) {
             int number = frame_.of(b.id);
             l.buffers.push_back(number);
@@ -170,7 +175,16 @@ void CpuLauncher::Loop::run(void* const* memory, const std::int64_t* values, std
 }
 
 void CpuLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes, void* const* memory) {
-    for (const Stage& stage : launches_[index]) run(host, stage, sizes, memory);
+    for (const Stage& stage : launches_[index]) {
+        if (stage.counts.empty()) {
+            run(host, stage, sizes, memory);
+            continue;
+        }
+        SizeValues counted(frame_.names.list().size());
+        std::copy_n(sizes, counted.size(), counted.begin());
+        for (const Count& c : stage.counts) counted[static_cast<std::size_t>(c.slot)] = *static_cast<const std::int64_t*>(memory[c.buffer]);
+        run(host, stage, counted.data(), memory);
+    }
 }
 void CpuLauncher::run(Host& host, const Stage& c, const std::int64_t* sizes, void* const* memory) const {
     for (int b : c.cleared) clear(b, memory[b], sizes);

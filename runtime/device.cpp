@@ -31,6 +31,9 @@ struct Driver {
     int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**) = nullptr;
     int (*memset_async)(Address, unsigned char, std::size_t, void*) = nullptr;
     int (*synchronize)(void*) = nullptr;
+    int (*download_async)(void*, Address, std::size_t, void*) = nullptr;
+    int (*host_alloc)(void**, std::size_t, unsigned) = nullptr;
+    int (*host_free)(void*) = nullptr;
     int (*alloc)(Address*, std::size_t) = nullptr;
     int (*free)(Address) = nullptr;
     int (*upload)(Address, const void*, std::size_t) = nullptr;
@@ -54,6 +57,7 @@ struct Driver {
         find(module_load, "cuModuleLoadData"), find(module_unload, "cuModuleUnload"), find(module_function, "cuModuleGetFunction");
         find(function_attribute, "cuFuncGetAttribute"), find(function_set, "cuFuncSetAttribute"), find(launch, "cuLaunchKernel");
         find(memset_async, "cuMemsetD8Async"), find(synchronize, "cuStreamSynchronize");
+        find(download_async, "cuMemcpyDtoHAsync_v2"), find(host_alloc, "cuMemHostAlloc"), find(host_free, "cuMemFreeHost");
         find(alloc, "cuMemAlloc_v2"), find(free, "cuMemFree_v2"), find(upload, "cuMemcpyHtoD_v2"), find(download, "cuMemcpyDtoH_v2");
         if (!why_not.empty()) return;
         if (int rc = init(0)) {
@@ -153,6 +157,26 @@ void Kernel::launch(std::int64_t grid, int block, std::size_t shared_bytes, Stre
 void clear_async(void* memory, std::size_t bytes, Stream stream) {
     if (bytes == 0) return;
     working().check(driver().memset_async(address(memory), 0, bytes, stream), "cuMemsetD8Async");
+}
+void download_async(void* to, const void* memory, std::size_t bytes, Stream stream) {
+    if (bytes > 0) working().check(driver().download_async(to, address(memory), bytes, stream), "cuMemcpyDtoHAsync");
+}
+PinnedMemory::PinnedMemory(std::size_t bytes) {
+    struct Kept {
+        void* data = nullptr;
+        std::size_t bytes = 0;
+        ~Kept() {
+            if (data) driver().host_free(data);  // fails at the end of a process, when the driver is gone already
+        }
+    };
+    thread_local Kept kept;
+    if (kept.bytes < bytes) {
+        if (kept.data) driver().host_free(std::exchange(kept.data, nullptr));
+        constexpr unsigned kPortable = 1;
+        working().check(working().host_alloc(&kept.data, bytes, kPortable), "cuMemHostAlloc");
+        kept.bytes = bytes;
+    }
+    data_ = kept.data;
 }
 void synchronize(Stream stream) { working().check(driver().synchronize(stream), "cuStreamSynchronize"); }
 

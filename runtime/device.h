@@ -44,7 +44,17 @@ private:
 };
 
 void clear_async(void* device_memory, std::size_t bytes, Stream);  // to zero
+void download_async(void* to, const void* device_memory, std::size_t bytes, Stream);  // `to` is pinned; there once the stream is done
 void synchronize(Stream);
+// Memory of the host's that a device writes without a copy of the driver's. Kept for the next that asks, by thread.
+class PinnedMemory {
+public:
+    explicit PinnedMemory(std::size_t bytes);
+    void* data() const { return data_; }
+
+private:
+    void* data_ = nullptr;
+};
 
 // Device memory of one's own, for tests and tools; the runtime takes its memory from the host program.
 class DeviceMemory {

@@ -63,6 +63,7 @@ void Executable::number(const std::vector<std::string>& names) {
     for (const auto& nests : plan_.loops)
         for (const loop::Nest& n : nests)
             for (const auto& s : n.sizes) frame_.names.add(s);
+    for (const Bound& b : plan_.bounds) frame_.names.add(b.size), frame_.names.add(b.capacity);
     frame_.buffer.assign(g.nodes.size(), -1);
     for (Id id = 0; id < g.size(); ++id) {
         if (!plan_.program.is_stored(id) && g[id].kind() != Kind::call && !g[id].is(Op::dot)) continue;
@@ -99,6 +100,14 @@ void Executable::arrange() {
                 for (Id r : n.roots) writer[at(r)] = s;
             continue;
         }
+        for (Id id : step.reads) {
+            const Node& n = g[id];
+            Read r{frame_.of(library_operand(g, n.in.back()).base)};
+            if (n.is(Op::compact)) r.slot = names.slot(print(n.type.shape[0])), bound[at(r.slot)] = std::min(bound[at(r.slot)], s + 1);
+            else r.expected = n.number("value"), w.results.push_back({0, frame_.of(id), ShapeBinding(g.type(id).shape, names, name_of(n), "")});
+            w.reads.push_back(r);
+        }
+        if (!w.reads.empty()) continue;
         const Node& n = g[step.call];
         w.call = &n;
         for (Id i : n.in) {
@@ -120,6 +129,21 @@ void Executable::arrange() {
         for (Id id = step.call + 1; id < g.size() && !n.more.empty(); ++id)
             if (g[id].is(Op::result) && g[id].in[0] == step.call) result(at(g[id].integer("index")), id);
     }
+    for (const Bound& b : plan_.bounds) {  // what is given, or all that there are
+        bounded_.push_back({names.slot(b.size), names.slot(b.capacity), SizeExpr(b.most, names)});
+        for (int s : {bounded_.back().size, bounded_.back().capacity}) bound[at(s)] = 0;
+    }
+    for (const Node& n : g.nodes)
+        if (n.is(Op::blocks) && n.type.shape[0].is_symbol()) {
+            Derived d{names.slot(print(n.type.shape[0])), SizeExpr(g.type(n.in[0]).shape[0], names), n.type.shape[1].value()};
+            std::vector<int> slots;
+            d.of.slots(slots);
+            int from = 0;
+            for (int s : slots) from = std::max(from, bound[at(s)]);
+            if (bound[at(d.slot)] != kNever || from == kNever) continue;
+            bound[at(d.slot)] = from;
+            derived_.push_back(d);
+        }
     // A name that is needed before anything binds it has to be given.
     for (int s = 0; s < static_cast<int>(work_.size()); ++s)
         for (int slot : needed(work_[at(s)]))
@@ -166,7 +190,7 @@ std::vector<int> Executable::needed(const Work& w) const {
             for (const auto& s : n.sizes) slots.push_back(frame_.names.slot(s));
             shape(shape_expr(n.outer, frame_.names));
         }
-    else
+    else if (w.call)
         for (const auto& s : names_in(w.call->attrs)) slots.push_back(frame_.names.slot(s));
     for (const Operand& o : w.operands) shape(o.shape);
     shape(w.shape);
@@ -192,6 +216,7 @@ void Executable::run(Host& host, std::span<const Array> inputs, std::span<Array>
     for (const Work& w : work_) {
         if (w.stretch >= 0) begin(w.stretch, r);
         if (w.launch >= 0) launcher_->run(host, at(w.launch), sizes.data(), r.memory.data());
+        else if (!w.reads.empty()) read(w, r);
         else call(w, r);
         for (std::size_t k : w.dropped) r.results[k].owner.reset();
     }
@@ -222,6 +247,7 @@ void Executable::bind(std::span<const Array> inputs, SizeValues& sizes) const {
             throw Error(fmt::format("{}: got {}, expected {}: capture again for another dtype", in.shape.who(), name(inputs[k].dtype), name(in.dtype)));
         in.shape.bind(inputs[k].sizes, sizes.data());
     }
+    derive(sizes);
     for (std::size_t k = 0; rest_ && k < inputs.size(); ++k) inputs_[k].shape.check(inputs[k].sizes, sizes.data());
     for (int s : given_)
         if (sizes[at(s)] == kUnknown) throw Error(fmt::format("{}: size {} has no value", g.name, frame_.names.list()[at(s)]));
@@ -300,11 +326,48 @@ void Executable::call(const Work& w, Running& r) const {
     }
 }
 
+void Executable::derive(SizeValues& sizes) const {
+    for (const Bounded& b : bounded_) {
+        std::int64_t& room = sizes[at(b.capacity)];
+        if (room == kUnknown && b.most.known(sizes.data())) room = b.most(sizes.data());
+        sizes[at(b.size)] = room;
+    }
+    for (const Derived& d : derived_)
+        if (sizes[at(d.slot)] == kUnknown && d.of.known(sizes.data())) sizes[at(d.slot)] = (d.of(sizes.data()) + d.width - 1) / d.width;
+}
+void Executable::read(const Work& w, Running& r) const {
+    std::vector<Array> numbers;
+    for (const Read& k : w.reads) numbers.push_back({r.memory[at(k.buffer)], frame_.dtypes[at(k.buffer)], {}, false, {}});
+    std::vector<double> values(numbers.size());
+    r.host.read(numbers, values);
+    for (std::size_t k = 0; k < values.size(); ++k) {
+        if (w.reads[k].slot < 0) {
+            if (values[k] != w.reads[k].expected) throw GuardFailed{};
+            continue;
+        }
+        std::int64_t& size = r.sizes[at(w.reads[k].slot)];
+        const auto count = static_cast<std::int64_t>(values[k]);
+        if (size != kUnknown && size != count)
+            throw Error(fmt::format("{}: size {} is {}, expected {}", plan_.program.graph.name, frame_.names.list()[at(w.reads[k].slot)], count, size));
+        size = count;
+    }
+    derive(r.sizes);
+    r.results.resize(results_);
+    std::size_t guard = 0;
+    for (const Read& k : w.reads)
+        if (k.slot < 0) {
+            const Result& result = w.results[guard++];
+            r.memory[at(result.buffer)] = r.memory[at(k.buffer)];
+            r.results[sources_[at(result.buffer)].index] = array(k.buffer, r);
+        }
+}
+
 Stats Executable::stats(const SizeValues& sizes) const {
     Stats s;
     for (const Work& w : work_) {
+        s.reads += !w.reads.empty();
         if (w.launch < 0) {
-            ++s.calls;
+            s.calls += w.call != nullptr;
             continue;
         }
         ++s.launches;

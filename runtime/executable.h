@@ -11,7 +11,7 @@
 namespace heddle {
 
 struct Stats {                        // of one run
-    int launches = 0, calls = 0;
+    int launches = 0, calls = 0, reads = 0;  // reads: times that the host waits for numbers
     std::int64_t bytes = 0;           // that launches must move: every buffer read or written once
     std::int64_t arena = 0;           // bytes of intermediate memory
 };
@@ -70,7 +70,22 @@ private:
         int buffer;
         ShapeBinding shape;
     };
+    struct Read {                     // a number that the host takes from memory
+        int buffer;
+        int slot = -1;                // the size it is, or a guard's:
+        double expected = 0;
+    };
+    struct Derived {                  // the number of blocks of an axis
+        int slot;
+        SizeExpr of;
+        std::int64_t width;
+    };
+    struct Bounded {                  // a size that only memory knows
+        int size, capacity;           // slots
+        SizeExpr most;
+    };
     struct Work {                     // one step
+        std::vector<Read> reads;
         int stretch = -1;             // that starts here
         int launch = -1;              // or a call:
         const Node* call = nullptr;
@@ -97,6 +112,8 @@ private:
     void begin(int stretch, Running&) const;
     void call(const Work&, Running&) const;
     std::vector<Array> operands(const Work&, const Running&) const;
+    void read(const Work&, Running&) const;
+    void derive(SizeValues&) const;  // sizes that others give
     Array array(int buffer, const Running&) const;
 
     Plan plan_;
@@ -104,6 +121,8 @@ private:
     std::vector<Input> inputs_;
     bool rest_ = false;               // an input's size is an expression
     std::vector<int> given_;          // slots that nothing binds before they are needed
+    std::vector<Bounded> bounded_;
+    std::vector<Derived> derived_;    // in an order in which each can be known
     std::vector<Stretch> stretches_;
     std::vector<Work> work_;
     std::vector<Source> sources_;     // per buffer

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "ir/graph.h"
 #include "runtime/small.h"
@@ -74,6 +75,9 @@ struct Array {
     std::int64_t bytes() const { return numel() * heddle::bytes(dtype); }
 };
 
+// A guard's value was another than at capture: the plan doesn't hold for these inputs.
+struct GuardFailed {};
+
 class Host {
 public:
     virtual ~Host() = default;
@@ -85,6 +89,8 @@ public:
     virtual void parallel(int tasks, const std::function<void(int)>& f) {  // f(0..tasks-1), returns when all are done
         for (int i = 0; i < tasks; ++i) f(i);
     }
+    // Numbers of one element, as they are once all that was asked for before is done: one wait for all of them.
+    virtual void read(std::span<const Array> numbers, std::span<double> values);
     // The matrix product of two operands of rank 2, or 3 with a batch, into memory that overlaps neither.
     virtual void dot(const std::vector<Array>& operands, const Array& result) = 0;
     // Results of a call node for its operands, dense and row-major, one per result. Names in the node's attributes have values in Sizes.

@@ -96,7 +96,15 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     std::string functions, calls, summary;
     for (std::size_t i = 0; i < nests.size(); ++i) {
         const loop::Nest& n = nests[i];
-        cuda::Body body = cuda::body(n, r.threads, names, buffer_name, size_name, uses);
+        // Grids are cut by what sizes don't exceed; a nest begins when their values are there.
+        cuda::SizeNames counted = size_name;
+        std::string taken;
+        for (const loop::Counted& c : n.counted) {
+            std::string& name = counted[c.size] = names.fresh(c.size + "_now");
+            taken += fmt::format("  const index_t {} = (index_t)*{};\n", name, buffer_name[n.buffers[static_cast<std::size_t>(c.buffer)].id]);
+        }
+        cuda::Body body = cuda::body(n, r.threads, names, buffer_name, counted, uses);
+        body.text = taken + body.text;
         limit(r.points[i] * Dim(r.groups[i]) + r.threads * r.runs[i]);
         for (const loop::Phase& p : n.phases) limit(p.extent + r.threads);
         for (const Dim& d : body.limits) limit(d);

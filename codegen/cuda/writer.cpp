@@ -99,6 +99,8 @@ private:
             here = fmt::format("({}) / {}", here, group_);
         }
         std::string points = expr(numel(n_.outer), sizes_);
+        // A grid cut by what the points don't exceed has blocks with none at all, and perhaps there is no point 0.
+        if (along_ && !n_.counted.empty()) line("if (block * {} >= {}{}) return;", threads_, factor(numel(n_.outer), sizes_), group_ > 1 ? fmt::format(" * {}", group_) : "");
         if (along_) {
             line("const bool live = {} < {};", here, points);
             line("const index_t point = live ? {} : 0;", here);
@@ -302,6 +304,7 @@ private:
         if (group_ > 1) return scope == Scope::body ? "" : "live && lane == 0";
         return along_ ? "live" : "";
     }
+    std::string where(const Value& x) { return x.in.size() > 2 ? fmt::format("if ({}) ", bare(x.in[2])) : ""; }
     void effect(Scope scope, const std::string& what, const std::string& note) {
         std::string guard = owner(scope);
         line("{}{};{}", guard.empty() ? "" : "if (" + guard + ") ", what, note);
@@ -331,7 +334,7 @@ private:
             }
             case What::store:
                 if (scope == Scope::body && taken_ > 1) return stores(v, x);
-                return effect(scope, fmt::format("{} = {}", element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
+                return effect(scope, fmt::format("{}{} = {}", where(x), element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
             case What::accumulate: return accumulate(v, x, scope);
             case What::fold_step: {
                 const std::string& f = folds_.at(x.index);
@@ -368,12 +371,12 @@ private:
     void stores(Val v, const Value& x) {
         const DType t = buffer(x).dtype;
         uses_.vectors = true;
-        if (loop::beside(n_, v, taken_)) {
+        if (x.in.size() <= 2 && loop::beside(n_, v, taken_)) {
             const std::string all = several(x.in[1], t);
             return line("store(&{}, {});{}", element(x), all, comment(x));
         }
         Each one(each_, true);
-        line("{}{} = {};{}", every(), element(x), to_stored(t, bare(x.in[1])), comment(x));
+        line("{}{}{} = {};{}", every(), where(x), element(x), to_stored(t, bare(x.in[1])), comment(x));
     }
 
     void accumulate(Val v, const Value& x, Scope scope) {
@@ -393,12 +396,13 @@ private:
         Each one(each_, scope == Scope::body && taken_ > 1);
         std::string add = t == DType::f16 || t == DType::bf16 ? fmt::format("add_to_{}", name(t)) : "add_to", sum = bare(x.in[1]);
         if (!shares_address(x) || (group_ > 1 && scope == Scope::body))
-            return effect(scope, fmt::format("{}{}(&{}, {})", scope == Scope::body ? every() : "", add, element(x), sum), comment(x));
+            return effect(scope, fmt::format("{}{}{}(&{}, {})", scope == Scope::body ? every() : "", where(x), add, element(x), sum), comment(x));
         // All threads hit one address: they meet first, those of the block, or inside a loop those of the warp.
         int meet = scope == Scope::body ? 32 : threads_;
         uses_.group(Op::sum, meet);
         std::string total = names_.fresh(fmt::format("total{}", v)), c_type = type(value(x.in[1]).dtype);
-        line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", c_type, total, meet, owner(scope), operand(x.in[1]), comment(x));
+        std::string mine = owner(scope) + (x.in.size() > 2 ? " && " + operand(x.in[2]) : "");
+        line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", c_type, total, meet, mine, operand(x.in[1]), comment(x));
         line("if (threadIdx.x{} == 0) {}(&{}, {});", meet == threads_ ? "" : " % 32", add, element(x), total);
     }
 

@@ -262,11 +262,12 @@ private:
             case What::carry: h = {carried(x), true}; break;
             case What::store:
                 if (std::size_t k = 0; Together* t = together(v, k)) put_together(*t, v, k);
-                else memory_->store(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
+                else if (across_ && in_.width > 1 && loop::compresses(n_, *across_, v)) memory_->compress(x.index, first(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
+                else memory_->store(x.index, place(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
                 break;
             case What::accumulate:
                 if (is_sum(x)) sum(x);
-                else memory_->accumulate(x.index, place(x.in[0]), in_.width, in_.mask, lanes(x.in[1]));
+                else memory_->accumulate(x.index, place(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
                 break;
             case What::fold_step: fold_step(x); break;
             case What::carry_step:
@@ -282,17 +283,18 @@ private:
         ir_.nonneg = x.in.size() == 2 && nonneg(x.in[0]) && nonneg(x.in[1]);
         held(v) = {x.op == Op::cast ? cast(ir_, in[0], x.dtype) : scalar(ir_, x.op, in[0], in[1], in[2]), !s, s.value_or(0)};
     }
+    // One bit where all lanes agree; null: it always holds.
+    Lv predicate(const loop::Value& x, std::size_t k) {
+        if (x.in.size() <= k || x.in[k] < 0) return nullptr;
+        return step(x.in[k]) ? first(x.in[k]) : lanes(x.in[k]);
+    }
     void load(const loop::Value& x, Val v) {
         if (std::size_t k = 0; Together* t = together(v, k)) {
             held(v) = {taken_apart(*t, v, k), true};
             return;
         }
         Place p = place(x.in[0]);
-        Lv predicate = nullptr;
-        if (x.in.size() > 1 && x.in[1] >= 0) {
-            auto s = step(x.in[1]);
-            predicate = s ? first(x.in[1]) : lanes(x.in[1]);
-        }
+        Lv predicate = this->predicate(x, 1);
         int w = in_.width;
         if (w == 1 || p.step == 0) {
             bool differs = predicate && Ir::width(predicate) > 1;
@@ -331,6 +333,13 @@ private:
             steps_.emplace_back(slot, b ? scalar(ir_, Op::add, next, b) : next);
             return now;
         }
+        if (!a && r->b.size() == 1 && r->b[0].size() == 1)
+            if (const loop::Value& one = at(r->b[0][0]); one.what == What::map && one.op == Op::cast && at(one.in[0]).dtype == DType::b1) {  // counted
+                Lv bits = b_.CreateBitCast(both(lanes(one.in[0]), in_.mask), b_.getIntNTy(static_cast<unsigned>(in_.width)));
+                LaneScan s = scan_lanes(ir_, nullptr, masked(b, 0), now, in_.width, across_->reverse);
+                steps_.emplace_back(slot, b_.CreateAdd(now, b_.CreateZExtOrTrunc(b_.CreateUnaryIntrinsic(llvm::Intrinsic::ctpop, bits), now->getType())));
+                return s.before;
+            }
         LaneScan s = scan_lanes(ir_, masked(a, 1), masked(b, 0), now, in_.width, across_->reverse);
         steps_.emplace_back(slot, s.after);
         return s.before;
@@ -342,7 +351,7 @@ private:
     }
     void sum(const loop::Value& x) {
         Lv value = lanes(x.in[1]);
-        if (in_.mask) value = b_.CreateSelect(in_.mask, value, llvm::Constant::getNullValue(value->getType()));
+        if (Lv mask = both(in_.mask, predicate(x, 2))) value = b_.CreateSelect(mask, value, llvm::Constant::getNullValue(value->getType()));
         Lv& slot = sums_[{x.index, x.in[0], in_.width}];
         if (!slot) {
             slot = alloca_of(value->getType());

@@ -120,6 +120,12 @@ void Memory::store(int buffer, const Place& place, int width, Lv mask, Lv value)
     }
 }
 
+void Memory::compress(int buffer, Lv first, int width, Lv mask, Lv value) {
+    DType t = buffers_[static_cast<std::size_t>(buffer)].dtype;
+    Lv stored = to_memory(ir_, value, t);
+    tag(ir_.b.CreateMaskedCompressStore(stored, at(buffer, first), lanes_mask(mask, width)), buffer);
+}
+
 void Memory::accumulate(int buffer, const Place& place, int width, Lv mask, Lv value) {
     auto& b = ir_.b;
     DType t = buffers_[static_cast<std::size_t>(buffer)].dtype;

@@ -22,6 +22,8 @@ public:
     // A mask is null (all lanes), an i1, or an i1 per lane. Lanes that it leaves out read 0. One scalar if step is 0.
     Lv load(int buffer, const Place&, int width, Lv mask);
     void store(int buffer, const Place&, int width, Lv mask, Lv value);
+    // Those of the lanes that mask holds for side by side from element `first` on.
+    void compress(int buffer, Lv first, int width, Lv mask, Lv value);
     // Lanes may meet at one address unless the step is known and not 0.
     void accumulate(int buffer, const Place&, int width, Lv mask, Lv value);
 

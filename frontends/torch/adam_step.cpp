@@ -37,7 +37,6 @@ void fill(double* row, const AdamGroup& g, double t) {
     row[kDecay] = g.weight_decay;
     row[kKept] = 1 - g.lr * g.weight_decay;
 }
-bool reads_host(const Node& n) { return n.is(Op::call) && (n.text("name") == "heddle.guard" || n.text("name") == "aten.nonzero.default"); }
 }  // namespace
 
 struct AdamStep::State {
@@ -152,7 +151,7 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, c
         std::vector<std::string> names;
         for (const auto& [name, input] : v->integers) names.push_back(name);
         for (const auto& q : v->captured.quotients) names.push_back(q.name);
-        way->plan = std::make_unique<Executable>(heddle::plan(w.graph, {}, v->device.is_cuda() ? Machine::cuda : Machine::cpu, w.updates), target, names);
+        way->plan = std::make_unique<Executable>(heddle::plan(w.graph, {}, {.machine = v->device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = w.updates}), target, names);
         if (options.deterministic && v->device.is_cuda())
             if (std::string at = adds_in_any_order(way->plan->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
         way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);
@@ -292,14 +291,10 @@ AdamStep::Report AdamStep::report() const {
     if (s.ways.empty() || !s.ways[0]->plan) return r;
     const State::Way& way = *s.ways[0];
     const Program& p = way.plan->plan().program;
-    for (const Step& step : p.steps) {
-        if (step.launch >= 0) continue;
-        const Node& n = p.graph[step.call];
-        r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
-        r.host_reads += reads_host(n);
-    }
+    for (const Step& step : p.steps)
+        if (step.call >= 0) r.library_calls.push_back(p.graph[step.call].is(Op::dot) ? "dot" : p.graph[step.call].text("name"));
     const Stats stats = way.plan->stats(way.sizes);
-    r.launches = stats.launches, r.calls = stats.calls, r.bytes = stats.bytes, r.arena = stats.arena;
+    r.launches = stats.launches, r.calls = stats.calls, r.host_reads = stats.reads, r.bytes = stats.bytes, r.arena = stats.arena;
     r.in_place = static_cast<int>(p.updates.size()), r.copied = static_cast<int>(way.updates.size() - p.updates.size());
     for (const auto& w : s.ways)
         if (w->host) r.allocations += w->host->allocations();
@@ -316,7 +311,7 @@ std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const 
     std::vector<std::pair<std::string, std::string>> all;
     for (const auto& w : state_->ways)
         if (w->plan)
-            for (auto& k : cuda_texts(heddle::plan(w->graph, {}, Machine::cuda, w->updates))) all.push_back(std::move(k));
+            for (auto& k : cuda_texts(heddle::plan(w->graph, {}, {.machine = Machine::cuda, .updates = w->updates}))) all.push_back(std::move(k));
     return all;
 }
 

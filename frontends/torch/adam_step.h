@@ -30,7 +30,7 @@ public:
     const std::vector<AdamParameter>& parameters() const;   // with their states
     void parameters(std::vector<AdamParameter>);            // others: after an upsampling, or of a checkpoint
     struct Report {
-        int launches = 0, calls = 0, host_reads = 0;         // of the last step: kernels; library calls; of these, those that read values on the host
+        int launches = 0, calls = 0, host_reads = 0;         // of the last step: kernels; library calls; times that the host waits for values
         int in_place = 0, copied = 0;                        // tensors that are updated in place; and by a copy after the step
         std::int64_t bytes = 0, arena = 0;                   // moved, if every buffer is read or written once a launch; intermediate memory
         std::int64_t allocations = 0;                        // of memory, in all steps so far

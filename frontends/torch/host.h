@@ -20,7 +20,4 @@ std::unique_ptr<Host> torch_host(at::Device);
 // Where a call with these tensors runs: the CUDA device of any, else the CPU.
 at::Device common_device(at::TensorList);
 
-// A guard's value was another than at capture: the plan doesn't hold for these inputs.
-struct GuardFailed {};
-
 }  // namespace heddle

@@ -127,7 +127,7 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
     }
     if (fuse_options.deterministic && v->device.is_cuda())
         for (const Graph* h : {&v->pair.split.forward, &v->pair.split.backward})
-            if (std::string at = adds_in_any_order(plan(*h, {}, Machine::cuda)); !at.empty())
+            if (std::string at = adds_in_any_order(plan(*h, {}, {.machine = Machine::cuda})); !at.empty())
                 throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", name, at));
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
@@ -140,7 +140,7 @@ const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vect
     if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        c.owned = std::make_unique<const Executable>(plan(g, {}, device.is_cuda() ? Machine::cuda : Machine::cpu), target, names);
+        c.owned = std::make_unique<const Executable>(plan(g, {}, {.machine = device.is_cuda() ? Machine::cuda : Machine::cpu}), target, names);
         c.ready.store(c.owned.get(), std::memory_order_release);
     } catch (...) {
         c.failed = std::current_exception();
@@ -253,7 +253,7 @@ void LastCalls::fill(Report& r) const {
         r.launches_forward = s.launches, r.calls_forward = s.calls, r.bytes_forward = s.bytes;
         for (std::size_t k = f.variant->forward_outputs; k < e.plan().program.graph.outputs.size(); ++k) r.saved_bytes += e.output_bytes(k, f.sizes);
         for (const Step& step : e.plan().program.steps)
-            if (step.launch < 0) {
+            if (step.call >= 0) {
                 const Node& n = e.plan().program.graph[step.call];
                 r.library_calls.push_back(n.is(Op::dot) ? "dot" : n.text("name"));
             }
@@ -273,11 +273,13 @@ std::string explain_variant(Variant& v) {
     std::string text;
     auto direction = [&](const char* what, const Executable& e) {
         const Plan& p = e.plan();
-        text += fmt::format("{}: {} kernels, {} library calls\n", what, p.program.launches.size(), p.program.steps.size() - p.program.launches.size());
+        std::size_t calls = 0, reads = 0;
+        for (const Step& s : p.program.steps) calls += s.call >= 0, reads += !s.reads.empty();
+        text += fmt::format("{}: {} kernels, {} library calls{}\n", what, p.program.launches.size(), calls, reads > 0 ? fmt::format(", {} host reads", reads) : "");
         for (const Decision& d : p.decisions)
             text += fmt::format("  {} {}: {}\n    {}\n", d.joined ? "fused into" : "starts in", p.program.launches[static_cast<std::size_t>(d.launch)].name, d.reason, listed(p.program.graph, d.value));
         for (const Step& s : p.program.steps)
-            if (s.launch < 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
+            if (s.call >= 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
     };
     direction("forward", v.forward());
     if (v.pair.has_backward) try {
@@ -297,9 +299,9 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan& p) {
     return all;
 }
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
-    auto all = cuda_texts(plan(v.pair.split.forward, {}, Machine::cuda));
+    auto all = cuda_texts(plan(v.pair.split.forward, {}, {.machine = Machine::cuda}));
     if (v.pair.has_backward)
-        for (auto& k : cuda_texts(plan(v.pair.split.backward, {}, Machine::cuda))) all.push_back(std::move(k));
+        for (auto& k : cuda_texts(plan(v.pair.split.backward, {}, {.machine = Machine::cuda}))) all.push_back(std::move(k));
     return all;
 }
 

@@ -65,7 +65,7 @@ bool no_nvrtc() { return !Nvrtc().available(); }
 
 TEST(CudaExecutable, CompilesWithoutADevice) {
     if (no_nvrtc()) GTEST_SKIP() << "no NVRTC";
-    Executable e(plan(example().split.backward, {}, Machine::cuda), {.arch = "sm_90"});
+    Executable e(plan(example().split.backward, {}, {.machine = Machine::cuda}), {.arch = "sm_90"});
     ASSERT_FALSE(e.texts().empty());
     for (const auto& [file, text] : e.texts()) {
         EXPECT_THAT(file, testing::EndsWith(".cu"));
@@ -74,7 +74,7 @@ TEST(CudaExecutable, CompilesWithoutADevice) {
 }
 TEST(CudaExecutable, RefusesMemoryOfTheCpu) {
     if (no_nvrtc()) GTEST_SKIP() << "no NVRTC";
-    Executable e(plan(example().split.forward, {}, Machine::cuda), {.arch = "sm_90"});
+    Executable e(plan(example().split.forward, {}, {.machine = Machine::cuda}), {.arch = "sm_90"});
     auto host = plain_host();
     Sizes sizes;
     try {
@@ -88,7 +88,7 @@ TEST(CudaExecutable, EqualsTheInterpreter) {
     if (!cuda_available()) GTEST_SKIP() << cuda_why_not();
     Target target{device_info().arch, 0};
     Pair pair = example();
-    Executable forward(plan(pair.split.forward, {}, Machine::cuda), target), backward(plan(pair.split.backward, {}, Machine::cuda), target);
+    Executable forward(plan(pair.split.forward, {}, {.machine = Machine::cuda}), target), backward(plan(pair.split.backward, {}, {.machine = Machine::cuda}), target);
     for (const Sizes& sizes : {Sizes{{"M", 3000}, {"H", 6}}, Sizes{{"M", 1}, {"H", 2}}, Sizes{{"M", 0}, {"H", 4}}}) {
         DeviceHost host;
         std::mt19937 rng(3);

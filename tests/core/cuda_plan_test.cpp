@@ -24,7 +24,7 @@ double element(DType t, const std::string& s, std::size_t i) { return cuda_on_cp
 
 // Every value of the graph for random inputs, and what each launch of its plan makes of them.
 void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
-    Plan plan = heddle::plan(graph, {}, Machine::cuda);
+    Plan plan = heddle::plan(graph, {}, {.machine = Machine::cuda});
     Graph all = plan.program.graph;
     std::vector<Id> stored;
     for (Id id = 0; id < all.size(); ++id)

@@ -132,7 +132,7 @@ public:
         const Split& split = w_.pair.split;
         if (by != By::interpreter) compile("compiled", w_.forward, w_.backward, {}), ++tally_.llvm;
         if (by == By::all) {
-            const Plan forward = plan(split.forward, {}, Machine::cuda), backward = w_.pair.has_backward ? plan(split.backward, {}, Machine::cuda) : Plan{};
+            const Plan forward = plan(split.forward, {}, {.machine = Machine::cuda}), backward = w_.pair.has_backward ? plan(split.backward, {}, {.machine = Machine::cuda}) : Plan{};
             compile("CUDA on the CPU", forward, backward, cuda_on_cpu::target(seed_of(g_))), ++tally_.cuda;
         }
         if (!has_calls(g_)) whole_ = plan(g_);

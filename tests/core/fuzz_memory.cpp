@@ -21,6 +21,7 @@ Planned planned(const Plan& plan, const Sizes& sizes) {
     std::vector<int> written(p.graph.nodes.size(), -1);
     for (std::size_t k = 0; k < p.steps.size(); ++k) {
         const Step& s = p.steps[k];
+        if (!s.reads.empty()) continue;
         if (s.launch < 0) {
             written[at(s.call)] = static_cast<int>(k);
             continue;

@@ -330,6 +330,7 @@ private:
             row = apply(op, {into(row, def(op).range.lo, def(op).range.hi)});
         }
         if (pick(2)) row = row * gather(y, columns);
+        if (pick(3) == 0) row = scan(like(row, 0.5), row, 0, pick(3), pick(2), 0);  // their order matters: rows that no predicate gives
         switch (pick(3)) {
             case 0: return all_.push_back(scatter(pick(2) ? y : zeros_like(x), columns, row));
             case 1: return all_.push_back(sum(row, {0}));

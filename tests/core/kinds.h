@@ -63,6 +63,19 @@ inline const Part kParts[] = {
         V m = reshape(x, {first(x), numel({s.begin() + 1, s.end()})});
         return dot(permute(m, {1, 0}), m);
     }},
+    {"blocks", Op::blocks, [](V x) {
+        V rows = blocks(reshape(x, {numel(x.type().shape)}), 4);
+        rows = rows - expand(sum(rows, {1}), {1}, rows.type().shape) * 0.1;
+        return reshape(slice(reshape(rows, {numel(rows.type().shape)}), 0, 0, numel(x.type().shape)), x.type().shape);
+    }},
+    {"compact", Op::compact, [](V x) {  // elements over a threshold
+        const Shape& s = x.type().shape;
+        V rows = reshape(x, {first(x), numel({s.begin() + 1, s.end()})}), mask = gt(rows, like(rows, 0.6)), each = sum(cast(mask, DType::i64), {1});
+        const Dim u = Dim::symbol("u" + std::to_string(x.graph->size()));
+        V places = compact(mask, scan(like(each, 1), each, 0, 1, false, 0), sum(each, {0}), {DType::i64, {u}});
+        V chosen = gather(reshape(x, {numel(s)}), {places});
+        return reshape(scatter_add({x.type().dtype, {numel(s)}}, {places}, chosen * chosen), s);
+    }},
     {"stop grad", Op::stop_grad, [](V x) { return x * stop_grad(x); }},
     {"realize", Op::realize, [](V x) { return realize(x * 2); }},
 };
@@ -88,7 +101,7 @@ inline Graph beside(const Part& a, const Part& b, Last last = Last::three) {
 struct Planned {
     Graph graph;
     Plan plan, cuda;
-    explicit Planned(const Graph& g) : graph(differentiate(g, {1}).graph), plan(heddle::plan(simplify(graph))), cuda(heddle::plan(simplify(graph), {}, Machine::cuda)) {}
+    explicit Planned(const Graph& g) : graph(differentiate(g, {1}).graph), plan(heddle::plan(simplify(graph))), cuda(heddle::plan(simplify(graph), {}, {.machine = Machine::cuda})) {}
 };
 // Names of tests.
 inline std::string name_of(std::size_t part) {

@@ -57,6 +57,14 @@ inline Graph op_graph(Op op, DType f) {
             V base = input(f, {N + 2, 3}), rows = input(f, {N, 3});
             return done(scatter(base, {backwards()}, rows));
         }
+        case Op::blocks: {  // their number is of no input: the result has the input's size
+            V x = input(f, {N}), rows = blocks(x, 4);
+            return done(slice(reshape(rows * rows, {numel(rows.type().shape)}), 0, 0, N));
+        }
+        case Op::compact: {
+            V x = input(f, {B, N}), mask = gt(x, zeros_like(x)), each = sum(cast(mask, DType::i64), {1});
+            return done(compact(mask, scan(like(each, 1), each, 0, 1, false, 0), sum(each, {0}), {DType::i64, {Dim::symbol("u0")}}));
+        }
         case Op::dot: {
             V x = input(f, {B, N}), y = input(f, {N, 3});
             return done(dot(x, y));

@@ -92,14 +92,14 @@ TEST_P(Planes, AsChosen) {
     for (int channels : {24, 48, 20, 6, 3})
         for (DType t : {DType::f32, DType::f64}) {
             const Graph g = graph_of(form, channels, t);
-            check(g, {plan(g, {}, Machine::cuda)});
+            check(g, {plan(g, {}, {.machine = Machine::cuda})});
             if (HasFatalFailure()) return;
         }
 }
 TEST_P(Planes, InNarrowTypesAndIntegers) {
     for (DType t : {DType::f16, DType::bf16, DType::i32, DType::i64}) {
         const Graph g = graph_of(form, 8, t);
-        check(g, {plan(g, {}, Machine::cuda)});
+        check(g, {plan(g, {}, {.machine = Machine::cuda})});
         if (HasFatalFailure()) return;
     }
 }
@@ -109,7 +109,7 @@ TEST_P(Planes, AsForced) {
         std::vector<Plan> plans;
         for (int vector : {1, 2, 4})
             for (auto [group, run, full] : {std::tuple{8, 16, 1}, {32, 3, 1}, {2, 16, 64}, {16, 1, 1}, {64, 16, 1}}) {
-                Plan& p = plans.emplace_back(plan(g, {}, Machine::cuda));
+                Plan& p = plans.emplace_back(plan(g, {}, {.machine = Machine::cuda}));
                 for (auto& launch : p.loops)
                     for (loop::Nest& n : launch)
                         if (!n.phases.empty()) n.schedule = {.lanes_inner = true, .group = group, .threads = 64, .vector = vector, .run = run, .full = full};
@@ -121,7 +121,7 @@ TEST_P(Planes, AsForced) {
 // Memory that begins anywhere, as a slice's does: each element by itself.
 TEST(PlanesMemory, MayBeginAnywhere) {
     const Graph g = graph_of(kForms[0], 24, DType::f32);
-    const Plan p = plan(g, {}, Machine::cuda);
+    const Plan p = plan(g, {}, {.machine = Machine::cuda});
     const Sizes sizes = kSizes[3];
     const auto in = arguments(g, sizes);
     auto host = plain_host(1);
@@ -144,7 +144,7 @@ TEST(PlanesMemory, MayBeginAnywhere) {
 // Below sm_90 vectors are added element by element.
 TEST(PlanesMemory, IsAddedToByAnyDevice) {
     const Graph g = graph_of(kForms[1], 24, DType::f32);
-    const Plan p = plan(g, {}, Machine::cuda);
+    const Plan p = plan(g, {}, {.machine = Machine::cuda});
     Nvrtc nvrtc;
     if (!nvrtc.available()) GTEST_SKIP() << nvrtc.why_not();
     const CudaSource s = cuda_text("k", p.loops[0]);

@@ -40,6 +40,12 @@ void launch(const Object& code, const CudaSource& s, const std::map<Id, Facts>& 
     run_twice(code, grid, buffers, sizes, seed);
 }
 
+std::set<std::string> names(const Type& t) {
+    std::vector<std::string> all;
+    for (const Dim& d : t.shape) d.names(all);
+    return {all.begin(), all.end()};
+}
+
 class CheckedLauncher final : public Launcher {
 public:
     CheckedLauncher(const Plan& plan, const Frame& frame, unsigned seed) : plan_(plan), frame_(frame), seed_(seed), sources_(plan.loops.size()), objects_(plan.loops.size()) {
@@ -47,7 +53,8 @@ public:
         for (const auto& nests : plan.loops)
             for (const auto& [id, f] : facts(nests)) writers[id] += f.written;
         for (const auto& [id, n] : writers)
-            if (n == 1) whole_.insert(id);  // one launch gives all of it
+            if (n == 1 && std::none_of(plan.program.counted.begin(), plan.program.counted.end(), [&](const auto& c) { return names(plan.program.graph.type(id)).contains(c.first); }))
+                whole_.insert(id);  // one launch gives all of it
     }
     void compile(std::size_t k) override { sources_[k] = cuda_text(plan_.program.launches[k].name, plan_.loops[k]); }
     std::pair<std::string, std::string> text(std::size_t k) const override {

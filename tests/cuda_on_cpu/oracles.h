@@ -37,8 +37,8 @@ struct Planned {
         for (Id i : graph.inputs) wants.push_back(is_float(graph.type(i).dtype));
         pair = forward_and_backward(graph, wants, typical);
         forward = plan(pair.split.forward);
-        cuda_forward = plan(pair.split.forward, {}, Machine::cuda);
-        if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, Machine::cuda);
+        cuda_forward = plan(pair.split.forward, {}, {.machine = Machine::cuda});
+        if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, {.machine = Machine::cuda});
     }
     void add_to(std::vector<const Plan*>& plans) const {
         plans.push_back(&cuda_forward);

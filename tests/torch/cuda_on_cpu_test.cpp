@@ -59,8 +59,8 @@ TEST_P(CudaOnCpu, EqualsLlvmAndEager) {
     graph.outputs.resize(eager.size());
     graph.name = part->name;
     Pair pair = forward_and_backward(live(graph), wants, {});
-    Plan forward = plan(pair.split.forward), cuda_forward = plan(pair.split.forward, {}, Machine::cuda), backward, cuda_backward;
-    if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, Machine::cuda);
+    Plan forward = plan(pair.split.forward), cuda_forward = plan(pair.split.forward, {}, {.machine = Machine::cuda}), backward, cuda_backward;
+    if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, {.machine = Machine::cuda});
     cuda_on_cpu::compile_ahead({&cuda_forward, &cuda_backward});
     Tensors detached, first, gradients;
     for (const auto& t : in) detached.push_back(t.detach());

@@ -1,4 +1,4 @@
-// Boolean masks: no nonzero where it isn't needed, eager's values and gradients wherever the mask is false, and calls that stay with a reason.
+// Boolean masks: no nonzero where it isn't needed, eager's values and gradients wherever the mask is false, and rows that stay rows with a reason.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
@@ -83,13 +83,54 @@ INSTANTIATE_TEST_SUITE_P(Forms, MasksKept, ::testing::ValuesIn(std::vector<Kept>
     {"look_up", "gather of its rows costs more than arithmetic", [](const Tensors& in) { return Tensors{in[3].index({in[0].index({in[2]}).gt(1).to(at::kLong)}).sum()}; }},
 }), [](const auto& i) { return i.param.name; });
 
-TEST_P(MasksKept, AreLibraryCallsWithAReason) {
-    check(GetParam().name, GetParam().run, inputs(9, 0.5), inputs(33, 0.4), 1000, kRows);
+TEST_P(MasksKept, AreCompactedWithAReason) {
+    for (double share : {0.4, 1.0}) check(GetParam().name, GetParam().run, inputs(9, 0.5), inputs(33, share), 1000, kRows);
     Tensors in = leaves(inputs(9, 0.5), at::kFloat);
     Fused f = strict(GetParam().run, in, kRows);
     f(in);
-    EXPECT_GE(f.report().calls_forward, 1);
+    EXPECT_THAT(f.report().library_calls, ::testing::Each("dot"));
     EXPECT_THAT(f.explain(), ::testing::HasSubstr("kept=\"" + GetParam().why + "\""));
+    EXPECT_THAT(f.explain(), ::testing::HasSubstr(" host reads"));
+}
+
+// The rows themselves, of masks of any shape: eager's, bit by bit, none, one and all.
+TEST(MasksOfAnyShape, SelectInTheOrderOfNonzero) {
+    using Sizes = std::vector<std::int64_t>;
+    for (const Sizes& shape : {Sizes{700}, Sizes{30, 41}, Sizes{9, 4, 25}, Sizes{70000}}) {
+        auto run = [](const Tensors& in) { return Tensors{in[0].index({in[1]}), in[1].nonzero(), in[0].index({in[1]}).cumsum(0)}; };
+        auto given = [&](double share) { return Tensors{at::rand(shape, at::kFloat), at::rand(shape) < share}; };
+        Fused f = strict(run, given(0.5), {{.input = 0, .tensor = {}, .dim = 0, .name = "N"}, {.input = 1, .tensor = {}, .dim = 0, .name = "N"}});
+        for (double share : {0.0, 0.02, 0.5, 0.98, 1.0, -1.0}) {
+            Tensors in = given(share);
+            if (share < 0) in[1].view(-1)[in[1].numel() - 1] = true;
+            auto want = run(in), got = f(in);
+            for (std::size_t k = 0; k < 2; ++k) EXPECT_TRUE(at::equal(want[k], got[k])) << shape[0] << " at " << share;
+            EXPECT_TRUE(at::allclose(want[2], got[2], 1e-5));
+        }
+        EXPECT_EQ(f.report().calls_forward, 0) << f.explain();
+    }
+}
+
+// A branch on a mask is decided by the number that sizes its rows; the way not taken is another capture, whose gradients are None.
+TEST(MasksThatBranch, ReadOneNumber) {
+    auto run = [](const Tensors& in) {
+        auto m = in[0] > 1;
+        auto out = in[0] * 2;
+        if (m.any().item<bool>()) out = out.index_put({m}, at::mm(in[0].index({m}).unsqueeze(1), in[1]).sum(1));
+        return Tensors{out.square().sum()};
+    };
+    auto given = [&](double shift) { return Tensors{(at::rand({40, 20}, at::kDouble) + shift).requires_grad_(), real({1, 5})}; };
+    Fused f = fuse(run, leaves(given(0.5), at::kDouble), {.dynamic = rows(), .name = "f", .eager_if_uncapturable = false, .recapture = true});
+    for (double shift : {0.5, -1.0, 0.2, -2.0, 1.0}) {
+        Tensors a = given(shift), b = leaves(a, at::kDouble);
+        auto want = run(a), got = f(b);
+        expect_near(got[0], want[0], 1000, "loss");
+        want[0].backward(), got[0].backward();
+        expect_near(b[0].grad(), a[0].grad(), 1000, "gradient");
+        EXPECT_EQ(b[1].grad().defined(), a[1].grad().defined()) << shift;
+        if (a[1].grad().defined()) expect_near(b[1].grad(), a[1].grad(), 1000, "gradient in the branch");
+    }
+    EXPECT_THAT(f.explain(), ::testing::HasSubstr("1 host reads"));
 }
 
 // Where rows are cut depends on how many there are, which is known too late to choose another capture.

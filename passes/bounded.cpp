@@ -1,0 +1,168 @@
+// One walk: capacities for numbers of rows where libraries see them.
+#include "passes/bounded.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+namespace heddle {
+
+namespace {
+class Bounding {
+public:
+    Bounding(const Graph& g, std::vector<Bound>& bounds) : g_(g), bounds_(bounds), at_(g.nodes.size(), -1) {
+        for (Id id = 0; id < g.size(); ++id)
+            if (g[id].is(Op::compact)) rows_.insert(print(g.type(id).shape[0])), counts_.insert(g[id].in[2]);
+    }
+    Graph run() {
+        out_.name = g_.name;
+        for (Id i : g_.outputs)
+            if (std::string u = rows_in(g_.type(i).shape); !u.empty()) throw Error(fmt::format("{}: a result has {} rows, a number that stays in memory: reduce it, or let the host wait", g_.name, u));
+        for (Id i : g_.inputs) at_[at(i)] = out_.input(g_.type(i), g_[i].text("name"));
+        for (Id id = 0; id < g_.size(); ++id) {
+            if (g_[id].is(Op::input)) continue;
+            out_.here = g_[id].loc;
+            at_[at(id)] = one(id).id;
+        }
+        out_.here.clear();
+        for (Id i : g_.outputs) out_.outputs.push_back(at_[at(i)]);
+        for (std::size_t k = 0; k < bounds_.size(); ++k) {
+            bounds_[k].count = out_.outputs.size(), out_.outputs.push_back(counted_[k].first);
+            bounds_[k].overflow = out_.outputs.size(), out_.outputs.push_back(counted_[k].second);
+        }
+        return read_back();
+    }
+
+private:
+    static std::size_t at(Id id) { return static_cast<std::size_t>(id); }
+    V now(Id id) { return out_.value(at_[at(id)]); }
+    static Dim capacity(const std::string& rows) { return Dim::symbol(rows + "_max"); }
+    // The name of a number of rows that a shape has; "" if none.
+    std::string rows_in(const Shape& s) const {
+        std::vector<std::string> names;
+        for (const Dim& d : s) d.names(names);
+        auto it = std::find_if(names.begin(), names.end(), [&](const auto& n) { return rows_.contains(n); });
+        return it == names.end() ? "" : *it;
+    }
+
+    V one(Id id) {
+        const Node& n = g_[id];
+        if (n.is(Op::compact)) return places(n);
+        if (is_guard(n)) return any(n);
+        if (n.is(Op::dot)) return product(n);
+        if (n.is(Op::call) || n.is(Op::result)) call(n);
+        Node m = n;
+        for (Id& i : m.in) i = at_[at(i)];
+        return out_.value(out_.add(std::move(m)));
+    }
+    V places(const Node& n) {
+        const std::string u = print(n.type.shape[0]);
+        V all = now(n.in[2]), room = size(out_, all.type(), capacity(u)), count = min(all, room);
+        Attrs attrs = n.attrs;
+        attrs.emplace_back("bounded", true);
+        const Node& mask = g_[n.in[0]];
+        bounds_.push_back({u, u + "_max", numel(mask.is(Op::blocks) ? g_.type(mask.in[0]).shape : mask.type.shape), 0, 0});
+        counted_.emplace_back(count.id, gt(all, room).id);
+        return apply(Op::compact, {now(n.in[0]), now(n.in[1]), count}, std::move(attrs), Type(n.type));
+    }
+    V any(const Node& n) {
+        const Node& held = g_[n.in[0]];
+        const bool of_mask = held.is(Op::gt) && counts_.contains(held.in[0]) && g_[held.in[1]].is(Op::constant) && g_[held.in[1]].number("value") == 0;
+        const std::string where = n.loc.empty() ? g_.name : n.loc;
+        if (!of_mask) throw Error(where + ": a branch reads a number that isn't whether a mask holds anywhere: the host has to wait for it");
+        if (n.number("value") != 1) throw Error(where + ": captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
+        return now(n.in[0]);
+    }
+    void call(const Node& n) {
+        std::string u = rows_in(n.type.shape);
+        for (Id i : n.in)
+            if (u.empty()) u = rows_in(g_.type(i).shape);
+        for (const auto& name : names_in(n))
+            if (rows_.contains(name)) u = name;
+        if (!u.empty()) throw Error(fmt::format("{}: {} is given {} rows, a number that stays in memory", g_.name, n.is(Op::call) ? n.text("name") : "a call", u));
+    }
+
+    // ---- products
+    V product(const Node& n) {
+        V a = with_room(now(n.in[0])), b = with_room(now(n.in[1])), v = dot(a, b);
+        for (std::size_t k = 0; k < n.type.shape.size(); ++k)
+            if (!(v.type().shape[k] == n.type.shape[k])) v = slice(v, static_cast<int>(k), 0, n.type.shape[k]);
+        return v;
+    }
+    // What a library reads, with zeros for rows up to the capacity, in the form that it lies in memory.
+    V with_room(V x) {
+        const std::string u = rows_in(x.type().shape);
+        if (u.empty()) return x;
+        auto [it, fresh] = roomy_.try_emplace(x.id);
+        if (!fresh) return it->second;
+        if (x.node().is(Op::permute)) {
+            V inner = with_room(out_.value(x.node().in[0]));
+            return roomy_[x.id] = permute(inner, x.node().ints("axes"));
+        }
+        V v = filled(x, u);
+        return roomy_[x.id] = v;
+    }
+    V filled(V x, const std::string& u) const {
+        const Node n = x.node();
+        const Shape s = n.type.shape;
+        auto axis = std::find(s.begin(), s.end(), Dim::symbol(u));
+        if (axis == s.end() || !rows_in(Shape(axis + 1, s.end())).empty()) throw Error(fmt::format("{}: dot is given {}, in which {} is no size by itself", g_.name, print(n.type), u));
+        const int k = static_cast<int>(axis - s.begin());
+        const Dim rest = capacity(u) - Dim::symbol(u);
+        if (!n.is(Op::concat) || n.integer("axis") == k) return pad(x, k, 0, rest);
+        std::vector<V> parts;
+        for (Id i : n.in) parts.push_back(pad(x.graph->value(i), k, 0, rest));
+        return concat(parts, n.integer("axis"));
+    }
+    // Who else reads what a library reads takes it from there: it's computed once.
+    Graph read_back() const {
+        std::map<Id, Id> of;  // what a library reads -> what that is made of
+        for (const auto& [x, v] : roomy_)
+            if (!out_[x].is(Op::permute)) of.emplace(v.id, x);
+        Graph g;
+        g.name = out_.name;
+        std::vector<Id> at(out_.nodes.size(), -1), whole(out_.nodes.size(), -1);
+        for (Id i : out_.inputs) at[Bounding::at(i)] = g.input(out_.type(i), out_[i].text("name"));
+        for (Id id = 0; id < out_.size(); ++id) {
+            if (out_[id].is(Op::input)) continue;
+            Node n = out_[id];
+            for (Id& i : n.in) i = at[Bounding::at(i)];
+            g.here = n.loc;
+            Id& mine = at[Bounding::at(id)];
+            if (auto it = of.find(id); it != of.end()) {
+                mine = whole[Bounding::at(it->second)];
+                continue;
+            }
+            mine = g.add(std::move(n));
+            auto it = roomy_.find(id);
+            if (it == roomy_.end() || out_[id].is(Op::permute)) continue;
+            const std::string u = rows_in(out_.type(id).shape);
+            V all = filled(g.value(mine), u);
+            whole[Bounding::at(id)] = all.id;
+            const Shape s = out_.type(id).shape;
+            mine = slice(all, static_cast<int>(std::find(s.begin(), s.end(), Dim::symbol(u)) - s.begin()), 0, Dim::symbol(u)).id;
+        }
+        g.here.clear();
+        for (Id i : out_.outputs) g.outputs.push_back(at[Bounding::at(i)]);
+        return live(g);
+    }
+
+    const Graph& g_;
+    std::vector<Bound>& bounds_;
+    Graph out_;
+    std::vector<Id> at_;
+    std::set<std::string> rows_;                // names of numbers of rows
+    std::set<Id> counts_;                       // of g_: those numbers
+    std::vector<std::pair<Id, Id>> counted_;    // per bound: its outputs
+    std::map<Id, V> roomy_;
+};
+
+}  // namespace
+
+Graph bounded(const Graph& g, std::vector<Bound>& bounds) {
+    bounds.clear();
+    return Bounding(g, bounds).run();
+}
+
+}  // namespace heddle

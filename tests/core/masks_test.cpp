@@ -1,0 +1,296 @@
+// Rows of masks that kernels find: in the order of nonzero's, whatever the mask's shape; the same results where their number stays in memory.
+// Law: the interpreter, given nonzero as a call, decides; bounded plans read nothing on the host and touch no memory past their capacity.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "passes/conditions.h"
+#include "runtime/nvrtc.h"
+#include "tests/core/nest_builder.h"
+#include "tests/cuda_on_cpu/oracles.h"
+
+namespace heddle {
+namespace {
+
+using cuda_on_cpu::expect_same;
+
+Id call(Graph& g, const std::string& name, V x, Type t, Attrs attrs = {}) {
+    Attrs all{{"name", name}, {"self", Ref{0}}};
+    all.insert(all.end(), attrs.begin(), attrs.end());
+    return g.add({.op = Op::call, .in = {x.id}, .attrs = std::move(all), .type = std::move(t), .more = {}, .loc = {}});
+}
+V nonzero(V mask, const std::string& rows) { return mask.graph->value(call(*mask.graph, "aten.nonzero.default", mask, {DType::i64, {Dim::symbol(rows), mask.type().rank()}})); }
+std::vector<V> columns(V table) {
+    std::vector<V> all;
+    const Shape s = table.type().shape;
+    for (int k = 0; k < static_cast<int>(s[1].value()); ++k) all.push_back(reshape(slice(table, 1, k, k + 1), {s[0]}));
+    return all;
+}
+std::vector<Tensor> library(const Node& n, const std::vector<Tensor>& in, Sizes& sizes) {
+    const Tensor& m = in.at(0);
+    if (n.text("name") == "heddle.guard") return {m};
+    Tensor out{DType::i64, {0, static_cast<std::int64_t>(m.sizes.size())}, {}};
+    for (std::int64_t i = 0; i < m.numel(); ++i) {
+        if (m.data[static_cast<std::size_t>(i)] == 0) continue;
+        std::vector<double> at(m.sizes.size());
+        std::int64_t rest = i;
+        for (std::size_t a = m.sizes.size(); a-- > 0; rest /= m.sizes[a]) at[a] = static_cast<double>(rest % m.sizes[a]);
+        out.data.insert(out.data.end(), at.begin(), at.end());
+        ++out.sizes[0];
+    }
+    bind_sizes(n.type.shape, out.sizes, sizes, "nonzero");
+    return {out};
+}
+Tensor mask_of(const std::vector<std::int64_t>& sizes, double share, unsigned seed) {
+    Tensor m{DType::b1, sizes, {}};
+    std::mt19937 rng(seed);
+    std::uniform_real_distribution<double> u(0, 1);
+    for (std::int64_t i = 0; i < m.numel(); ++i) m.data.push_back(u(rng) < share);
+    if (share < 0) std::fill(m.data.begin(), m.data.end(), 0), m.data[m.data.size() * 2 / 3] = 1;  // one
+    return m;
+}
+// Memory that holds what would show: a NaN in any float, a number in any index that leads outside.
+class PoisonedHost final : public Host {
+public:
+    explicit PoisonedHost(int threads = 1) : plain_(plain_host(threads)) {}
+    int threads() const override { return plain_->threads(); }
+    Array allocate(DType t, const Extents& sizes) override {
+        Array a = plain_->allocate(t, sizes);
+        std::memset(a.data, 0xff, static_cast<std::size_t>(a.bytes()));
+        return a;
+    }
+    void dot(const std::vector<Array>& in, const Array& out) override { plain_->dot(in, out); }
+    std::vector<Array> call(const Node& n, const std::vector<Array>& operands, const Sizes& sizes) override {
+        ++calls;
+        return plain_->call(n, operands, sizes);
+    }
+    void read(std::span<const Array> numbers, std::span<double> values) override {
+        ++reads;
+        Host::read(numbers, values);
+    }
+    int calls = 0, reads = 0;
+
+private:
+    std::unique_ptr<Host> plain_;
+};
+std::vector<Tensor> run(const Executable& e, PoisonedHost& host, const std::vector<Tensor>& in, Sizes sizes = {}) {
+    std::vector<Array> arrays;
+    for (const Tensor& t : in) arrays.push_back(to_array(host, t));
+    std::vector<Tensor> out;
+    for (const Array& a : e.run(host, arrays, sizes)) out.push_back(to_tensor(a));
+    return out;
+}
+std::vector<std::pair<std::string, Target>> targets() { return {{"LLVM", {}}, {"CUDA on the CPU", cuda_on_cpu::target(3)}}; }
+
+struct Form {
+    std::string name;
+    Shape mask;
+    std::vector<Sizes> sizes;
+};
+std::ostream& operator<<(std::ostream& o, const Form& f) { return o << f.name; }
+const Dim A = Dim::symbol("A"), B = Dim::symbol("B");
+struct Order : testing::TestWithParam<Form> {};
+INSTANTIATE_TEST_SUITE_P(Masks, Order, testing::Values(
+    Form{"OneAxis", {A}, {{{"A", 1}}, {{"A", 255}}, {{"A", 256}}, {{"A", 1000}}, {{"A", 70001}}}},
+    Form{"OneAxisKnown", {200}, {{}}},
+    Form{"OneLongAxisKnown", {Dim(2000)}, {{}}},
+    Form{"Rows", {A, 41}, {{{"A", 1}}, {{"A", 300}}, {{"A", 5}}}},
+    Form{"RowsKnown", {6, 41}, {{}}},
+    Form{"ShortRows", {A, 4}, {{{"A", 3}}, {{"A", 777}}}},
+    Form{"TwoNamedAxes", {A, B}, {{{"A", 3}, {"B", 7}}, {{"A", 40}, {"B", 33}}}},
+    Form{"ThreeAxes", {A, 5, 20}, {{{"A", 2}}, {{"A", 60}}}}), [](const auto& i) { return i.param.name; });
+
+TEST_P(Order, IsThatOfNonzero) {
+    NEEDS_LLVM();
+    Graph g;
+    g.name = "places";
+    V m = g.value(g.input({DType::b1, GetParam().mask}, "m"));
+    V table = nonzero(m, "u0");
+    g.outputs = {table.id, columns(table)[0].id, size(g, {DType::i64, {}}, Dim::symbol("u0") * 3).id};
+    const Pair pair = forward_and_backward(g, {0}, {});
+    const Plan p = plan(pair.split.forward);
+    for (const Step& s : p.program.steps) EXPECT_LT(s.call, 0) << print(p.program);
+    for (const auto& [who, target] : targets()) {
+        const Executable e(p, target);
+        for (const Sizes& sizes : GetParam().sizes)
+            for (double share : {0.0, -1.0, 0.1, 0.7, 1.0}) {
+                SCOPED_TRACE(fmt::format("{}, {} at {}", who, share, numel(GetParam().mask).eval(sizes)));
+                std::vector<std::int64_t> extents;
+                for (const Dim& d : GetParam().mask) extents.push_back(d.eval(sizes));
+                if (who != "LLVM" && numel(GetParam().mask).eval(sizes) > 20000 && share != 0.1) continue;  // fibers are slow
+                const std::vector<Tensor> in{mask_of(extents, share, 5)};
+                PoisonedHost host(who == "LLVM" ? 3 : 1);
+                ASSERT_NO_FATAL_FAILURE(expect_same(evaluate(g, in, library, sizes), run(e, host, in), "places"));
+                EXPECT_EQ(host.reads, 1);
+            }
+    }
+}
+
+// A network over the rows that a mask selects, and over those of them that a second one does; as captured, under `if m.any()`.
+Graph network(bool branches) {
+    Graph g;
+    g.name = "network";
+    const Dim R = Dim::symbol("R"), u0 = Dim::symbol("u0"), u1 = Dim::symbol("u1");
+    V x = g.value(g.input({DType::f64, {R, 17, 3}}, "x")), w = g.value(g.input({DType::f64, {3, 5}}, "w")), v = g.value(g.input({DType::f64, {5, 2}}, "v"));
+    V c = g.value(g.input({DType::f64, {2}}, "c")), unused = g.value(g.input({DType::f64, {R}}, "everywhere"));
+    V first = reshape(slice(x, 2, 0, 1), {R, 17}), m = gt(first, like(first, 0.2));
+    auto guard = [&](V mask) {
+        if (!branches) return;
+        V any = gt(sum(cast(mask, DType::i32), {0, 1}), constant(g, {DType::i32, {}}, 0));
+        g.outputs.push_back(call(g, "heddle.guard", any, any.type(), {{"value", true}}));
+    };
+    guard(m);
+    auto places = columns(nonzero(m, "u0"));
+    V rows = gather(x, places), hidden = dot(rows, w);
+    hidden = select(gt(hidden, zeros_like(hidden)), hidden, hidden * 0.1);
+    V out = scatter(constant(g, {DType::f64, {R, 17, 2}}, 0), places, dot(hidden, v) / 3);
+    V second = reshape(slice(out, 2, 0, 1), {R, 17}), m2 = and_(m, gt(second, like(second, 0.05)));
+    guard(m2);
+    auto chosen = columns(nonzero(m2, "u1"));
+    V both = concat({gather(out, chosen), gather(x, chosen)}, 1), t = dot(slice(both, 1, 1, 4), w);  // [u1, 5]
+    V shade = exp(dot(t, v)) * expand(c, {0}, {u1, 2});
+    V colour = scatter(out, chosen, shade);
+    V loss = sum(colour * colour, {0, 1, 2}) + sum(out * out, {0, 1, 2}) + sum(unused * unused, {0});
+    g.outputs.insert(g.outputs.begin(), {loss.id, sum(colour, {1}).id});
+    return g;
+}
+std::vector<Tensor> inputs_of(const Graph& g, const Sizes& sizes, double lo) {
+    std::vector<Tensor> in;
+    std::mt19937 rng(8);
+    for (Id i : g.inputs) in.push_back(random_tensor(g.type(i), sizes, rng, in.empty() ? lo : -1, in.empty() ? lo + 1 : 1));
+    return in;
+}
+std::vector<Tensor> seeded(const Joint& j, const Graph& g, std::vector<Tensor> in, const Sizes& sizes) {
+    std::mt19937 rng(9);
+    for (std::size_t k = 0; k < j.seeds.size(); ++k)
+        if (j.seeds[k] >= 0) in.push_back(random_tensor(g.type(g.outputs[k]), sizes, rng));
+    return in;
+}
+const std::vector<char> kWants{1, 1, 1, 1, 1};
+std::int64_t count(const Tensor& x, double over) {
+    std::int64_t n = 0;
+    for (std::size_t i = 0; i < x.data.size(); i += 3) n += x.data[i] > over;
+    return n;
+}
+
+TEST(Bounded, EqualsTheInterpreterAndReadsNothing) {
+    NEEDS_LLVM();
+    for (bool branches : {false, true}) {
+        const Graph g = network(branches);
+        const Joint plain = differentiate(g, kWants), j = joint(g, kWants);
+        Plan exact = plan(j.graph), bounded = plan(j.graph, {}, {.bounded = true});
+        ASSERT_EQ(bounded.bounds.size(), 2u);
+        for (const Step& s : bounded.program.steps) {
+            EXPECT_TRUE(s.reads.empty()) << print(bounded.program);
+            EXPECT_TRUE(s.call < 0 || bounded.program.graph[s.call].is(Op::dot)) << print(bounded.program);
+        }
+        for (const auto& [who, target] : targets()) {
+            const Executable e(bounded, target), other(exact, target);
+            for (double lo : {-0.5, -1.0, 0.3, 0.0})
+                for (int room : {0, 1, 3}) {  // all elements of the mask; just the rows there are, and some more
+                    const Sizes sizes{{"R", 7}};
+                    const auto in = seeded(plain, g, inputs_of(g, sizes, lo), sizes);
+                    SCOPED_TRACE(fmt::format("{}, {} of {} rows, room {}, branches {}", who, count(in[0], 0.2), 7 * 17, room, branches));
+                    auto want = evaluate(plain.graph, in, library, sizes);
+                    if (!branches || count(in[0], 0.2) > 0) {
+                        PoisonedHost host;
+                        bool taken = true;
+                        std::vector<Tensor> got;
+                        try {
+                            got = run(other, host, in);
+                        } catch (const GuardFailed&) {
+                            taken = false;
+                        }
+                        if (taken) {
+                            ASSERT_NO_FATAL_FAILURE(expect_same(want, got, "exact"));
+                            EXPECT_EQ(host.reads, 2);
+                        }
+                    }
+                    Sizes given = sizes;
+                    if (room > 0) given["u0_max"] = count(in[0], 0.2) + room - 1, given["u1_max"] = given["u0_max"] + room;
+                    PoisonedHost host(who == "LLVM" ? 2 : 1);
+                    auto got = run(e, host, in, given);
+                    EXPECT_EQ(host.reads, 0);
+                    for (const Bound& b : bounded.bounds) EXPECT_EQ(got.at(b.overflow).data, std::vector<double>{0}) << b.size;
+                    EXPECT_EQ(got.at(bounded.bounds[0].count).data, std::vector<double>{static_cast<double>(count(in[0], 0.2))});
+                    got.resize(want.size());
+                    for (std::size_t k = 0; k < g.outputs.size(); ++k)
+                        if (is_guard(g[g.outputs[k]])) want[k] = got[k];
+                    ASSERT_NO_FATAL_FAILURE(expect_same(want, got, "bounded"));
+                }
+        }
+    }
+}
+TEST(Bounded, SaysWhereTheRoomIsTooSmall) {
+    NEEDS_LLVM();
+    const Graph g = network(true);
+    const Joint j = joint(g, kWants);
+    const Plan p = plan(j.graph, {}, {.bounded = true});
+    for (const auto& [who, target] : targets()) {
+        const Executable e(p, target);
+        const Sizes sizes{{"R", 7}};
+        const auto in = seeded(j, g, inputs_of(g, sizes, -0.5), sizes);
+        PoisonedHost host;
+        const auto n = count(in[0], 0.2);
+        ASSERT_GT(n, 4);
+        for (std::int64_t room : {n, n - 1, std::int64_t{2}, std::int64_t{0}}) {
+            const auto got = run(e, host, in, {{"R", 7}, {"u0_max", room}});
+            EXPECT_EQ(got.at(p.bounds[0].overflow).data[0], room < n) << who << " " << room;
+            EXPECT_EQ(got.at(p.bounds[0].count).data[0], static_cast<double>(std::min(room, n)));
+        }
+    }
+}
+TEST(Bounded, RefusesWithTheReason) {
+    auto refused = [](const std::function<void(Graph&, V)>& f) {
+        Graph g;
+        g.name = "g";
+        V x = g.value(g.input({DType::f32, {Dim::symbol("R")}}, "x"));
+        f(g, x);
+        try {
+            plan(joint(g, {1}).graph, {}, {.bounded = true});
+        } catch (const Error& e) {
+            return std::string(e.what());
+        }
+        return std::string("none");
+    };
+    EXPECT_EQ(refused([](Graph& g, V x) { g.outputs = {gather(x, columns(nonzero(gt(x, zeros_like(x)), "u0"))).id}; }),
+              "g: a result has u0 rows, a number that stays in memory: reduce it, or let the host wait");
+    EXPECT_EQ(refused([](Graph& g, V x) {
+                  V rows = gather(x, columns(nonzero(gt(x, zeros_like(x)), "u0")));
+                  g.outputs = {sum(x, {0}).id, sum(g.value(call(g, "aten.exp.default", rows, rows.type(), {{"no_grad", true}})), {0}).id};
+              }),
+              "g: aten.exp.default is given u0 rows, a number that stays in memory");
+    auto branch = [&](bool value, double over) {
+        return refused([&](Graph& g, V x) {
+            V m = gt(x, zeros_like(x)), any = gt(sum(cast(m, DType::i32), {0}), constant(g, {DType::i32, {}}, over));
+            Id guard = call(g, "heddle.guard", any, any.type(), {{"value", value}});
+            V rows = gather(x, columns(nonzero(m, "u0")));
+            g.outputs = {sum(scan(like(rows, 1), rows, 0, 0, false, 0) * amax(expand(rows, {1}, {Dim::symbol("u0"), 2}), {1}), {0}).id, guard};
+            g.outputs[0] = sum(gather(x, {cast(rows, DType::i64)}), {0}).id;
+        });
+    };
+    EXPECT_EQ(branch(true, 0), "none");
+    EXPECT_EQ(branch(true, 3), "g: a branch reads a number that isn't whether a mask holds anywhere: the host has to wait for it");
+    EXPECT_EQ(branch(false, 0), "g: captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
+}
+
+TEST(Bounded, CompilesForADevice) {
+    if (!Nvrtc().available()) GTEST_SKIP() << "no NVRTC";
+    const Graph joined = joint(network(true), kWants).graph;
+    for (const Plan& p : {plan(joined), plan(joined, {}, {.bounded = true})}) EXPECT_FALSE(Executable(p, {.arch = "sm_90"}).texts().empty());
+}
+
+// w leads to the loss through both masks' rows, c only through the second's, `everywhere` around them.
+TEST(Conditions, AreTheBranchesOnEveryWay) {
+    const auto taken = conditions(network(true), kWants);
+    const Condition always{{}};
+    EXPECT_THAT(taken[1], testing::UnorderedElementsAre(std::set<std::string>{"u0"}, std::set<std::string>{"u1"}));
+    EXPECT_EQ(taken[3], (Condition{{"u1"}}));
+    EXPECT_EQ(taken[4], always);
+    for (const Condition& c : conditions(network(false), kWants)) EXPECT_EQ(c, always);
+}
+
+}  // namespace
+}  // namespace heddle
