@@ -65,8 +65,23 @@ class Differentiated(Case):
         return {k: v.detach() for k, v in named.items()} | {f"d {k}": g for k, g in enumerate(gradients)}
 
 
+def whole_step(loss: Callable, optimiser: torch.optim.Optimizer) -> Callable:
+    """heddle.TrainStep. What can't be fused is an error: a time of heddle is one of heddle's kernels."""
+    import heddle
+
+    step = heddle.TrainStep(loss, optimiser)
+
+    def run(*inputs: Tensor) -> object:
+        out = step(*inputs)
+        if step._reason:
+            raise RuntimeError(f"runs eagerly: {step._reason}")
+        return out
+
+    return run
+
+
 class Adam(Case):
-    """A step of the optimiser over a model's 22 tensors. Eager and inductor: PyTorch's; heddle: plain tensor maths, fused."""
+    """A step of the optimiser over a model's 22 tensors. Eager and inductor: PyTorch's; heddle: a whole step, the loss included whose gradients these are."""
 
     rates = {"rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
@@ -76,16 +91,21 @@ class Adam(Case):
         self.parameters = [p.detach().to(Run.device, dtype).clone() for p in model.parameters()]
         self.gradients = [torch.randn(p.shape, generator=g).to(Run.device, dtype) for p in self.parameters]
         self.steps, self.moments = 0, None
-        if column in ("heddle", "exact"):
-            # heddle.TrainStep goes here once it's there.
+        if column == "exact":
             self.moments = [[torch.zeros_like(p) for p in self.parameters] for _ in range(2)]
-            step = torch.no_grad()(wrap(self.plain))
 
             def run(_: int) -> None:
                 self.steps += 1
                 r = self.rates
-                size, root = r["rate"] / (1 - r["beta1"] ** self.steps), (1 - r["beta2"] ** self.steps) ** 0.5
-                step(self.parameters, *self.moments, self.gradients, *(torch.full((), x, dtype=dtype, device=Run.device) for x in (size, root)))
+                self.plain(self.parameters, *self.moments, self.gradients, r["rate"] / (1 - r["beta1"] ** self.steps), (1 - r["beta2"] ** self.steps) ** 0.5)
+        elif column == "heddle":
+            for p in self.parameters:
+                p.requires_grad_()
+            self.optimiser = torch.optim.Adam(self.parameters, lr=self.rates["rate"])
+            step = whole_step(lambda *given: sum((p * grad).sum() for p, grad in zip(self.parameters, given)), self.optimiser)
+
+            def run(_: int) -> None:
+                step(*self.gradients)
         else:
             for p, grad in zip(self.parameters, self.gradients):
                 p.requires_grad_().grad = grad
@@ -99,7 +119,7 @@ class Adam(Case):
         self.both = run
 
     @classmethod
-    def plain(cls, parameters: list, first: list, second: list, gradients: list, size: Tensor, root: Tensor) -> None:
+    def plain(cls, parameters: list, first: list, second: list, gradients: list, size: float, root: float) -> None:
         r = cls.rates
         for p, m, v, g in zip(parameters, first, second, gradients):
             m.copy_(r["beta1"] * m + (1 - r["beta1"]) * g)
@@ -117,12 +137,13 @@ class Adam(Case):
 class Iteration(Case):
     """Render, loss, backward, Adam; parameters are put back before each, so that all do the same work."""
 
-    def __init__(self, scale: hexplane.Scale, thick: bool, wrap: Callable, dtype: torch.dtype) -> None:
+    def __init__(self, scale: hexplane.Scale, thick: bool, column: str, wrap: Callable, dtype: torch.dtype) -> None:
         model = hexplane.HexPlane(scale).fill()
         self.model = (model.thicken() if thick else model).to(Run.device, dtype)
         self.inputs = [t.to(Run.device, dtype) for t in hexplane.step_inputs(scale)]
         self.loss = wrap(self.model)
-        self.optimiser = hexplane.adam(self.model, fused=True)
+        self.optimiser = hexplane.adam(self.model, fused=column != "heddle")
+        self.step = whole_step(self.model, self.optimiser) if column == "heddle" else None
         self.start = [p.detach().clone() for p in self.model.parameters()]
 
     def before(self) -> None:
@@ -133,13 +154,23 @@ class Iteration(Case):
         return self.loss(*self.inputs)
 
     def both(self, _: int) -> None:
+        if self.step is not None:
+            self.step(*self.inputs)
+            return
         self.optimiser.zero_grad(set_to_none=True)
         self.loss(*self.inputs)[0].backward()
         self.optimiser.step()
 
     def results(self) -> dict[str, Tensor | None]:
-        out = self.loss(*self.inputs)
-        gradients = torch.autograd.grad(out[0], list(self.model.parameters()), allow_unused=True)
+        if self.step is not None:  # Adam's first average is (1 - beta1) of the gradient
+            self.before()
+            self.optimiser.state.clear()
+            out = self.step(*self.inputs)
+            beta = self.optimiser.param_groups[0]["betas"][0]
+            gradients = [self.optimiser.state[p]["exp_avg"] / (1 - beta) if p in self.optimiser.state else None for p in self.model.parameters()]
+        else:
+            out = self.loss(*self.inputs)
+            gradients = torch.autograd.grad(out[0], list(self.model.parameters()), allow_unused=True)
         return {f"output {k}": t.detach() for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(self.model.named_parameters(), gradients)}
 
 
@@ -214,11 +245,11 @@ def of_block(block: blocks.Block) -> Callable:
 ROWS: dict[str, Callable[[str, Callable, torch.dtype], Case]] = {
     "density_on_rays": density(False),
     "volume_rendering_221": volume(221),
-    "iteration_first": lambda column, wrap, dtype: Iteration(scale_of("first"), False, wrap, dtype),
+    "iteration_first": lambda column, wrap, dtype: Iteration(scale_of("first"), False, column, wrap, dtype),
     "loss_first": losses("first"),
     "adam_first": lambda column, wrap, dtype: Adam(scale_of("first"), wrap, column, dtype),
     "density_random": density(True),
-    "iteration_late": lambda column, wrap, dtype: Iteration(scale_of("late"), True, wrap, dtype),
+    "iteration_late": lambda column, wrap, dtype: Iteration(scale_of("late"), True, column, wrap, dtype),
     "loss_late": losses("late"),
     "adam_late": lambda column, wrap, dtype: Adam(scale_of("late"), wrap, column, dtype),
     "volume_rendering_689": volume(689),

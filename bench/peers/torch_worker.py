@@ -48,12 +48,20 @@ def positional_encoding(x, frequencies):
     return torch.cat([x, torch.sin(phase), torch.cos(phase)], -1)
 
 
-def adam_step(parameters, first, second, gradients, size, root):
-    """A step in plain tensor maths, in place: `size` is rate / (1 - beta1^k), `root` sqrt(1 - beta2^k), tensors without dimensions."""
+def adam_exact(parameters, first, second, gradients, size, root):
+    """A step in plain tensor maths, in place: `size` is rate / (1 - beta1^k), `root` sqrt(1 - beta2^k)."""
     for p, m, v, g in zip(parameters, first, second, gradients):
         m.copy_(ADAM["beta1"] * m + (1 - ADAM["beta1"]) * g)
         v.copy_(ADAM["beta2"] * v + (1 - ADAM["beta2"]) * g * g)
         p.copy_(p - size * m / (torch.sqrt(v) / root + ADAM["epsilon"]))
+
+
+def fused_step(loss, optimiser):
+    import heddle
+
+    step = heddle.TrainStep(loss, optimiser)
+    FUSED.append(step)
+    return step
 
 
 def wrapped(function, **options):
@@ -73,8 +81,13 @@ FUSED: list = []
 
 def nothing_eager() -> None:
     """A time of heddle is one of heddle's kernels: what runs eagerly is an error here."""
+    import heddle
     from heddle._fuse import door_of
 
+    if isinstance(FUSED[-1], heddle.TrainStep):
+        if reason := FUSED[-1].report()["eager_reason"]:
+            raise RuntimeError(f"runs eagerly: {reason}")
+        return
     door = door_of(FUSED[-1])
     reasons = [r for region in door.regions() if (r := region.report()["eager_reason"])] + door.reasons()
     if reasons:
@@ -107,27 +120,34 @@ def adam(_):
     given = arrays("adam")
     count, moments = len(given) // 2, None
     parameters, gradients = ([torch.from_numpy(given[f"{kind}_{k}"]).to(DTYPE) for k in range(count)] for kind in ("parameter", "gradient"))
-    if COLUMN in ("heddle", "exact"):
-        # heddle.TrainStep goes here once it's there: the optimiser in the same plan as the backward.
+    betas = (ADAM["beta1"], ADAM["beta2"])
+    if COLUMN == "exact":
         first, second = moments = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
-        step, steps = torch.no_grad()(wrapped(adam_step)), [0]
+        steps = [0]
 
         def run():
             steps[0] += 1
-            size, root = ADAM["rate"] / (1 - ADAM["beta1"] ** steps[0]), (1 - ADAM["beta2"] ** steps[0]) ** 0.5
-            step(parameters, first, second, gradients, torch.tensor(size, dtype=DTYPE), torch.tensor(root, dtype=DTYPE))
+            adam_exact(parameters, first, second, gradients, ADAM["rate"] / (1 - ADAM["beta1"] ** steps[0]), (1 - ADAM["beta2"] ** steps[0]) ** 0.5)
+    elif COLUMN == "heddle":  # a whole step: it also computes the loss whose gradients these are
+        for p in parameters:
+            p.requires_grad_()
+        optimiser = torch.optim.Adam(parameters, lr=ADAM["rate"], betas=betas, eps=ADAM["epsilon"])
+        step = fused_step(lambda *given: sum((p * g).sum() for p, g in zip(parameters, given)), optimiser)
+
+        def run():
+            step(*gradients)
     else:
         for p, g in zip(parameters, gradients):
             p.requires_grad_().grad = g
         way = {"fused": True} if COLUMN == "fused" else {"foreach": True}
-        optimiser = torch.optim.Adam(parameters, lr=ADAM["rate"], betas=(ADAM["beta1"], ADAM["beta2"]), eps=ADAM["epsilon"], **way)
+        optimiser = torch.optim.Adam(parameters, lr=ADAM["rate"], betas=betas, eps=ADAM["epsilon"], **way)
         run = torch.compile(optimiser.step) if COLUMN == "compile" else optimiser.step
 
     def results():
         for _ in range(ADAM_STEPS):
             run()
         state = moments or [[optimiser.state[p][key] for p in parameters] for key in ("exp_avg", "exp_avg_sq")]
-        return numpy({f"{kind} {k}": t.clone() for kind, tensors in zip(("parameter", "first", "second"), (parameters, *state)) for k, t in enumerate(tensors)})
+        return numpy({f"{kind} {k}": t.detach().clone() for kind, tensors in zip(("parameter", "first", "second"), (parameters, *state)) for k, t in enumerate(tensors)})
 
     return run, results
 
@@ -136,11 +156,14 @@ def iteration(_):
     scale = hexplane.SCALES["first"]
     model = hexplane.HexPlane(scale).to(DTYPE)
     inputs = hexplane.step_inputs(scale, dtype=DTYPE)
-    loss = wrapped(model, static=True)
-    optimiser = hexplane.adam(model, fused=True)
+    loss = wrapped(model, static=True) if COLUMN != "heddle" else model
+    optimiser = hexplane.adam(model, fused=COLUMN != "heddle")
     start = [p.detach().clone() for p in model.parameters()]
+    step = fused_step(model, optimiser) if COLUMN == "heddle" else None
 
     def run():
+        if step is not None:
+            return step(*inputs)
         optimiser.zero_grad(set_to_none=True)
         loss(*inputs)[0].backward()
         optimiser.step()
@@ -151,8 +174,15 @@ def iteration(_):
             p.copy_(s)
 
     def results():
-        out = loss(*inputs)
-        gradients = torch.autograd.grad(out[0], list(model.parameters()), allow_unused=True)
+        if step is not None:  # Adam's first average is (1 - beta1) of the gradient
+            before()
+            optimiser.state.clear()
+            out = step(*inputs)
+            beta = optimiser.param_groups[0]["betas"][0]
+            gradients = [optimiser.state[p]["exp_avg"] / (1 - beta) if p in optimiser.state else None for p in model.parameters()]
+        else:
+            out = loss(*inputs)
+            gradients = torch.autograd.grad(out[0], list(model.parameters()), allow_unused=True)
         return numpy({f"output {k}": t for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(model.named_parameters(), gradients)})
 
     run.before = before
