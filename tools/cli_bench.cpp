@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/optim/adam.h>
 #include <torch/utils.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "frontends/torch/fuse.h"
+#include "frontends/torch/train_step.h"
 #include "models/error.h"
 #include "models/files.h"
 #include "models/hexplane/parts.h"
@@ -134,6 +136,76 @@ Row measure(const models::Part& part, const models::Part& exact, models::HexPlan
   return r;
 }
 
+// A whole step, Adam included, of two equal models. Results and gradients (from Adam's first average, which is (1 - beta1) of them) against float64's.
+Row measure_step(const models::Part& part, const std::shared_ptr<models::HexPlane>& a, const std::shared_ptr<models::HexPlane>& b, const std::shared_ptr<models::HexPlane>& exact,
+                 const models::Part& part64, int64_t repeats, double& cold) {
+  auto adam = [](models::HexPlane& m) {
+    std::vector<torch::optim::OptimizerParamGroup> groups;
+    const auto& c = m.config();
+    for (const auto& [tensors, rate] : {std::pair(m.plane_parameters(), c.plane_rate), std::pair(m.network_parameters(), c.network_rate)})
+      groups.emplace_back(tensors, std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(rate).betas({0.9, 0.99})));
+    return torch::optim::Adam(groups);
+  };
+  auto eager_step = [](models::HexPlane& m, torch::optim::Adam& o, const std::vector<at::Tensor>& in) {
+    torch::manual_seed(1);
+    o.zero_grad();
+    auto out = m.loss(in);
+    out[0].backward();
+    o.step();
+    return out;
+  };
+  auto averages = [](models::HexPlane& m, torch::optim::Adam& o) {
+    std::vector<at::Tensor> all;
+    for (const auto& p : m.parameters()) {
+      auto s = o.state().find(p.unsafeGetTensorImpl());
+      all.push_back(s == o.state().end() ? at::Tensor() : static_cast<torch::optim::AdamParamState&>(*s->second).exp_avg());
+    }
+    return all;
+  };
+  Row r;
+  r.name = "train_step";
+  auto oa = adam(*a), ob = adam(*b), oe = adam(*exact);
+  auto start = Clock::now();
+  FuseOptions options;
+  options.dynamic = varying(part);
+  options.name = r.name;
+  TrainStep step([&](const std::vector<at::Tensor>& in) { return b->loss(in); }, ob, options);
+  torch::manual_seed(1);
+  const auto got = step(part.inputs);
+  cold += ms_since(start) / 1e3;
+  if (!step.eager_reason().empty()) throw models::Error(r.name, step.eager_reason(), "this step doesn't fuse");
+  std::vector<at::Tensor> eager;
+  {
+    OpCounter counter;
+    eager = eager_step(*a, oa, part.inputs);
+    r.ops = counter.count();
+  }
+  const auto truth = eager_step(*exact, oe, part64.inputs);
+  r.out = error(got, truth), r.eager_out = error(eager, truth);
+  r.grad = error(averages(*b, ob), averages(*exact, oe)), r.eager_grad = error(averages(*a, oa), averages(*exact, oe));
+  std::vector<at::Tensor> begin;
+  for (const auto& p : exact->parameters()) begin.push_back(p.detach().to(at::kFloat).clone());
+  auto reset = [&](models::HexPlane& m) {  // each step does the same work
+    const at::NoGradGuard no_grad;
+    for (size_t k = 0; k < begin.size(); ++k) m.parameters()[k].copy_(begin[k]);
+  };
+  std::vector<double> x, y;
+  for (int64_t k = 0; k < repeats; ++k) {
+    reset(*a), reset(*b);
+    auto t = Clock::now();
+    eager_step(*a, oa, part.inputs);
+    x.push_back(ms_since(t));
+    torch::manual_seed(1);
+    t = Clock::now();
+    step(part.inputs);
+    y.push_back(ms_since(t));
+  }
+  r.eager_ms = median(x), r.fused_ms = median(y);
+  const auto report = step.report();
+  r.forward = report.launches, r.calls = report.calls, r.bytes = report.bytes;
+  return r;
+}
+
 // What the first calls of all parts cost a new process: capture (timed by one more), the back end that makes binaries or finds them on
 // disk, passes in between, and the first forward and backward themselves.
 void start(const BenchCommand& c, const std::vector<models::Part>& parts, models::HexPlane& model) {
@@ -196,15 +268,16 @@ void run(const BenchCommand& c) {
   std::printf("%-18s %9s %9s %6s %9s %10s %10s %7s %10s %10s %10s\n", "part", "eager ops", "kernels", "calls", "MB moved", "eager ms", "fused ms", "ratio", "out err", "grad err", "(eager)");
   double cold = 0;
   nlohmann::json stages = nlohmann::json::array(), iteration;
-  for (size_t k = 0; k < parts.size(); ++k) {
-    const Row r = measure(parts[k], exact[k], *model, *model64, c.repeats, cold);
+  for (size_t k = 0; k <= parts.size(); ++k) {
+    const Row r = k < parts.size() ? measure(parts[k], exact[k], *model, *model64, c.repeats, cold)
+                                   : measure_step(parts.back(), model, make(at::kFloat), model64, exact.back(), c.repeats, cold);
     std::printf("%-18s %9ld %5d + %-3d %4d %9.1f %10.2f %10.2f %6.2fx %10.1e %10.1e %10.1e\n", r.name.c_str(), r.ops, r.forward, r.backward, r.calls, static_cast<double>(r.bytes) / 1e6,
                 r.eager_ms, r.fused_ms, r.eager_ms / r.fused_ms, r.out, r.grad, r.eager_grad);
     std::fflush(stdout);
     stages.push_back({{"name", r.name}, {"ops_eager", r.ops}, {"launches_fused", r.forward + r.backward}, {"launches_forward", r.forward}, {"launches_backward", r.backward},
                       {"library_calls", r.calls}, {"bytes_fused", r.bytes}, {"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}, {"max_rel_err_out", r.out}, {"max_rel_err_grad", r.grad},
                       {"eager_rel_err_out", r.eager_out}, {"eager_rel_err_grad", r.eager_grad}});
-    if (r.name == "iteration") iteration = {{"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}};
+    if (r.name == "train_step") iteration = {{"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}};
   }
   // Warm: the same parts fused again by the same process, with kernels in memory.
   const auto start = Clock::now();
