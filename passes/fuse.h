@@ -17,6 +17,7 @@ struct Plan {
     std::vector<std::vector<loop::Nest>> loops;  // per launch, per nest
     std::vector<Decision> decisions;
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
+    bool deterministic = false;                  // on the CPU floats are added in an order that sizes alone decide, not how many threads there are
 };
 Plan fuse(const Graph&, Machine = Machine::cpu);
 // The launch that on a GPU adds floats with atomics, in an order that changes from run to run; "" if none does.
