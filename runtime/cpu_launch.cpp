@@ -1,5 +1,6 @@
 // Launches on the CPU: units of a nest over the host's threads, accumulated buffers in private copies that are added up in order.
-// Law: the same threads give the same bits; a thread writes no accumulated buffer but its own. Little work stays on the calling thread.
+// Law: the same threads give the same bits, and a deterministic plan's any number of them; what runs beside others writes no accumulated buffer
+// but its own. Little work stays on the calling thread.
 #include <algorithm>
 #include <cstring>
 #include <set>
@@ -27,6 +28,7 @@ void add_range(DType t, void* to, const void* from, std::int64_t begin, std::int
 }
 constexpr std::int64_t kShare = 1 << 14;  // elements that are worth a thread
 constexpr std::int64_t kBlock = 1 << 20, kMostBlocks = 1 << 12;  // bytes that a core keeps near
+constexpr std::int64_t kParts = 8;        // that a deterministic plan's sums are made of: more threads than these wait
 constexpr std::size_t kFew = 16;          // nests, arguments: more take memory of their own
 
 class CpuLauncher final : public Launcher {
@@ -66,7 +68,7 @@ private:
         std::vector<Group> groups;
         std::vector<Count> counts;
         std::vector<int> cleared;         // accumulated buffers
-        std::vector<int> copied;          // those where additions of two units may collide: threads need copies of their own
+        std::vector<int> copied;          // those where additions of two units may collide: parts need copies of their own
         SizeExpr operations;              // on one element, of all loops
         // Part t of `parts` of every loop's units; those of a group in blocks in turns: what one brought near, or wrote a part of, the next finds there.
         void run(void* const* memory, const std::int64_t* values, const std::int64_t* units, std::int64_t t, std::int64_t parts, const std::vector<Array>& copies) const {
@@ -82,7 +84,7 @@ private:
     }
     void group(Stage&) const;
     void run(Host&, const Stage&, const std::int64_t* sizes, void* const* memory) const;
-    void run_on(int threads, Host&, const Stage&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
+    void run_on(int parts, Host&, const Stage&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
 
     const Plan& plan_;
     const Frame& frame_;
@@ -197,28 +199,29 @@ void CpuLauncher::run(Host& host, const Stage& c, const std::int64_t* sizes, voi
         most = std::max(most, count[k] = units(*l.nest, outer.data()));
     }
     most = std::min(most, c.operations(sizes) / host.grain());
-    int threads = most > 1 ? static_cast<int>(std::min<std::int64_t>(most, host.threads())) : 1;
-    if (threads > 1) return run_on(threads, host, c, count.data(), sizes, memory);
+    const bool in_parts = plan_.deterministic && !c.copied.empty();
+    int parts = most > 1 ? static_cast<int>(std::min<std::int64_t>(most, in_parts ? kParts : host.threads())) : 1;
+    if (parts > 1) return run_on(parts, host, c, count.data(), sizes, memory);
     c.run(memory, sizes, count.data(), 0, 1, {});
 }
 
-void CpuLauncher::run_on(int threads, Host& host, const Stage& c, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const {
-    std::vector<std::vector<Array>> copies(static_cast<std::size_t>(threads));  // [thread][copied], none for thread 0
-    for (int t = 1; t < threads; ++t)
+void CpuLauncher::run_on(int parts, Host& host, const Stage& c, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const {
+    std::vector<std::vector<Array>> copies(static_cast<std::size_t>(parts));  // [part][copied], none for part 0
+    for (int t = 1; t < parts; ++t)
         for (int b : c.copied) copies[static_cast<std::size_t>(t)].push_back(host.allocate(frame_.dtypes[static_cast<std::size_t>(b)], {frame_.elements[static_cast<std::size_t>(b)](sizes)}));
-    host.parallel(threads, [&](int t) {
+    host.parallel(parts, [&](int t) {
         const auto& mine = copies[static_cast<std::size_t>(t)];
         for (std::size_t a = 0; a < mine.size(); ++a) clear(c.copied[a], mine[a].data, sizes);
-        c.run(memory, sizes, units, t, threads, mine);
+        c.run(memory, sizes, units, t, parts, mine);
     });
     if (c.copied.empty()) return;
-    host.parallel(threads, [&](int t) {  // each adds up a range of all copies, always in the order of threads
+    host.parallel(parts, [&](int t) {  // each adds up a range of all copies, always in the order of parts
         for (std::size_t a = 0; a < c.copied.size(); ++a) {
             auto b = static_cast<std::size_t>(c.copied[a]);
             std::int64_t n = frame_.elements[b](sizes);
             if (n < kShare && t > 0) continue;
-            std::int64_t begin = n < kShare ? 0 : n * t / threads, end = n < kShare ? n : n * (t + 1) / threads;
-            for (int from = 1; from < threads; ++from) add_range(frame_.dtypes[b], memory[b], copies[static_cast<std::size_t>(from)][a].data, begin, end);
+            std::int64_t begin = n < kShare ? 0 : n * t / parts, end = n < kShare ? n : n * (t + 1) / parts;
+            for (int from = 1; from < parts; ++from) add_range(frame_.dtypes[b], memory[b], copies[static_cast<std::size_t>(from)][a].data, begin, end);
         }
     });
 }

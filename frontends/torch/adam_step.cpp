@@ -151,7 +151,9 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, c
         std::vector<std::string> names;
         for (const auto& [name, input] : v->integers) names.push_back(name);
         for (const auto& q : v->captured.quotients) names.push_back(q.name);
-        way->plan = std::make_unique<Executable>(heddle::plan(w.graph, {}, {.machine = v->device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = w.updates}), target, names);
+        Plan plan = heddle::plan(w.graph, {}, {.machine = v->device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = w.updates});
+        plan.deterministic = options.deterministic;
+        way->plan = std::make_unique<Executable>(std::move(plan), target, names);
         if (options.deterministic && v->device.is_cuda())
             if (std::string at = adds_in_any_order(way->plan->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
         way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);

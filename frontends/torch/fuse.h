@@ -20,7 +20,7 @@ struct FuseOptions {
     bool recapture = false;              // calls that no capture holds for are captured too; sizes that were seen to change get names.
                                          // Else they throw Error
     std::vector<std::vector<std::vector<std::int64_t>>> earlier;  // with `recapture`: sizes of calls that went another way, which tell what changes
-    bool deterministic = false;          // what would add floats in an order that changes from run to run (CUDA atomics) runs eagerly
+    bool deterministic = false;          // bit-equal results whatever the number of threads; what would add floats in any order (CUDA atomics) runs eagerly
 };
 
 struct Report {                          // of the last call

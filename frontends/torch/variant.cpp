@@ -51,6 +51,7 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options, bool as_it_lies) {
     const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
+    v->deterministic_ = fuse_options.deterministic;
     for (const Varying& d : dynamic)
         if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
     CaptureOptions options;
@@ -140,7 +141,9 @@ const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vect
     if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        c.owned = std::make_unique<const Executable>(plan(g, {}, {.machine = device.is_cuda() ? Machine::cuda : Machine::cpu}), target, names);
+        Plan p = plan(g, {}, {.machine = device.is_cuda() ? Machine::cuda : Machine::cpu});
+        p.deterministic = deterministic_;
+        c.owned = std::make_unique<const Executable>(std::move(p), target, names);
         c.ready.store(c.owned.get(), std::memory_order_release);
     } catch (...) {
         c.failed = std::current_exception();

@@ -58,6 +58,7 @@ struct Variant {
 private:
     friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&, bool);
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
+    bool deterministic_ = false;
     struct Compiled {
         std::unique_ptr<const Executable> owned;
         std::exception_ptr failed;

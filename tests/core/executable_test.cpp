@@ -266,5 +266,41 @@ TEST(Run, TellsWhatItMoved) {
     EXPECT_GT(e.stats(e.names().values({{"B", 20}})).bytes, s.bytes);
 }
 
+// A scatter and sums of many points: by default a thread adds up its share, so that the number of threads shows in the last bits.
+TEST(Deterministic, AnyNumberOfThreadsGivesTheSameBits) {
+    Graph g;
+    const Dim N = Dim::symbol("N");
+    V x = g.value(g.input({DType::f32, {N, 5}}, "x")), at = g.value(g.input({DType::f32, {N}}, "at"));
+    V to = cast(floor(at * 7.0), DType::i64);
+    g.outputs = {scatter_add({DType::f32, {7, 5}}, {to}, sin(x)).id, sum(x * x, {0}).id, sum(x, {0, 1}).id};
+    const Sizes sizes{{"N", 5003}};
+    std::mt19937 rng(3);
+    std::vector<Tensor> in;
+    for (Id i : g.inputs) in.push_back(random_tensor(g.type(i), sizes, rng, 0.1, 0.9));
+    auto values = [&](bool deterministic, int threads) {
+        Plan p = plan(g);
+        p.deterministic = deterministic;
+        const Executable e(std::move(p));
+        auto host = plain_host(threads);
+        std::vector<Array> arrays;
+        for (const Tensor& t : in) arrays.push_back(to_array(*host, t));
+        std::vector<double> all, again;
+        for (auto* into : {&all, &again}) {
+            Sizes bound;
+            for (const Array& a : e.run(*host, arrays, bound))
+                for (double v : to_tensor(a).data) into->push_back(v);
+        }
+        EXPECT_EQ(all, again) << threads << " threads, run again";
+        return all;
+    };
+    const auto one = values(true, 1);
+    for (int threads : {2, 3, 8, 13}) EXPECT_EQ(one, values(true, threads)) << threads << " threads";
+    EXPECT_NE(values(false, 1), values(false, 3)) << "the order of additions is nobody's concern here";
+    const auto want = evaluate(g, in, {}, sizes);
+    std::size_t k = 0;
+    for (const Tensor& t : want)
+        for (double v : t.data) EXPECT_NEAR(one[k++], v, 1e-5 * (1 + std::fabs(v)));
+}
+
 }  // namespace
 }  // namespace heddle

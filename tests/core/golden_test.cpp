@@ -45,6 +45,7 @@ std::string stages(const Graph& g, bool passes) {
         if (passes) out += fmt::format("\n# {}partition\n{}", where, before);
         const Plan p = plan(half, watch(where));
         out += fmt::format("\n# {}fuse\n{}", where, print(p.program));
+        if (!passes) out += fmt::format("\n# {}fuse for CUDA\n{}", where, print(plan(half, {}, {.machine = Machine::cuda}).program));
     };
     direction("forward: ", pair.split.forward);
     if (pair.has_backward) direction("backward: ", pair.split.backward);

@@ -22,7 +22,7 @@ std::function<void()> reads(const std::string& table, const std::string& name, c
 struct Edit {
     const char *name, *from, *to, *first;
 };
-constexpr char kForms[] = "Forms/EveryCase.*", kPlans[] = "Floats/CudaPlan.StagesOverAllRows/f32:Floats/CudaPlan.SumsThatEndInOneNumber/f32";
+constexpr char kRows[] = "Forms/Planes.*", kForms[] = "Forms/EveryCase.*", kPlans[] = "Floats/CudaPlan.StagesOverAllRows/f32:Floats/CudaPlan.SumsThatEndInOneNumber/f32";
 constexpr Edit kEdits[] = {
     // bounds
     {"a point more than there are", R"(if \(point >= )", "if (point > ", kForms},
@@ -63,6 +63,20 @@ constexpr Edit kEdits[] = {
     {"the last warp is left out", R"(w < G / 32; \+\+w)", "w + 1 < G / 32; ++w", kForms},
     {"all groups take the first group's warps", R"(first = warp / \(G / 32\) \* \(G / 32\))", "first = 0", kForms},
     {"every lane writes its warp's part", R"(if \(threadIdx.x % 32 == 0\) part)", "part", kForms},
+    // neighbours taken together, runs of points
+    {"a lane takes its neighbour's elements", R"(lane \* [24]\b)", "lane", kRows},
+    {"a sum goes on to another address", R"(\n      end\(p\);)", "", kRows},
+    {"a sum keeps what went to another address", R"(to = at, sum = v;)", "to = at, sum[0] = sum[0] + v[0];", kRows},
+    {"a sum stays with its first value", R"(EACH\(N\) sum\[e\] = sum\[e\] \+ v\[e\];)", ";", kRows},
+    {"the end of a run is lost", R"(\n *run\d+\.end\(\w+\);)", "\n", kRows},
+    {"a run has a point less", R"(point < last; \+\+point)", "point + 1 < last; ++point", kRows},
+    {"a run goes on in the next", R"(first \+ run < (\w+) \? first \+ run : \w+;)", "first + run < $1 ? first + run + 1 : $1;", kRows},
+    {"groups of a warp don't add up", R"(\(int d = 16; d >= G; d /= 2\))", "(int d = 16; d > G; d /= 2)", kRows},
+    {"each group of a warp adds the total", R"(if \(threadIdx\.x % 32 < G\) run)", "run", kRows},
+    {"a vector's last element is another", R"(\"f\"\(v\.part\[3\]\))", "\"f\"(v.part[2])", kRows},
+    {"a pair's last element is another", R"(\"f\"\(v\.part\[1\]\) : )", "\"f\"(v.part[0]) : ", kRows},
+    {"runs are counted too few", R"(\(points \+ run - 1\) / run)", "points / run", kRows},
+    {"each element is the first", R"(\[e\];\n)", "[0];\n", kRows},
     // recurrences and folds
     {"a carry is not carried", R"(\n *carry0 = v[^\n]*)", "\n", kForms},
     {"a carry begins elsewhere", R"( carry(\d+) = 1\.0)", " carry$1 = 2.0", kForms},

@@ -8,7 +8,10 @@
 
 #include "codegen/cuda/cuda.h"
 #include "runtime/device.h"
+#include "ir/text.h"
+#include "passes/pipeline.h"
 #include "tests/core/cuda_cases.h"
+#include "tests/core/golden.h"
 
 namespace heddle::test {
 namespace {
@@ -60,6 +63,42 @@ TEST(Nvrtc, InputsGoThroughTheReadOnlyPathAndSumsAreReductions) {
         EXPECT_NE(ptx.find("ld.global.nc"), std::string::npos) << ptx;
         EXPECT_EQ(ptx.find("ld.global.f32"), std::string::npos) << ptx;
         EXPECT_TRUE(ptx.find("red.global.add.f32") != std::string::npos || ptx.find("atom.global.add.f32") != std::string::npos) << ptx;
+    }
+}
+// The planes of HexPlane's density: texels move as 128 bits, sums go to memory as such, and half of all threads fit on a multiprocessor.
+TEST(Nvrtc, PlanesTakeVectorsAndFewRegisters) {
+    NEED_NVRTC();
+    const Graph g = parse(golden::section(golden::contents(golden::kFolder / "hexplane/density_feature.hir"), "lowered"));
+    std::vector<char> wants(g.inputs.size(), 1);
+    wants[0] = wants[1] = 0;  // where the points are, and when
+    const Pair pair = forward_and_backward(g, wants, {});
+    auto occurrences = [](const std::string& s, const std::string& of) {
+        int n = 0;
+        for (std::size_t i = s.find(of); i != std::string::npos; i = s.find(of, i + 1)) ++n;
+        return n;
+    };
+    for (const Graph* half : {&pair.split.forward, &pair.split.backward}) {
+        const Plan p = plan(*half, {}, {.machine = Machine::cuda});
+        ASSERT_EQ(p.loops.size(), 1u);
+        const CudaSource s = cuda_text(p.program.launches[0].name, p.loops[0]);
+        for (const char* arch : kArchs) {
+            const auto r = nvrtc().compile({s.kernel, s.text}, arch)->resources;
+            ASSERT_TRUE(r);
+            EXPECT_LE(r->registers, 64) << s.kernel << " on " << arch;
+            EXPECT_EQ(r->spill_stores + r->spill_loads, 0) << s.kernel << " on " << arch;
+        }
+        const std::string ptx = nvrtc().compile({s.kernel, s.text}, "compute_90")->image;
+        EXPECT_GE(occurrences(ptx, "ld.global.v4.f32") + occurrences(ptx, "ld.global.nc.v4.f32"), 24) << s.kernel;  // the corners in six planes
+        if (half == &pair.split.forward) continue;
+        EXPECT_EQ(occurrences(ptx, "red.global.add.v4.f32"), 48);  // where an address changes and where a run ends
+        EXPECT_EQ(occurrences(ptx, "red.global.add.f32") + occurrences(ptx, "atom.global.add.f32"), 0);
+        int walked = 0;
+        for (const loop::Nest& n : p.loops[0])
+            if (loop::run(n) > 1) {
+                ++walked;
+                EXPECT_EQ(n.schedule.vector, 4) << print(n.schedule);
+            }
+        EXPECT_EQ(walked, 9);
     }
 }
 TEST(Nvrtc, CompilesOnceInParallelAndInOrder) {
