@@ -28,8 +28,8 @@ public:
         out_.here.clear();
         for (Id i : g_.outputs) out_.outputs.push_back(at_[at(i)]);
         for (std::size_t k = 0; k < bounds_.size(); ++k) {
-            bounds_[k].count = out_.outputs.size(), out_.outputs.push_back(counted_[k].first);
-            bounds_[k].overflow = out_.outputs.size(), out_.outputs.push_back(counted_[k].second);
+            bounds_[k].count = out_.outputs.size(), out_.outputs.push_back(counted_[k].rows);
+            bounds_[k].overflow = out_.outputs.size(), out_.outputs.push_back(counted_[k].fails);
         }
         return read_back();
     }
@@ -58,12 +58,20 @@ private:
     }
     V places(const Node& n) {
         const std::string u = print(n.type.shape[0]);
-        V all = now(n.in[2]), room = size(out_, all.type(), capacity(u)), count = min(all, room);
+        V all = now(n.in[2]);
         Attrs attrs = n.attrs;
         attrs.emplace_back("bounded", true);
+        for (std::size_t k = 0; k < bounds_.size(); ++k)
+            if (bounds_[k].size == u) {  // captured where two masks have as many rows: where they haven't, nothing holds
+                Counted& c = counted_[k];
+                c.fails = or_(out_.value(c.fails), ne(all, out_.value(c.all))).id;
+                attrs.emplace_back("cleared", true);
+                return apply(Op::compact, {now(n.in[0]), now(n.in[1]), out_.value(c.rows)}, std::move(attrs), Type(n.type));
+            }
+        V room = size(out_, all.type(), capacity(u)), count = min(all, room);
         const Node& mask = g_[n.in[0]];
         bounds_.push_back({u, u + "_max", numel(mask.is(Op::blocks) ? g_.type(mask.in[0]).shape : mask.type.shape), 0, 0});
-        counted_.emplace_back(count.id, gt(all, room).id);
+        counted_.push_back({all.id, count.id, gt(all, room).id});
         return apply(Op::compact, {now(n.in[0]), now(n.in[1]), count}, std::move(attrs), Type(n.type));
     }
     V any(const Node& n) {
@@ -154,7 +162,10 @@ private:
     std::vector<Id> at_;
     std::set<std::string> rows_;                // names of numbers of rows
     std::set<Id> counts_;                       // of g_: those numbers
-    std::vector<std::pair<Id, Id>> counted_;    // per bound: its outputs
+    struct Counted {
+        Id all, rows, fails;  // the last two are outputs
+    };
+    std::vector<Counted> counted_;              // per bound
     std::map<Id, V> roomy_;
 };
 
