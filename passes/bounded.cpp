@@ -18,7 +18,8 @@ public:
     Graph run() {
         out_.name = g_.name;
         for (Id i : g_.outputs)
-            if (std::string u = rows_in(g_.type(i).shape); !u.empty()) throw Error(fmt::format("{}: a result has {} rows, a number that stays in memory: reduce it, or let the host wait", g_.name, u));
+            if (std::string u = rows_in(g_.type(i).shape); !u.empty())
+                throw Error(fmt::format("{}: a result has {} rows, a number that stays in memory: reduce it, or let the host wait", g_.name, u));
         for (Id i : g_.inputs) at_[at(i)] = out_.input(g_.type(i), g_[i].text("name"));
         for (Id id = 0; id < g_.size(); ++id) {
             if (g_[id].is(Op::input)) continue;
@@ -79,7 +80,8 @@ private:
         const bool of_mask = held.is(Op::gt) && counts_.contains(held.in[0]) && g_[held.in[1]].is(Op::constant) && g_[held.in[1]].number("value") == 0;
         const std::string where = n.loc.empty() ? g_.name : n.loc;
         if (!of_mask) throw Error(where + ": a branch reads a number that isn't whether a mask holds anywhere: the host has to wait for it");
-        if (n.number("value") != 1) throw Error(where + ": captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
+        if (n.number("value") != 1)
+            throw Error(where + ": captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
         return now(n.in[0]);
     }
     void call(const Node& n) {
@@ -88,7 +90,8 @@ private:
             if (u.empty()) u = rows_in(g_.type(i).shape);
         for (const auto& name : names_in(n))
             if (rows_.contains(name)) u = name;
-        if (!u.empty()) throw Error(fmt::format("{}: {} is given {} rows, a number that stays in memory", g_.name, n.is(Op::call) ? n.text("name") : "a call", u));
+        const std::string who = n.is(Op::call) ? n.text("name") : "a call";
+        if (!u.empty()) throw Error(fmt::format("{}: {} is given {} rows, a number that stays in memory", g_.name, who, u));
     }
 
     // ---- products
@@ -115,7 +118,8 @@ private:
         const Node n = x.node();
         const Shape s = n.type.shape;
         auto axis = std::find(s.begin(), s.end(), Dim::symbol(u));
-        if (axis == s.end() || !rows_in(Shape(axis + 1, s.end())).empty()) throw Error(fmt::format("{}: dot is given {}, in which {} is no size by itself", g_.name, print(n.type), u));
+        if (axis == s.end() || !rows_in(Shape(axis + 1, s.end())).empty())
+            throw Error(fmt::format("{}: dot is given {}, in which {} is no size by itself", g_.name, print(n.type), u));
         const int k = static_cast<int>(axis - s.begin());
         const Dim rest = capacity(u) - Dim::symbol(u);
         if (!n.is(Op::concat) || n.integer("axis") == k) return pad(x, k, 0, rest);

@@ -277,7 +277,8 @@ private:
     }
     std::optional<Failure> memory() {
         auto law = [&](const char* what, const Graph& from, const Plan& to) -> std::optional<Failure> {
-            if (has_calls(from)) return {};  // of which the sizes are known when it has run
+            const auto names = from.symbols();  // of which some are known when it has run
+            if (has_calls(from) || std::any_of(names.begin(), names.end(), [&](const auto& n) { return !sizes_.contains(n); })) return {};
             ++tally_.memory;
             const auto fused = planned(to, sizes_);
             const auto one_by_one = unfused(from, sizes_), promised = scratch(from, sizes_), over = fused.peak - one_by_one - promised;

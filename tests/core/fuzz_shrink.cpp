@@ -60,7 +60,10 @@ std::vector<Graph> smaller(const Graph& g) {
         if (g[i].kind() == Kind::leaf) continue;
         for (std::size_t k = 0; k < g[i].in.size(); ++k)
             if (g.type(g[i].in[k]) == g.type(i)) all.push_back(without_unused(without(g, i, static_cast<int>(k))));
-        for (int by : {-2, -1}) all.push_back(without_unused(without(g, i, by)));
+        for (int by : {-2, -1}) try {
+                all.push_back(without_unused(without(g, i, by)));
+            } catch (const Error&) {  // other results of a call need it
+            }
     }
     return all;
 }
