@@ -97,7 +97,10 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
             at[static_cast<std::size_t>(id)] = more.at({n.in[0], n.integer("index")});
             continue;
         }
-        if (n.is(Op::blocks)) bind_sizes(n.type.shape, {(x(0).numel() + n.type.shape[1].value() - 1) / n.type.shape[1].value(), n.type.shape[1].value()}, sizes, "blocks");
+        if (n.is(Op::blocks)) {
+            const auto width = n.type.shape[1].value();
+            bind_sizes(n.type.shape, {(x(0).numel() + width - 1) / width, width}, sizes, "blocks");
+        }
         if (n.is(Op::compact)) bind_sizes(n.type.shape, {static_cast<std::int64_t>(x(2).data[0])}, sizes, "compact");
         Tensor out{n.type.dtype, {}, {}};
         for (const Dim& d : n.type.shape) out.sizes.push_back(d.eval(sizes));
@@ -143,12 +146,16 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
                 });
                 break;
             case Op::flip: fill([&, a = axis()](Index i) { return i[a] = x(0).sizes[a] - 1 - i[a], Cell{x(0)}(i); }); break;
-            case Op::blocks: fill([&](const Index& i) { return i[0] * out.sizes[1] + i[1] < x(0).sizes[0] ? Cell{x(0)}({i[0] * out.sizes[1] + i[1]}) : 0; }); break;
+            case Op::blocks:
+                fill([&](const Index& i) {
+                    const auto at = i[0] * out.sizes[1] + i[1];
+                    return at < x(0).sizes[0] ? Cell{x(0)}({at}) : 0;
+                });
+                break;
             case Op::compact:
                 for (std::int64_t r = 0; r < x(0).sizes[0]; ++r)
                     for (std::int64_t c = 0, to = static_cast<std::int64_t>(Cell{x(1)}({r})); c < x(0).sizes[1]; ++c)
-                        if (Cell{x(0)}({r, c}) != 0)
-                            if (const std::int64_t here = to++; here < out.sizes[0]) out.data[static_cast<std::size_t>(here)] = static_cast<double>(r * x(0).sizes[1] + c);
+                        if (Cell{x(0)}({r, c}) != 0 && to++ < out.sizes[0]) out.data[static_cast<std::size_t>(to - 1)] = static_cast<double>(r * x(0).sizes[1] + c);
                 break;
             case Op::concat:
                 fill([&, a = axis()](Index i) {

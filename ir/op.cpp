@@ -119,8 +119,10 @@ Type view_type(const Graph& g, const Node& n) {
         }
         case Op::flip: axis_of(g, n); break;
         case Op::blocks: {
-            if (t.rank() != 1 || n.type.rank() != 2 || !n.type.shape[1].is_const() || n.type.shape[1].value() < 1) fail(n, fmt::format("cannot cut {} into {}", print(t), print(n.type)));
-            if (Dim room = numel(n.type.shape) - t.shape[0]; room.is_const() && room.value() < 0) fail(n, fmt::format("{} has no room for {}", print(n.type), print(t)));
+            const bool rows = t.rank() == 1 && n.type.rank() == 2 && n.type.shape[1].is_const() && n.type.shape[1].value() > 0;
+            if (!rows) fail(n, fmt::format("cannot cut {} into {}", print(t), print(n.type)));
+            if (Dim room = numel(n.type.shape) - t.shape[0]; room.is_const() && room.value() < 0)
+                fail(n, fmt::format("{} has no room for {}", print(n.type), print(t)));
             t.shape = n.type.shape;
             break;
         }
@@ -199,9 +201,11 @@ Type scatter_type(const Graph& g, const Node& n) {
 }
 Type compact_type(const Graph& g, const Node& n) {
     Type mask = operand(g, n, 0), starts = operand(g, n, 1), count = operand(g, n, 2);
-    bool fits = mask.dtype == DType::b1 && mask.rank() == 2 && is_int(starts.dtype) && starts.shape == Shape{mask.shape[0]} && is_int(count.dtype) && count.rank() == 0;
-    if (!fits) fail(n, fmt::format("expected a mask of rows, where each starts and a count, got {}, {}, {}", print(mask), print(starts), print(count)));
-    if (n.type.rank() != 1 || !is_int(n.type.dtype) || !n.type.shape[0].is_symbol()) fail(n, fmt::format("got {}, expected places in number of a name", print(n.type)));
+    bool rows = mask.dtype == DType::b1 && mask.rank() == 2, start = is_int(starts.dtype) && starts.rank() == 1 && starts.shape[0] == mask.shape[0];
+    if (!rows || !start || !is_int(count.dtype) || count.rank() != 0)
+        fail(n, fmt::format("expected a mask of rows, where each starts and a count, got {}, {}, {}", print(mask), print(starts), print(count)));
+    if (n.type.rank() != 1 || !is_int(n.type.dtype) || !n.type.shape[0].is_symbol())
+        fail(n, fmt::format("got {}, expected places in number of a name", print(n.type)));
     return n.type;
 }
 Type dot_type(const Graph& g, const Node& n) {

@@ -48,7 +48,8 @@ void verify(const Program& p, std::string_view after) {
         } else if (!s.reads.empty()) {
             for (Id id : s.reads) {
                 const Node& n = p.graph[id];
-                if (const Id i = n.in.back(); !written[static_cast<std::size_t>(library_operand(p.graph, i).base)]) broken(after, fmt::format("%{} is read before it is written", i));
+                const Id number = library_operand(p.graph, n.in.back()).base;
+                if (!written[static_cast<std::size_t>(number)]) broken(after, fmt::format("%{} is read before it is written", number));
                 if (!n.is(Op::compact)) write(id);
             }
         } else {

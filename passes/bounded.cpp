@@ -18,7 +18,8 @@ public:
     Graph run() {
         out_.name = g_.name;
         for (Id i : g_.outputs)
-            if (std::string u = rows_in(g_.type(i).shape); !u.empty()) throw Error(fmt::format("{}: a result has {} rows, a number that stays in memory: reduce it, or let the host wait", g_.name, u));
+            if (std::string u = rows_in(g_.type(i).shape); !u.empty())
+                throw Error(fmt::format("{}: a result has {} rows, a number that stays in memory: reduce it, or let the host wait", g_.name, u));
         for (Id i : g_.inputs) at_[at(i)] = out_.input(g_.type(i), g_[i].text("name"));
         for (Id id = 0; id < g_.size(); ++id) {
             if (g_[id].is(Op::input)) continue;
@@ -28,8 +29,8 @@ public:
         out_.here.clear();
         for (Id i : g_.outputs) out_.outputs.push_back(at_[at(i)]);
         for (std::size_t k = 0; k < bounds_.size(); ++k) {
-            bounds_[k].count = out_.outputs.size(), out_.outputs.push_back(counted_[k].first);
-            bounds_[k].overflow = out_.outputs.size(), out_.outputs.push_back(counted_[k].second);
+            bounds_[k].count = out_.outputs.size(), out_.outputs.push_back(counted_[k].rows);
+            bounds_[k].overflow = out_.outputs.size(), out_.outputs.push_back(counted_[k].fails);
         }
         return read_back();
     }
@@ -58,12 +59,20 @@ private:
     }
     V places(const Node& n) {
         const std::string u = print(n.type.shape[0]);
-        V all = now(n.in[2]), room = size(out_, all.type(), capacity(u)), count = min(all, room);
+        V all = now(n.in[2]);
         Attrs attrs = n.attrs;
         attrs.emplace_back("bounded", true);
+        for (std::size_t k = 0; k < bounds_.size(); ++k)
+            if (bounds_[k].size == u) {  // captured where two masks have as many rows: where they haven't, nothing holds
+                Counted& c = counted_[k];
+                c.fails = or_(out_.value(c.fails), ne(all, out_.value(c.all))).id;
+                attrs.emplace_back("cleared", true);
+                return apply(Op::compact, {now(n.in[0]), now(n.in[1]), out_.value(c.rows)}, std::move(attrs), Type(n.type));
+            }
+        V room = size(out_, all.type(), capacity(u)), count = min(all, room);
         const Node& mask = g_[n.in[0]];
         bounds_.push_back({u, u + "_max", numel(mask.is(Op::blocks) ? g_.type(mask.in[0]).shape : mask.type.shape), 0, 0});
-        counted_.emplace_back(count.id, gt(all, room).id);
+        counted_.push_back({all.id, count.id, gt(all, room).id});
         return apply(Op::compact, {now(n.in[0]), now(n.in[1]), count}, std::move(attrs), Type(n.type));
     }
     V any(const Node& n) {
@@ -71,7 +80,8 @@ private:
         const bool of_mask = held.is(Op::gt) && counts_.contains(held.in[0]) && g_[held.in[1]].is(Op::constant) && g_[held.in[1]].number("value") == 0;
         const std::string where = n.loc.empty() ? g_.name : n.loc;
         if (!of_mask) throw Error(where + ": a branch reads a number that isn't whether a mask holds anywhere: the host has to wait for it");
-        if (n.number("value") != 1) throw Error(where + ": captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
+        if (n.number("value") != 1)
+            throw Error(where + ": captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
         return now(n.in[0]);
     }
     void call(const Node& n) {
@@ -80,7 +90,8 @@ private:
             if (u.empty()) u = rows_in(g_.type(i).shape);
         for (const auto& name : names_in(n))
             if (rows_.contains(name)) u = name;
-        if (!u.empty()) throw Error(fmt::format("{}: {} is given {} rows, a number that stays in memory", g_.name, n.is(Op::call) ? n.text("name") : "a call", u));
+        const std::string who = n.is(Op::call) ? n.text("name") : "a call";
+        if (!u.empty()) throw Error(fmt::format("{}: {} is given {} rows, a number that stays in memory", g_.name, who, u));
     }
 
     // ---- products
@@ -107,7 +118,8 @@ private:
         const Node n = x.node();
         const Shape s = n.type.shape;
         auto axis = std::find(s.begin(), s.end(), Dim::symbol(u));
-        if (axis == s.end() || !rows_in(Shape(axis + 1, s.end())).empty()) throw Error(fmt::format("{}: dot is given {}, in which {} is no size by itself", g_.name, print(n.type), u));
+        if (axis == s.end() || !rows_in(Shape(axis + 1, s.end())).empty())
+            throw Error(fmt::format("{}: dot is given {}, in which {} is no size by itself", g_.name, print(n.type), u));
         const int k = static_cast<int>(axis - s.begin());
         const Dim rest = capacity(u) - Dim::symbol(u);
         if (!n.is(Op::concat) || n.integer("axis") == k) return pad(x, k, 0, rest);
@@ -154,7 +166,10 @@ private:
     std::vector<Id> at_;
     std::set<std::string> rows_;                // names of numbers of rows
     std::set<Id> counts_;                       // of g_: those numbers
-    std::vector<std::pair<Id, Id>> counted_;    // per bound: its outputs
+    struct Counted {
+        Id all, rows, fails;  // the last two are outputs
+    };
+    std::vector<Counted> counted_;              // per bound
     std::map<Id, V> roomy_;
 };
 

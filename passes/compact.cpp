@@ -114,13 +114,15 @@ private:
         const Column before = column_[at(n.in[0])];
         if (before.call >= 0) return n.is(Op::reshape) || (n.is(Op::cast) && is_int(n.type.dtype)) ? before : Column{};
         if (!is_compacted(n.in[0])) return {};
-        if (n.is(Op::slice) && n.integer("axis") == 1 && n.dim("start").is_const() && n.dim("end") == n.dim("start") + 1) return {n.in[0], static_cast<int>(n.dim("start").value())};
+        if (n.is(Op::slice) && n.integer("axis") == 1 && n.dim("start").is_const() && n.dim("end") == n.dim("start") + 1)
+            return {n.in[0], static_cast<int>(n.dim("start").value())};
         return n.is(Op::reshape) && mask_of(n.in[0]).size() == 1 ? Column{n.in[0], 0} : Column{};
     }
     // The call whose coordinates, all of them in order, operands from `from` on are, where the mask has the leading axes `s`; -1: they aren't.
     Id whose(const Node& n, std::size_t from, std::size_t k, const Shape& s) const {
         const Id call = column_[at(n.in[from])].call;
-        if (call < 0 || k < 2 || mask_of(call).size() != k || s.size() < k || !std::equal(s.begin(), s.begin() + static_cast<std::ptrdiff_t>(k), mask_of(call).begin())) return -1;
+        if (call < 0 || k < 2 || mask_of(call).size() != k || s.size() < k) return -1;
+        if (!std::equal(mask_of(call).begin(), mask_of(call).end(), s.begin())) return -1;
         for (std::size_t i = 0; i < k; ++i)
             if (const Column c = column_[at(n.in[from + i])]; c.call != call || c.axis != static_cast<int>(i) || g_.type(n.in[from + i]).rank() != 1) return -1;
         return call;

@@ -503,7 +503,8 @@ private:
         }
         for (Id i : graph().outputs) {
             p.last_use[static_cast<std::size_t>(i)] = static_cast<int>(p.steps.size());
-            if (is_guard(graph()[i])) p.last_use[static_cast<std::size_t>(library_operand(graph(), graph()[i].in[0]).base)] = static_cast<int>(p.steps.size());  // the same memory
+            if (is_guard(graph()[i]))  // the same memory
+                p.last_use[static_cast<std::size_t>(library_operand(graph(), graph()[i].in[0]).base)] = static_cast<int>(p.steps.size());
         }
         for (Id id = 0; id < graph().size(); ++id)
             if (graph()[id].is(Op::result)) need(id);

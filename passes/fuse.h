@@ -16,7 +16,7 @@ struct Decision {          // for `explain`: why a value did or didn't join a ne
 struct Bound {
     std::string size, capacity;   // a capacity that isn't given is `most`
     Dim most;                     // the elements of the mask
-    std::size_t count, overflow;  // positions among the outputs: i64[], the rows that there are, at most the capacity; b1[], were there more?
+    std::size_t count, overflow;  // positions among the outputs: i64[], the rows that there are, at most the capacity; b1[], are results to be discarded?
 };
 struct Plan {
     Program program;

@@ -225,7 +225,8 @@ private:
             effect({.what = What::carry_step, .dtype = t, .in = {arith(Op::add, before, one, t)}, .index = c}, body_scope());
             Val to = plus(start, as(before, DType::i64));
             if (n.flag("bounded")) holds = both(holds, compare(Op::lt, to, dim(n.type.shape[0])));
-            effect({.what = What::store, .dtype = n.type.dtype, .in = {to, as(linear(at, g_.type(n.in[0]).shape), n.type.dtype), holds}, .index = buffer(r.id, true, false)});
+            Val place = as(linear(at, g_.type(n.in[0]).shape), n.type.dtype);
+            effect({.what = What::store, .dtype = n.type.dtype, .in = {to, place, holds}, .index = buffer(r.id, true, n.flag("cleared"))});
         } else if (n.is(Op::scatter)) {  // its base at every place, or in a later stage its rows
             const auto k = static_cast<std::size_t>(n_.piece);
             Val v = emit(n.in[k], at, -1);

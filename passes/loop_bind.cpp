@@ -82,7 +82,8 @@ Shape domain(const Graph& g, Id id, int piece) {
     const Node& n = g[id];
     if (n.is(Op::scatter_add)) return g.type(n.in[static_cast<std::size_t>(n.integer("k"))]).shape;
     bool folds = n.kind() == Kind::fold && !is_small_fold(g, id);
-    return piece >= 0 ? g.type(n.in[static_cast<std::size_t>(piece)]).shape : folds || n.is(Op::scan) || n.is(Op::compact) ? g.type(n.in[0]).shape : n.type.shape;
+    if (piece >= 0) return g.type(n.in[static_cast<std::size_t>(piece)]).shape;
+    return folds || n.is(Op::scan) || n.is(Op::compact) ? g.type(n.in[0]).shape : n.type.shape;
 }
 
 bool is_small_fold(const Graph& g, Id id) {

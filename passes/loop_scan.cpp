@@ -58,8 +58,10 @@ bool compresses(const Nest& n, const Phase& p, Val store) {
     if (s.what != What::store || s.in.size() < 3 || at(s.in[0]).what != What::map || at(s.in[0]).op != Op::add) return false;
     Val holds = s.in[2];  // those that also lie below an end are still side by side
     if (const Value& both = at(holds); both.what == What::map && both.op == Op::and_)
-        for (std::size_t k : {0, 1})
-            if (const Value& below = at(both.in[k]); below.what == What::map && below.op == Op::lt && below.in[0] == s.in[0] && !at(below.in[1]).varies_inner) holds = both.in[1 - k];
+        for (std::size_t k : {0, 1}) {
+            const Value& below = at(both.in[k]);
+            if (below.what == What::map && below.op == Op::lt && below.in[0] == s.in[0] && !at(below.in[1]).varies_inner) holds = both.in[1 - k];
+        }
     auto through_cast = [&](Val v) { return at(v).what == What::map && at(v).op == Op::cast ? at(v).in[0] : v; };
     for (std::size_t k : {0, 1}) {
         const Value& carry = at(through_cast(at(s.in[0]).in[k]));

@@ -110,7 +110,8 @@ void CpuLauncher::compile(std::size_t k) {
         Stage& stage = launches_[k].back();
         Loop& l = stage.loops.emplace_back(Loop{&n, functions[i], {}, {}, {}, shape_expr(n.outer, frame_.names)});
         for (const auto& s : n.sizes) l.sizes.push_back(frame_.names.slot(s));
-        for (const loop::Counted& c : n.counted) stage.counts.push_back({frame_.names.slot(c.size), frame_.of(n.buffers[static_cast<std::size_t>(c.buffer)].id)});
+        for (const loop::Counted& c : n.counted)
+            stage.counts.push_back({frame_.names.slot(c.size), frame_.of(n.buffers[static_cast<std::size_t>(c.buffer)].id)});
         for (const loop::Buffer& b : n.buffers) {
             int number = frame_.of(b.id);
             l.buffers.push_back(number);

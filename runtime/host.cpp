@@ -34,7 +34,8 @@ void Host::read(std::span<const Array> numbers, std::span<double> values) {
     constexpr std::size_t kRoom = 8;
     const PinnedMemory here(numbers.size() * kRoom);
     auto* at = static_cast<char*>(here.data());
-    for (std::size_t k = 0; k < numbers.size(); ++k) download_async(at + k * kRoom, numbers[k].data, static_cast<std::size_t>(heddle::bytes(numbers[k].dtype)), stream());
+    for (std::size_t k = 0; k < numbers.size(); ++k)
+        download_async(at + k * kRoom, numbers[k].data, static_cast<std::size_t>(heddle::bytes(numbers[k].dtype)), stream());
     synchronize(stream());
     for (std::size_t k = 0; k < numbers.size(); ++k) values[k] = number(numbers[k].dtype, at + k * kRoom);
 }

@@ -10,7 +10,9 @@
 #include "ir/eval.h"
 #include "ir/verify.h"
 #include "models/hexplane/hexplane.h"
-#include "passes/grad.h"
+#include "ir/text.h"
+#include "passes/pipeline.h"
+#include "runtime/executable.h"
 
 namespace heddle::testing {
 namespace {
@@ -78,6 +80,43 @@ void check(bool emptiness) {
             EXPECT_TRUE(at::allclose(torch_of(got[static_cast<std::size_t>(joint.gradients[i])]), want[k], 1e-8, 1e-10)) << "input " << i;
         }
         ++k;
+    }
+
+    // Both ways in one plan, compiled: no library call but products; bounded, no step that waits, whatever room is given.
+    const Graph whole = live(lower_aten(c.graph));
+    const Joint both = heddle::joint(whole, wants);
+    auto host = torch_host(at::kCPU);
+    for (bool bounded : {false, true}) {
+        const Executable e(plan(both.graph, {}, {.bounded = bounded}));
+        const Plan& p = e.plan();
+        std::size_t reads = 0, calls = 0;
+        for (const Step& s : p.program.steps) {
+            reads += !s.reads.empty(), calls += s.call >= 0;
+            EXPECT_TRUE(s.call < 0 || p.program.graph[s.call].is(Op::dot)) << print(p.program);
+        }
+        std::printf("  %s: %zu kernels, %zu products, %zu host reads\n", bounded ? "bounded" : "exact", p.program.launches.size(), calls, reads);
+        EXPECT_EQ(reads, bounded ? 0u : emptiness ? 3u : 2u);
+        EXPECT_EQ(p.bounds.size(), bounded ? 2u : 0u);  // all that is inside isn't empty here: two masks have as many rows
+        for (std::int64_t room : {std::int64_t{0}, std::int64_t{4} * model.samples() - 1}) {
+            std::vector<Array> arrays;
+            for (const auto& t : all) arrays.push_back(array_of(t, at::kCPU, "input", arrays.size()));
+            for (std::size_t i = 0; i < both.seeds.size(); ++i)
+                if (both.seeds[i] >= 0) arrays.push_back(array_of(i == 0 ? at::ones({}, at::kDouble) : at::zeros({}, at::kDouble), at::kCPU, "seed", i));
+            Sizes sizes;
+            for (const Bound& b : p.bounds)
+                if (room > 0) sizes[b.capacity] = room;
+            const auto out = e.run(*host, arrays, sizes);
+            EXPECT_NEAR(tensor_of(out[0]).item<double>(), eager[0].item<double>(), 1e-12);
+            for (const Bound& b : p.bounds) EXPECT_FALSE(tensor_of(out[b.overflow]).item<bool>()) << b.size;
+            std::size_t k = 0;
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                if (!wants[i]) continue;
+                if (want[k].defined()) {
+                    EXPECT_TRUE(at::allclose(tensor_of(out[static_cast<std::size_t>(both.gradients[i])]), want[k], 1e-8, 1e-10)) << "input " << i << ", bounded " << bounded;
+                }
+                ++k;
+            }
+        }
     }
 }
 TEST(HexPlaneCapture, LossEqualsEager) { check(false); }

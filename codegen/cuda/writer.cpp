@@ -100,7 +100,8 @@ private:
         }
         std::string points = expr(numel(n_.outer), sizes_);
         // A grid cut by what the points don't exceed has blocks with none at all, and perhaps there is no point 0.
-        if (along_ && !n_.counted.empty()) line("if (block * {} >= {}{}) return;", threads_, factor(numel(n_.outer), sizes_), group_ > 1 ? fmt::format(" * {}", group_) : "");
+        if (along_ && !n_.counted.empty())
+            line("if (block * {} >= {}{}) return;", threads_, factor(numel(n_.outer), sizes_), group_ > 1 ? fmt::format(" * {}", group_) : "");
         if (along_) {
             line("const bool live = {} < {};", here, points);
             line("const index_t point = live ? {} : 0;", here);

@@ -262,7 +262,8 @@ private:
             case What::carry: h = {carried(x), true}; break;
             case What::store:
                 if (std::size_t k = 0; Together* t = together(v, k)) put_together(*t, v, k);
-                else if (across_ && in_.width > 1 && loop::compresses(n_, *across_, v)) memory_->compress(x.index, first(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
+                else if (across_ && in_.width > 1 && loop::compresses(n_, *across_, v))
+                    memory_->compress(x.index, first(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
                 else memory_->store(x.index, place(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
                 break;
             case What::accumulate:

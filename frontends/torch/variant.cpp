@@ -278,7 +278,8 @@ std::string explain_variant(Variant& v) {
         const Plan& p = e.plan();
         std::size_t calls = 0, reads = 0;
         for (const Step& s : p.program.steps) calls += s.call >= 0, reads += !s.reads.empty();
-        text += fmt::format("{}: {} kernels, {} library calls{}\n", what, p.program.launches.size(), calls, reads > 0 ? fmt::format(", {} host reads", reads) : "");
+        const std::string waits = reads > 0 ? fmt::format(", {} host reads", reads) : "";
+        text += fmt::format("{}: {} kernels, {} library calls{}\n", what, p.program.launches.size(), calls, waits);
         for (const Decision& d : p.decisions)
             text += fmt::format("  {} {}: {}\n    {}\n", d.joined ? "fused into" : "starts in", p.program.launches[static_cast<std::size_t>(d.launch)].name, d.reason, listed(p.program.graph, d.value));
         for (const Step& s : p.program.steps)

@@ -156,7 +156,7 @@ private:
     double slack_ = 1e-9;  // relative to the largest element
     Joint plain_;
     Plan whole_;
-    Sizes sizes_;
+    Sizes sizes_, handed_;  // handed on to the backward: with those that calls of the forward gave
     std::vector<Tensor> in_, seeds_, want_;
 
     std::string said() const {
@@ -180,7 +180,13 @@ private:
         std::vector<Tensor> all = in_;
         for (std::size_t k = 0; k < seeds_.size(); ++k)
             if (plain_.seeds[k] >= 0) all.push_back(seeds_[k]);
-        want_ = evaluate(plain_.graph, all, calls, sizes_);
+        handed_ = sizes_;
+        auto noted = [&](const Node& n, const std::vector<Tensor>& in, Sizes& known) {
+            auto results = calls(n, in, known);
+            handed_.insert(known.begin(), known.end());
+            return results;
+        };
+        want_ = evaluate(plain_.graph, all, noted, sizes_);
     }
     std::optional<std::string> close(const std::vector<Tensor>& want, const std::vector<Tensor>& got, const std::string& what) {
         if (want.size() != got.size()) return what + ": how many";
@@ -202,17 +208,17 @@ private:
     }
     std::optional<std::string> compare(const Executable* forward, const Executable* backward, int round) {
         const auto host = std::make_unique<LibraryHost>(1 + 2 * (round % 2));
-        auto run = [&](const Graph& graph, const Executable* e, const std::vector<Tensor>& arguments) {
-            if (!e) return evaluate(graph, arguments, calls, sizes_);
+        auto run = [&](const Graph& graph, const Executable* e, const std::vector<Tensor>& arguments, const Sizes& known) {
+            if (!e) return evaluate(graph, arguments, calls, known);
             std::vector<Array> arrays;
             for (const Tensor& t : arguments) arrays.push_back(to_array(*host, t));
-            Sizes bound = sizes_;
+            Sizes bound = known;
             std::vector<Tensor> out;
             for (const Array& a : e->run(*host, arrays, bound)) out.push_back(to_tensor(a));
             return out;
         };
         const auto count = static_cast<std::ptrdiff_t>(g_.outputs.size());
-        auto out = run(w_.forward.program.graph, forward, in_);
+        auto out = run(w_.forward.program.graph, forward, in_, sizes_);
         if (out.size() != g_.outputs.size() + w_.pair.split.saved) return "outputs: how many";
         if (auto f = close({want_.begin(), want_.begin() + count}, {out.begin(), out.begin() + count}, "output")) return jumps() ? std::nullopt : f;
         if (!w_.pair.has_backward) return {};
@@ -221,7 +227,7 @@ private:
             const auto i = static_cast<std::size_t>(s.index);
             arguments.push_back(s.from == Split::Source::From::input ? in_[i] : s.from == Split::Source::From::saved ? out[g_.outputs.size() + i] : seeds_[i]);
         }
-        auto grads = run(w_.backward.program.graph, backward, arguments);
+        auto grads = run(w_.backward.program.graph, backward, arguments, handed_);
         std::vector<Tensor> expected, got;
         for (std::size_t k = 0; k < w_.wants.size(); ++k) {
             const int there = plain_.gradients[k], here = w_.pair.gradients[k];
@@ -281,7 +287,8 @@ private:
     }
     std::optional<Failure> memory() {
         auto law = [&](const char* what, const Graph& from, const Plan& to) -> std::optional<Failure> {
-            if (has_calls(from)) return {};  // of which the sizes are known when it has run
+            const auto names = from.symbols();  // of which some are known when it has run
+            if (has_calls(from) || std::any_of(names.begin(), names.end(), [&](const auto& n) { return !sizes_.contains(n); })) return {};
             ++tally_.memory;
             const auto fused = planned(to, sizes_);
             const auto one_by_one = unfused(from, sizes_), promised = scratch(from, sizes_), over = fused.peak - one_by_one - promised;

@@ -45,6 +45,12 @@ Graph without_unused(const Graph& all) {
 }
 std::vector<Graph> smaller(const Graph& g) {
     std::vector<Graph> all;
+    auto add = [&](Id victim, int by) {
+        try {
+            all.push_back(without_unused(without(g, victim, by)));
+        } catch (const Error&) {  // other results of a call need it
+        }
+    };
     for (std::size_t k = 0; g.outputs.size() > 1 && k < g.outputs.size(); ++k) {
         Graph h = g;
         h.outputs.erase(h.outputs.begin() + static_cast<std::ptrdiff_t>(k));
@@ -59,8 +65,8 @@ std::vector<Graph> smaller(const Graph& g) {
             }
         if (g[i].kind() == Kind::leaf) continue;
         for (std::size_t k = 0; k < g[i].in.size(); ++k)
-            if (g.type(g[i].in[k]) == g.type(i)) all.push_back(without_unused(without(g, i, static_cast<int>(k))));
-        for (int by : {-2, -1}) all.push_back(without_unused(without(g, i, by)));
+            if (g.type(g[i].in[k]) == g.type(i)) add(i, static_cast<int>(k));
+        for (int by : {-2, -1}) add(i, by);
     }
     return all;
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <numeric>
 
 #include "passes/conditions.h"
 #include "runtime/nvrtc.h"
@@ -239,6 +240,35 @@ TEST(Bounded, SaysWhereTheRoomIsTooSmall) {
             const auto got = run(e, host, in, {{"R", 7}, {"u0_max", room}});
             EXPECT_EQ(got.at(p.bounds[0].overflow).data[0], room < n) << who << " " << room;
             EXPECT_EQ(got.at(p.bounds[0].count).data[0], static_cast<double>(std::min(room, n)));
+        }
+    }
+}
+// One name for two masks, which had as many rows at capture: that they still have is checked on the device.
+TEST(Bounded, SaysWhereMasksDiffer) {
+    NEEDS_LLVM();
+    Graph g;
+    g.name = "two";
+    const Dim R = Dim::symbol("R");
+    V x = g.value(g.input({DType::f64, {R}}, "x")), a = g.value(g.input({DType::b1, {R}}, "a")), b = g.value(g.input({DType::b1, {R}}, "b"));
+    V rows = gather(x, columns(nonzero(a, "u0"))) * gather(x, columns(nonzero(b, "u0")));
+    g.outputs = {sum(rows * rows, {0}).id};
+    const Plan p = plan(joint(g, {1, 0, 0}).graph, {}, {.bounded = true});
+    ASSERT_EQ(p.bounds.size(), 1u);
+    for (const auto& [who, target] : targets()) {
+        const Executable e(p, target);
+        std::mt19937 rng(2);
+        const Tensor ones{DType::f64, {}, {1}}, values = random_tensor({DType::f64, {R}}, {{"R", 600}}, rng);
+        auto first = [](std::int64_t n) {
+            Tensor m{DType::b1, {600}, std::vector<double>(600)};
+            std::fill_n(m.data.begin(), n, 1);
+            return m;
+        };
+        for (auto [n, m] : {std::pair{70, 70}, {70, 71}, {71, 70}, {500, 0}, {0, 500}, {0, 0}}) {
+            PoisonedHost host;
+            const auto got = run(e, host, {values, first(n), first(m), ones});
+            EXPECT_EQ(got.at(p.bounds[0].overflow).data[0], n != m) << who << " " << n << " " << m;
+            const double want = std::accumulate(values.data.begin(), values.data.begin() + n, 0.0, [](double s, double v) { return s + v * v * v * v; });
+            EXPECT_NEAR(n == m ? got[0].data[0] : want, want, 1e-10);
         }
     }
 }
