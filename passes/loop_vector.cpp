@@ -29,7 +29,7 @@ private:
         if (x.what == What::inner) return n_;
         if (x.what == What::constant) return static_cast<int>(std::gcd(static_cast<std::int64_t>(x.imm), std::int64_t{n_}));
         if (x.what != What::map) return 1;
-        switch (x.op) {
+        switch (x.op) {  // lists ops: what index arithmetic is made of
             case Op::add:
             case Op::sub: return std::min(of(0), of(1));
             case Op::mul: return std::min(of(0) * of(1), n_);
