@@ -176,12 +176,12 @@ private:
         plan_.program.steps.push_back({.launch = -1, .call = id});
         place_[static_cast<std::size_t>(id)].time.step = last_step();
     }
-    // When the input that `id` is written over may go: once nobody needs it at another place any more, and after all guards, so that a run that
-    // one of them ends has changed nothing.
+    // When the input that `id` is written over may go: once nobody needs it at another place any more, and after all that the host reads, so that a
+    // run that one of these ends (a guard, a size that isn't as it was) has changed nothing.
     Time free_from(Id id, Place but = {}) {
         auto it = updating_.find(id);
         if (it == updating_.end()) return {};
-        Time t = guarded_;
+        Time t = read_;
         for (Id r : root_) {
             const Place& p = place_[static_cast<std::size_t>(r)];
             if (updating_.count(r) || p.time.step < 0 || (p.nest >= 0 && p.nest == but.nest && p.time.step == but.time.step)) continue;
@@ -211,7 +211,8 @@ private:
         if (s <= written) steps.push_back({}), s = last_step();
         steps[static_cast<std::size_t>(s)].reads.push_back(id);
         if (graph()[id].is(Op::compact)) known_from_[print(graph().type(id).shape[0])] = s + 1;
-        else place_[static_cast<std::size_t>(id)].time.step = s, guarded_ = std::max(guarded_, {s + 1, 0});
+        else place_[static_cast<std::size_t>(id)].time.step = s;
+        read_ = std::max(read_, {s + 1, 0});
     }
     // The first step that may ask for the sizes that a root and what it pulls in need.
     Time known(Id id, int piece = -1) {
@@ -555,7 +556,7 @@ private:
         for (int s = 0; s <= last_step(); ++s) {
             const Step& step = p.steps[static_cast<std::size_t>(s)];
             if (step.launch < 0) {
-                if (s >= when.step)
+                if (s >= when.step && step.call >= 0)
                     for (Id i : graph()[step.call].in)
                         if (library_operand(graph(), i).base == from) return false;
                 continue;
@@ -577,7 +578,7 @@ private:
     const Machine machine_;
     const std::vector<Update>& updates_;
     std::map<Id, Id> updating_;                   // outputs that had best lie in an input's memory, which is that
-    Time guarded_;                                // after the last guard so far
+    Time read_;                                   // after the last read of the host so far
     std::set<Id> root_, whole_;                   // those in whole_ can't be divided
     std::map<std::pair<Id, int>, std::vector<Id>> reads_;
     std::map<std::pair<Id, int>, std::set<std::string>> asked_;  // names of sizes, likewise
