@@ -65,12 +65,14 @@ public:
 
     std::string write() {
         inner_ = names_.fresh("j");
+        along_ = run_ == 1 && runs_along();
+        if (run_ == 1 && !along_) place();  // a thread with no point does nothing: it reads nothing that a point's may write
         for (Val v : n_.uniform) statement(v, Scope::uniform);
         if (run_ > 1) {
             walk();
             return std::move(out_);
         }
-        place();
+        if (along_) place();
         for (Val v : n_.prologue) statement(v, Scope::point);
         if (!n_.phases.empty()) stored_by_the_group();
         for (const loop::Phase& p : n_.phases) phase(p);
@@ -92,7 +94,6 @@ private:
 
     // Which point this thread is at.
     void place() {
-        along_ = runs_along();
         std::string here = fmt::format("block * {} + (int)threadIdx.x", threads_);
         if (group_ > 1) {
             line("const int lane = threadIdx.x % {};", group_);
