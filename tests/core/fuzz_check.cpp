@@ -52,15 +52,7 @@ std::vector<Tensor> calls(const Node& n, const std::vector<Tensor>& in, Sizes& s
         return {sorted, from};
     }
     if (n.text("name") != "aten.nonzero.default") throw Error("call " + n.text("name") + ": no library at hand");
-    Tensor out{DType::i64, {0, static_cast<std::int64_t>(m.sizes.size())}, {}};
-    for (std::int64_t i = 0; i < m.numel(); ++i) {
-        if (m.data[static_cast<std::size_t>(i)] == 0) continue;
-        std::vector<double> at(m.sizes.size());
-        std::int64_t rest = i;
-        for (std::size_t a = m.sizes.size(); a-- > 0; rest /= m.sizes[a]) at[a] = static_cast<double>(rest % m.sizes[a]);
-        out.data.insert(out.data.end(), at.begin(), at.end());
-        ++out.sizes[0];
-    }
+    Tensor out = nonzero_of(m);
     bind_sizes(n.type.shape, out.sizes, sizes, "nonzero");
     return {out};
 }
