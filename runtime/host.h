@@ -75,7 +75,7 @@ struct Array {
     std::int64_t bytes() const { return numel() * heddle::bytes(dtype); }
 };
 
-// A guard's value was another than at capture: the plan doesn't hold for these inputs.
+// A guard's value was another than at capture, or two masks that had as many rows as each other have not: the plan doesn't hold for these inputs.
 struct GuardFailed {};
 
 class Host {

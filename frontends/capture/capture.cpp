@@ -94,7 +94,8 @@ public:
 
 private:
     std::optional<Sizes> other_sizes(std::size_t r, int attempt) const;
-    Recording once(std::size_t r, const Sizes&, bool other_values);
+    Recording once(std::size_t r, const Sizes&, bool other_values, bool apart);
+    Recording once(std::size_t r, const Sizes&);
     void trial(std::size_t r);
 
     const Callable& f_;
@@ -145,7 +146,27 @@ std::optional<Sizes> Trials::other_sizes(std::size_t r, int attempt) const {
     return other;
 }
 
-Recording Trials::once(std::size_t r, const Sizes& sizes, bool other_values) {
+// As much changed as the function bears: values, unless it asks more of them than their range (that they are sorted, or distinct); and rows of
+// masks that happened to be as many as each other's, unless it needs them to be.
+Recording Trials::once(std::size_t r, const Sizes& sizes) {
+    std::exception_ptr last;
+    const bool masks = runs_[0].counted.size() > 1;
+    for (bool apart : {true, false})
+        for (bool other_values : {true, false}) {
+            if (apart && !masks) continue;
+            try {
+                return once(r, sizes, other_values, apart);
+            } catch (const Error&) {
+                if (!apart) throw;
+                last = std::current_exception();
+                break;  // whatever the values are
+            } catch (const std::exception&) {
+                last = std::current_exception();
+            }
+        }
+    std::rethrow_exception(last);
+}
+Recording Trials::once(std::size_t r, const Sizes& sizes, bool other_values, bool apart) {
     auto changes = [&](auto matches) {
         std::vector<std::pair<int, std::int64_t>> c;
         for (const auto& v : options_.dynamic)
@@ -164,9 +185,9 @@ Recording Trials::once(std::size_t r, const Sizes& sizes, bool other_values) {
         held.push_back(std::make_unique<Held>(Held{now, before}));
         now.set_data(resized(before, changes([&](const Varying& w) { return w.tensor.defined() && w.tensor.is_same(now); })));
     }
-    constexpr int kExtra[] = {0, 3, 11, 5};
+    constexpr int kExtra[] = {0, 3, 11, 5}, kMore[] = {0, 2, 1, 7};
     random_->restore();
-    return record(f_, arguments, integers_, options_.host_read, &runs_[0], kExtra[r]);
+    return record(f_, arguments, integers_, options_.host_read, &runs_[0], kExtra[r], apart ? kMore[r] : 0);
 }
 
 void Trials::trial(std::size_t r) {
@@ -174,14 +195,7 @@ void Trials::trial(std::size_t r) {
     std::exception_ptr error;
     for (int attempt = 0; auto sizes = other_sizes(r, attempt); ++attempt) {
         try {
-            Recording run;
-            try {
-                run = once(r, *sizes, true);
-            } catch (const Error&) {
-                throw;
-            } catch (const std::exception&) {
-                run = once(r, *sizes, false);  // it asks more of its values than their range: that they are sorted, or distinct
-            }
+            Recording run = once(r, *sizes);
             const auto &a = runs_[0].choices, &b = run.choices;
             bool same = std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Choice& x, const Choice& y) {
                 return x.of == y.of && (x.outcome == y.outcome || x.of == Choice::Of::mod || x.of == Choice::Of::div);
@@ -203,7 +217,7 @@ void Trials::trial(std::size_t r) {
 
 Captured Trials::run() {
     at_.push_back(sizes_);
-    runs_.push_back(record(f_, example_, integers_, options_.host_read, nullptr, 0));
+    runs_.push_back(record(f_, example_, integers_, options_.host_read, nullptr, 0, 0));
     const bool varies = !names_.empty() || !runs_[0].counted.empty();
     for (std::size_t r = 1; r < (varies ? kRuns : 2); ++r) trial(r);
     return merge(runs_, at_, example_.size(), options_.name);

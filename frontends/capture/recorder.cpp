@@ -118,7 +118,8 @@ void set_place(std::string where) { scope = std::move(where); }
 Scope::Scope(std::string name) : outer_(scope) { scope = scope.empty() ? std::move(name) : scope + "." + name; }
 Scope::~Scope() { scope = outer_; }
 
-Recorder::Recorder(HostRead host_read, const std::vector<char>& integers, const Recording* first, int extra) : random_(random_state({})), host_read_(host_read), integers_(integers), first_(first), extra_(extra) {}
+Recorder::Recorder(HostRead host_read, const std::vector<char>& integers, const Recording* first, int extra, int more)
+    : random_(random_state({})), host_read_(host_read), integers_(integers), first_(first), extra_(extra), more_(more) {}
 
 Id Recorder::emit(std::string name, Attrs attrs, std::vector<Id> in, Type type, std::vector<Type> more, bool pure) {
     bool on = c10::GradMode::is_enabled(), any = false, marked = name == "aten.detach.default";
@@ -453,10 +454,10 @@ void Recorder::restore() {
     });
 }
 
-Recording record(const Callable& f, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead host_read, const Recording* first, int extra) {
+Recording record(const Callable& f, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead host_read, const Recording* first, int extra, int more) {
     install();
     if (current) throw Error("capture: inside another capture");
-    Recorder r(host_read, integers, first, extra);
+    Recorder r(host_read, integers, first, extra, more);
     struct Autocast {  // casts are ops of the graph, each time
         bool cached = at::autocast::is_autocast_cache_enabled();
         std::string outer = scope;

@@ -23,9 +23,9 @@ struct Recording {
 };
 
 // `first`: the run to follow, whose guards' values are returned again; nullptr for the first. `extra_rows` are appended to what
-// each nonzero finds, so that sizes that depend on values differ between runs.
+// each nonzero finds, and `more_rows` for each nonzero before it, so that sizes that depend on values differ between runs and from each other.
 // `integers`: per argument, is its value a size that the host may read.
-Recording record(const Callable&, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead, const Recording* first, int extra_rows);
+Recording record(const Callable&, const std::vector<at::Tensor>& arguments, const std::vector<char>& integers, HostRead, const Recording* first, int extra_rows, int more_rows);
 
 bool capturing();                  // in this thread
 std::int64_t decide(Choice::Of, std::int64_t lhs, std::int64_t rhs);  // notes it, if this thread is capturing

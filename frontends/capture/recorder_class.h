@@ -11,7 +11,7 @@ std::string place();  // where an error is: the scope, or "capture"
 
 class Recorder {
 public:
-    Recorder(HostRead, const std::vector<char>& integers, const Recording* first, int extra_rows);
+    Recorder(HostRead, const std::vector<char>& integers, const Recording* first, int extra_rows, int more_rows);
     void argument(const at::Tensor&, int position);
     void call(const c10::OperatorHandle&, c10::DispatchKeySet, torch::jit::Stack&);
     void finish(const std::vector<at::Tensor>& outputs);
@@ -46,7 +46,7 @@ private:
     HostRead host_read_;
     const std::vector<char>& integers_;
     const Recording* first_;
-    int extra_;
+    int extra_, more_;
     Recording rec_;
     Aliases aliases_;
     std::vector<char> grad_;                               // per node: requires grad

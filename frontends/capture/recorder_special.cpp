@@ -86,8 +86,9 @@ void Recorder::nonzero(const c10::OperatorHandle& op, torch::jit::Stack& stack) 
         Below below;
         op.callBoxed(&stack);
         rows = stack.back().toTensor();
-        if (extra_ > 0 && mask.numel() > 0 && mask.dim() > 0)
-            rows = at::cat({rows, (rows.size(0) > 0 ? rows.slice(0, 0, 1) : at::zeros({1, mask.dim()}, rows.options())).expand({extra_, mask.dim()})});
+        const auto extra = extra_ + more_ * static_cast<std::int64_t>(rec_.counted.size());
+        if (extra > 0 && mask.numel() > 0 && mask.dim() > 0)
+            rows = at::cat({rows, (rows.size(0) > 0 ? rows.slice(0, 0, 1) : at::zeros({1, mask.dim()}, rows.options())).expand({extra, mask.dim()})});
     }
     Id id = emit("aten.nonzero.default", {{"self", Ref{0}}}, {operand}, type_of(rows));
     rec_.counted.push_back(id);

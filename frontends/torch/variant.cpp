@@ -78,7 +78,8 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         for (std::size_t k = example.size(); k < everything.size(); ++k) v->orders[k] = memory_order(everything[k]);
         g = in_memory_order(g, v->orders);
     }
-    v->guarded = v->captured.guards > 0 || g.outputs.size() > v->captured.graph.outputs.size();
+    const auto counts = [](const Node& n) { return n.is(Op::call) && n.text("name") == "aten.nonzero.default"; };
+    v->guarded = v->captured.guards > 0 || g.outputs.size() > v->captured.graph.outputs.size() || std::any_of(g.nodes.begin(), g.nodes.end(), counts);
     v->forward_outputs = g.outputs.size();
     v->stages.emplace_back("lower_aten", g);
     Sizes typical;

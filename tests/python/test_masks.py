@@ -111,3 +111,41 @@ def test_both_ways_of_a_branch(door):
     fused = door(early_out)
     for x in (torch.ones(3), torch.full((3,), 200.0), torch.ones(3) * 2, torch.full((3,), 300.0)):
         close(early_out(x), fused(x), f"{x[0]}")
+
+
+def of_rows(count: int, n: int = 40) -> torch.Tensor:
+    return torch.arange(n)[torch.randperm(n)].argsort() < count
+
+
+def check_rows(f, fused, w, a, b):
+    x, m, n = r(40, 3), of_rows(a), of_rows(b)
+    want, got = f(x, m, n), fused(x, m, n)
+    close(want, got, f"{a} and {b} rows")
+    close(*(torch.autograd.grad(out, w)[0] for out in (want, got)), f"gradient, {a} and {b} rows")
+
+
+def test_masks_with_as_many_rows_as_each_other_by_chance(door):
+    """At the first call they are as many, later they aren't."""
+    w = leaf(3, 2)
+
+    def f(x, a, b):
+        return (x[a] @ w).sum() + (x[b] @ w).pow(2).sum()
+
+    fused = door(f)
+    for a, b in ((10, 10), (10, 12), (12, 12), (5, 0)):
+        check_rows(f, fused, w, a, b)
+
+
+def test_masks_that_have_to_have_as_many_rows(door):
+    """Rows of two masks are multiplied; where they aren't as many, the error is PyTorch's, or Dynamo's."""
+    w = leaf(3, 2)
+
+    def f(x, a, b):
+        return ((x[a] @ w) * (x[b] @ w)).sum()
+
+    fused = door(f)
+    for n in (10, 12, 3):
+        check_rows(f, fused, w, n, n)
+    with pytest.raises(RuntimeError, match=r"size of tensor a|Eq\(u0, u1\)"):
+        fused(r(40, 3), of_rows(10), of_rows(12))
+    check_rows(f, fused, w, 7, 7)
