@@ -181,6 +181,7 @@ UNCHECKED inline int __float_as_int(float f) { return cuda_on_cpu::bits<int>(f);
 UNCHECKED inline double __longlong_as_double(long long u) { return cuda_on_cpu::bits<double>(u); }
 UNCHECKED inline long long __double_as_longlong(double d) { return cuda_on_cpu::bits<long long>(d); }
 UNCHECKED inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)(a) * b >> 32); }  // what Philox is made of
+UNCHECKED inline int __clzll(long long a) { return a ? __builtin_clzll((unsigned long long)(a)) : 64; }
 UNCHECKED inline int __popc(unsigned a) { return __builtin_popcount(a); }
 UNCHECKED inline int __ffs(int a) { return __builtin_ffs(a); }
 UNCHECKED inline int __clz(int a) { return a ? __builtin_clz(unsigned(a)) : 32; }
