@@ -135,7 +135,8 @@ bool ordered(const Nest&, const Buffer&);               // floats, in whole numb
 bool near(const Nest&, const Buffer&);                  // first in shared memory, of this size at most:
 constexpr std::int64_t kNear = 32 << 10;                // bytes of a nest
 std::int64_t near_bytes(const Nest&);                   // what a block of it takes there, each buffer from a multiple of 8 on
-Dim additions(const Nest&, const Buffer&);              // of all points to one element, at most
+Dim additions(const Nest&, const Buffer&);              // of all points to all elements
+Dim additions_to_one(const Nest&, const Buffer&);       // at most
 // What a thread's values take on a GPU while most of them are alive, in registers of 32 bits: about what ptxas finds.
 int registers(const Nest&);
 

@@ -16,6 +16,16 @@ bool adds_to(const Nest& n, const Value& v, const Buffer& b) { return v.what == 
 bool met(const Nest& n, const Buffer& b) {
     return std::any_of(n.values.begin(), n.values.end(), [&](const Value& v) { return adds_to(n, v, b) && !at(n, v.in[0]).varies_outer; });
 }
+Dim count(const Nest& n, const Buffer& b, bool to_one) {
+    Dim each = 0;
+    auto add = [&](const std::vector<Val>& list, const Dim& times) {
+        for (Val v : list)
+            if (const Value& x = at(n, v); adds_to(n, x, b)) each = each + (to_one && step_of(n, x.in[0]).value_or(0) != 0 ? Dim(1) : times);
+    };
+    add(n.prologue, 1);
+    for (const Phase& p : n.phases) add(p.body, p.extent), add(p.after, 1);
+    return each * numel(n.outer);
+}
 bool fits(const Nest& n, const Buffer& b) { return added_to(b) && b.elements.is_const() && bytes(b.dtype) >= 4 && !met(n, b); }
 }  // namespace
 
@@ -40,16 +50,8 @@ std::int64_t near_bytes(const Nest& n) {
     return all;
 }
 
-Dim additions(const Nest& n, const Buffer& b) {
-    Dim each = 0;
-    auto count = [&](const std::vector<Val>& list, const Dim& times) {
-        for (Val v : list)
-            if (const Value& x = at(n, v); adds_to(n, x, b)) each = each + (step_of(n, x.in[0]).value_or(0) != 0 ? Dim(1) : times);
-    };
-    count(n.prologue, 1);
-    for (const Phase& p : n.phases) count(p.body, p.extent), count(p.after, 1);
-    return each * numel(n.outer);
-}
+Dim additions(const Nest& n, const Buffer& b) { return count(n, b, false); }
+Dim additions_to_one(const Nest& n, const Buffer& b) { return count(n, b, true); }
 
 }  // namespace loop
 

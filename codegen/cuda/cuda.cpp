@@ -104,7 +104,7 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
         for (const std::string& s : n.sizes) known(s);
         for (const loop::Buffer& b : n.buffers)
             if (std::vector<std::string> in_shape; loop::ordered(n, b)) {
-                (b.elements * loop::additions(n, b)).names(in_shape);
+                (b.elements * loop::additions_to_one(n, b)).names(in_shape);
                 for (const std::string& s : in_shape) known(s);
             }
     }
@@ -130,7 +130,7 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     each_sum([&](const loop::Nest& n, const loop::Buffer& b, const Dim& each) {
         const std::string& adder = adders[b.id] = names.fresh(b.name + "_sum");
         set_up += fmt::format("  const {} {} = {{sums + {}, {} + {}, room_for({})}};\n", adder_types[b.id] = fmt::format("Sums<{}>", cuda::type(b.dtype)), adder, cuda::factor(all_words, wide), powers,
-                              cuda::factor(all, wide), cuda::expr(loop::additions(n, b), wide));
+                              cuda::factor(all, wide), cuda::expr(loop::additions_to_one(n, b), wide));
         all_words = all_words + b.elements * each, all = all + b.elements;
     });
 

@@ -277,9 +277,9 @@ TEST(Bounded, RunsOfRowsTakeAll) {
     Graph g;
     g.name = "runs";
     const Dim R = Dim::symbol("R");
-    V x = g.value(g.input({DType::f32, {R, 8}}, "x")), to = g.value(g.input({DType::i64, {R}}, "to")), m = g.value(g.input({DType::b1, {R}}, "m"));
+    V x = g.value(g.input({DType::f32, {R, 24}}, "x")), to = g.value(g.input({DType::i64, {R}}, "to")), m = g.value(g.input({DType::b1, {R}}, "m"));
     V at = columns(nonzero(m, "u0"))[0], rows = gather(x, {at});
-    g.outputs = {scatter_add({DType::f32, {5, 8}}, {gather(to, {at})}, rows * rows).id};
+    g.outputs = {scatter_add({DType::f32, {5, 24}}, {gather(to, {at})}, rows * rows).id};
     for (bool deterministic : {false, true}) {
         Plan p = plan(joint(g, {0, 0, 0}).graph, {}, {.machine = Machine::cuda, .deterministic = deterministic, .bounded = true});
         int walked = 0;
@@ -290,7 +290,7 @@ TEST(Bounded, RunsOfRowsTakeAll) {
         const Executable e(p, cuda_on_cpu::target(4));
         const Sizes sizes{{"R", 600}};
         std::mt19937 rng(2);
-        std::vector<Tensor> in{random_tensor({DType::f32, {R, 8}}, sizes, rng), random_tensor({DType::i64, {R}}, sizes, rng, 0, 5)};
+        std::vector<Tensor> in{random_tensor({DType::f32, {R, 24}}, sizes, rng), random_tensor({DType::i64, {R}}, sizes, rng, 0, 5)};
         for (int n : {600, 511, 400, 1, 0}) {  // two rows each, where there could be 600
             in.resize(2);
             Tensor& first = in.emplace_back(Tensor{DType::b1, {600}, std::vector<double>(600)});

@@ -16,7 +16,7 @@ int runs = 0;
 struct Facts {
     std::string name;
     DType dtype = DType::f32;
-    bool written = false, accumulated = false;
+    bool written = false, accumulated = false, given = false;
 };
 std::map<Id, Facts> facts(const std::vector<loop::Nest>& nests) {
     std::map<Id, Facts> of;
@@ -33,7 +33,7 @@ void launch(const Object& code, const CudaSource& s, const std::map<Id, Facts>& 
     std::vector<Buffer> buffers;
     for (std::size_t k = 0; k < s.buffers.size(); ++k) {
         const Facts& f = of.at(s.buffers[k]);
-        buffers.push_back({f.name, f.dtype, memory[k].data, memory[k].bytes, !f.written || f.accumulated, whole.contains(s.buffers[k])});
+        buffers.push_back({f.name, f.dtype, memory[k].data, memory[k].bytes, !f.written || f.accumulated || f.given, whole.contains(s.buffers[k])});
     }
     std::vector<char> sums(static_cast<std::size_t>(scratch));
     if (s.ordered()) buffers.push_back({"sums", DType::i32, sums.data(), sums.size()});
@@ -83,6 +83,7 @@ private:
         std::vector<Memory> arguments;
         for (Id id : s.buffers) {
             int b = frame_.of(id);
+            of.at(id).given = plan_.program.graph[id].is(Op::input);  // written over
             Memory m{memory[b], static_cast<std::size_t>(frame_.bytes(b, sizes))};
             if (of.at(id).accumulated) std::fill_n(static_cast<char*>(m.data), m.bytes, 0);
             arguments.push_back(m);

@@ -129,7 +129,7 @@ template <class T, class F> UNCHECKED T rmw(T* p, F f, bool floats, const void* 
     HOST->access(p, sizeof(T), How::atomic, from);
     T old = *p;
     *p = f(old);
-    if (floats) HOST->float_atomic(p, &old);
+    if (floats) HOST->float_atomic(p, &old, sizeof(T));
     return old;
 }
 }  // namespace cuda_on_cpu
@@ -197,7 +197,7 @@ OUTSIDE void add_floats(float* p, float* v, unsigned n, const void* from) {  // 
     HOST->access(p, 4 * n, heddle::cuda_on_cpu::How::atomic, from);
     for (unsigned k = 0; k < n; ++k) {
         float old = p[k];
-        p[k] += v[k], v[k] = old, HOST->float_atomic(p + k, v + k);
+        p[k] += v[k], v[k] = old, HOST->float_atomic(p + k, v + k, sizeof(float));
     }
 }
 #define RED(name)                                                                                                                            \

@@ -80,7 +80,7 @@ class TrainStep:
             `heddle.fuse(..., static=True)` does: what it reads besides its arguments is bound at the first call with arguments of a kind.
         optimizer: `torch.optim.Adam` or `AdamW`. Learning rates and other numbers may change between steps, by hand or by a scheduler; its state
             is kept where it always is, so that `state_dict` and `load_state_dict` save and resume. With another optimiser steps run eagerly.
-        deterministic: steps that would add floats in an order that changes from run to run aren't fused (atomics on CUDA; none on the CPU).
+        deterministic: bit-equal steps from run to run, as `heddle.fuse(..., deterministic=True)` has them.
         restride: lay out anew, once, parameters that are looked up by rows which don't lie together: their values and sizes stay, their strides
             change, as with `Tensor.to(memory_format=...)`.
 
