@@ -15,7 +15,7 @@ HD void raise(unsigned* p, unsigned power) {
 }
 HD void add_to(Powers p, float v) { raise(p.power, power_of(v)); }
 HD void add_to(Powers p, double v) { raise(p.power, power_of(v)); }
-// Then words of 64 bits: a term has `room` of them, or twice that in two words.
+// Then words of 64 bits: a term has `room` of them, or twice that in two words. Called from many places, so not inlined.
 HD int room_for(i64 additions) { return __clzll(additions) - 2; }
 template <class T> struct Sums {
   static constexpr int words = sizeof(T) / 4;
@@ -35,14 +35,14 @@ HD double sum_of_endless(i64 n) {
   const double infinity = __longlong_as_double(0x7ff0000000000000LL);
   return (unsigned)n == 0 ? -infinity : n >> 32 == 0 ? infinity : __longlong_as_double(0x7ff8000000000000LL);
 }
-HD void add_to(Sums<float> p, float v) {
+static __device__ __noinline__ void add_to(Sums<float> p, float v) {
   const unsigned power = power_of(v), most = *p.power;
   if (most == 255) return add_whole(p.sum, power == 255 ? endless(v) : 0);
   const i64 m = (__float_as_uint(v) & 0x7fffff) | (power > 0 ? 0x800000 : 0);
   const i64 n = shifted(m, at_least_1(power) - at_least_1(most) + p.room - 24);
   add_whole(p.sum, v < 0 ? -n : n);
 }
-HD void add_to(Sums<double> p, double v) {
+static __device__ __noinline__ void add_to(Sums<double> p, double v) {
   const unsigned power = power_of(v), most = *p.power;
   if (most == 2047) return add_whole(p.sum, power == 2047 ? endless(v) : 0);
   i64 m = (__double_as_longlong(v) & 0xfffffffffffffLL) | (power > 0 ? 0x10000000000000LL : 0);

@@ -8,6 +8,7 @@
 
 #include "codegen/cuda/cuda.h"
 #include "runtime/nvrtc.h"
+#include "tests/core/golden.h"
 #include "tests/cuda_on_cpu/oracles.h"
 
 namespace heddle::test {
@@ -256,6 +257,33 @@ TEST(OrderedSums, BesideWhatIsWrittenOverItsInput) {
     Sizes bound = sizes;
     const auto out = Executable(p, cuda_on_cpu::target(2)).run(*host, arrays, bound);
     cuda_on_cpu::expect_same(want, {to_tensor(arrays[0]), to_tensor(out[1])}, "output");
+}
+
+// HexPlane's density: nine nests that add to planes and a basis, in one kernel.
+TEST(AddsOfPlanes, AreTheInterpretersHoweverTheyAreMade) {
+    const Graph g = parse(golden::section(golden::contents(golden::kFolder / "hexplane/density_feature.hir"), "lowered"));
+    Nvrtc nvrtc;
+    for (Adds adds : {Adds::ordered, Adds::shared}) {
+        cuda_on_cpu::Planned p(g);
+        p.cuda_backward = planned(p.pair.split.backward, adds == Adds::ordered);
+        int near = 0;
+        for (auto& launch : p.cuda_backward.loops)
+            for (loop::Nest& n : launch) {
+                if (n.schedule.adds != Adds::none) n.schedule.adds = adds;
+                near += loop::near_bytes(n) > 0;
+            }
+        EXPECT_EQ(near, adds == Adds::shared ? 6 : 0);
+        cuda_on_cpu::check(p, {{{"M", 67}}}, -1, 1, 5, false);
+        for (std::size_t k = 0; k < p.cuda_backward.loops.size() && nvrtc.available(); ++k) {
+            const CudaSource s = cuda_text("k", p.cuda_backward.loops[k]);
+            for (const char* arch : {"sm_75", "sm_80", "sm_90"}) {
+                const auto r = nvrtc.compile({s.kernel, s.text}, arch)->resources;
+                ASSERT_TRUE(r);
+                EXPECT_EQ(r->spill_stores + r->spill_loads, 0) << arch;
+                EXPECT_LE(r->registers, adds == Adds::ordered ? 80 : 128) << arch << " " << name(adds);
+            }
+        }
+    }
 }
 
 TEST(AddsOnDevices, CompileWithoutSpills) {

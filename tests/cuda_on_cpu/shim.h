@@ -52,6 +52,7 @@ UNCHECKED inline double rsqrt(double a) { return 1 / sqrt(a); }
 #define __constant__ const
 #define __shared__ static
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define threadIdx (cuda_on_cpu::thread())
 #define blockIdx (cuda_on_cpu::block())
