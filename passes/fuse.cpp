@@ -36,14 +36,14 @@ public:
         find_roots();
         if (machine_ == Machine::cuda) keep_points();
         divide();
+        const std::set<Id> last = put_off();
         for (Id id = 0; id < graph().size(); ++id) {
             if (graph()[id].is(Op::compact) && !graph()[id].flag("bounded")) add_read(id, graph()[id].in[2]);
-            if (root_.count(id) && !updating_.count(id)) add_root(id);
+            if (root_.count(id) && !last.count(id)) add_root(id);
             else if (is_guard(graph()[id])) add_read(id, library_operand(graph(), graph()[id].in[0]).base);
             else if (is_library(graph()[id])) add_call(id);
         }
-        for (const auto& [id, input] : updating_)
-            if (root_.count(id)) add_root(id);
+        for (Id id : last) add_root(id);
         finish();
         return std::move(plan_);
     }
@@ -96,6 +96,27 @@ private:
             const auto maps = std::count_if(all.begin(), all.end(), [&](Id k) { return graph()[k].kind() == Kind::map && !anyway.contains(k); });
             if (static_cast<std::size_t>(maps) >= kLong) root_.insert(id), plan_.program.stored[static_cast<std::size_t>(id)] = 1;
         }
+    }
+    // Roots that wait till all others have their place: updates, which overwrite what others read, and what is computed of them; but not what a
+    // library or the host goes on with.
+    std::set<Id> put_off() const {
+        std::set<Id> last;
+        for (const auto& [update, input] : updating_) {
+            if (!root_.count(update)) continue;
+            std::vector<char> of(graph().nodes.size());
+            of[static_cast<std::size_t>(update)] = 1;
+            std::vector<Id> found;
+            bool needed = false;
+            for (Id id = update; id < graph().size(); ++id) {
+                const Node& n = graph()[id];
+                for (Id i : n.in) of[static_cast<std::size_t>(id)] |= of[static_cast<std::size_t>(i)];
+                if (!of[static_cast<std::size_t>(id)]) continue;
+                needed |= is_library(n) || n.is(Op::compact);
+                if (root_.count(id)) found.push_back(id);
+            }
+            if (!needed) last.insert(found.begin(), found.end());
+        }
+        return last;
     }
     // All that a value is computed of from what is in memory, each once.
     std::vector<Id> pulled_in(Id id) const {
@@ -297,7 +318,8 @@ private:
         Time first;
         for (Id d : deps) {
             const auto& [t, nest] = place_[static_cast<std::size_t>(d)];
-            if (t.step < 0 || (t.step == home.time.step && nest == home.nest)) continue;
+            if (graph()[d].is(Op::input) || (t.step == home.time.step && nest == home.nest)) continue;
+            HEDDLE_CHECK(t.step >= 0, "a root reads one that has no place yet");
             first = std::max(first, after(t));
         }
         return first;

@@ -12,6 +12,9 @@ namespace {
 const Value& at(const Nest& n, Val v) { return n.values[static_cast<std::size_t>(v)]; }
 bool added_to(const Buffer& b) { return b.accumulated && !b.written; }
 bool adds_to(const Nest& n, const Value& v, const Buffer& b) { return v.what == What::accumulate && &n.buffers[static_cast<std::size_t>(v.index)] == &b; }
+bool read(const Nest& n, const Buffer& b) {
+    return std::any_of(n.values.begin(), n.values.end(), [&](const Value& v) { return v.what == What::load && &n.buffers[static_cast<std::size_t>(v.index)] == &b; });
+}
 // Do all points add to the same elements? These meet in registers.
 bool met(const Nest& n, const Buffer& b) {
     return std::any_of(n.values.begin(), n.values.end(), [&](const Value& v) { return adds_to(n, v, b) && !at(n, v.in[0]).varies_outer; });
@@ -35,8 +38,8 @@ bool near(const Nest& n, const Buffer& b) {
     if (n.schedule.adds != Adds::shared || !fits(n, b)) return false;
     if (n.schedule.lanes_inner && n.schedule.group > 1) {
         if (run(n) == 1) return false;
-    } else if (std::any_of(n.buffers.begin(), n.buffers.end(), [&](const Buffer& o) { return added_to(o) && met(n, o); })) {
-        return false;  // a block's threads meet once, not in a loop
+    } else if (std::any_of(n.buffers.begin(), n.buffers.end(), [&](const Buffer& o) { return (added_to(o) && met(n, o)) || (o.written && read(n, o)); })) {
+        return false;  // a block's threads meet once, not in a loop; and those without a point read what is the same for all
     }
     std::int64_t all = 0;
     for (const Buffer& o : n.buffers)

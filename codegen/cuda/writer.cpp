@@ -67,13 +67,15 @@ public:
     std::string write() {
         inner_ = names_.fresh("j");
         const bool near = begin_near();
+        along_ = run_ == 1 && !near && runs_along();
+        if (run_ == 1 && !near && !along_) place();  // a thread with no point does nothing: it reads nothing that a point's may write
         for (Val v : n_.uniform) statement(v, Scope::uniform);
         if (near && group_ == 1) {
             stride();
         } else if (run_ > 1) {
             walk();
         } else {
-            place();
+            if (along_) place();
             point();
         }
         if (near) end_near();
@@ -148,7 +150,6 @@ private:
 
     // Which point this thread is at.
     void place() {
-        along_ = runs_along();
         std::string here = fmt::format("block * {} + (int)threadIdx.x", threads_);
         if (group_ > 1) {
             line("const int lane = threadIdx.x % {};", group_);

@@ -16,7 +16,8 @@ int runs = 0;
 struct Facts {
     std::string name;
     DType dtype = DType::f32;
-    bool written = false, accumulated = false, given = false;
+    bool written = false, accumulated = false;
+    bool given = false;  // has values from the start though it's written: an input that an update is written over
 };
 std::map<Id, Facts> facts(const std::vector<loop::Nest>& nests) {
     std::map<Id, Facts> of;
@@ -83,8 +84,8 @@ private:
         std::vector<Memory> arguments;
         for (Id id : s.buffers) {
             int b = frame_.of(id);
-            of.at(id).given = plan_.program.graph[id].is(Op::input);  // written over
             Memory m{memory[b], static_cast<std::size_t>(frame_.bytes(b, sizes))};
+            of.at(id).given = plan_.program.graph[id].is(Op::input);
             if (of.at(id).accumulated) std::fill_n(static_cast<char*>(m.data), m.bytes, 0);
             arguments.push_back(m);
         }
