@@ -15,7 +15,7 @@ HD void raise(unsigned* p, unsigned power) {
 }
 HD void add_to(Powers p, float v) { raise(p.power, power_of(v)); }
 HD void add_to(Powers p, double v) { raise(p.power, power_of(v)); }
-// Then words of 64 bits: a term has `room` of them, or twice that in two words. Called from many places, so not inlined.
+// Then words of 64 bits: a term has `room` of them, or twice that in two words. That of a float isn't inlined: it has many callers.
 HD int room_for(i64 additions) { return __clzll(additions) - 2; }
 template <class T> struct Sums {
   static constexpr int words = sizeof(T) / 4;
@@ -42,7 +42,7 @@ static __device__ __noinline__ void add_to(Sums<float> p, float v) {
   const i64 n = shifted(m, at_least_1(power) - at_least_1(most) + p.room - 24);
   add_whole(p.sum, v < 0 ? -n : n);
 }
-static __device__ __noinline__ void add_to(Sums<double> p, double v) {
+HD void add_to(Sums<double> p, double v) {
   const unsigned power = power_of(v), most = *p.power;
   if (most == 2047) return add_whole(p.sum, power == 2047 ? endless(v) : 0);
   i64 m = (__double_as_longlong(v) & 0xfffffffffffffLL) | (power > 0 ? 0x10000000000000LL : 0);
