@@ -270,7 +270,7 @@ private:
         for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
             if (plan_.program.steps[static_cast<std::size_t>(s)].launch < 0) continue;
             auto& list = nests(s);
-            for (int k = 0; k < static_cast<int>(list.size()); ++k) {
+            for (int k : by_shared(list, deps)) {
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
@@ -329,6 +329,22 @@ private:
         for (Id r : nest.roots)
             for (Id d : reads(r)) mine.insert(d);
         return deps.empty() || std::any_of(deps.begin(), deps.end(), [&](Id d) { return mine.count(d) != 0; });
+    }
+    // Nests in the order of what they share with a root that reads `deps`, most bytes first: an update belongs where its parameter is read.
+    std::vector<int> by_shared(const std::vector<Nest>& list, const std::vector<Id>& deps) {
+        std::vector<std::pair<double, int>> order;
+        for (const Nest& n : list) {
+            std::set<Id> mine(n.roots.begin(), n.roots.end());
+            for (Id r : n.roots)
+                for (Id d : reads(r, n.piece)) mine.insert(d);
+            double shared = 0;
+            for (Id d : deps) shared += mine.count(d) ? traffic(d) : 0;
+            order.emplace_back(-shared, static_cast<int>(order.size()));
+        }
+        std::sort(order.begin(), order.end());
+        std::vector<int> ks;
+        for (const auto& [shared, k] : order) ks.push_back(k);
+        return ks;
     }
     // Where `room` more nests may run from a time on. A launch that is there anyway is better than a stage more.
     Time launch_from(Time first, int room) {

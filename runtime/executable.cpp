@@ -17,14 +17,6 @@ namespace heddle {
 namespace {
 auto at(auto i) { return static_cast<std::size_t>(i); }
 // Named sizes in a node's attributes.
-std::vector<std::string> names_in(const Attrs& attrs) {
-    std::vector<std::string> names;
-    for (const auto& [key, a] : attrs)
-        if (auto* d = std::get_if<Dim>(&a)) d->names(names);
-        else if (auto* list = std::get_if<std::vector<Dim>>(&a))
-            for (const Dim& x : *list) x.names(names);
-    return names;
-}
 std::string name_of(const Node& n) { return n.is(Op::dot) ? "dot" : n.text("name"); }
 }  // namespace
 

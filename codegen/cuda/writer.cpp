@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <cctype>
 #include <utility>
 
@@ -68,14 +69,13 @@ public:
         inner_ = names_.fresh("j");
         const bool near = begin_near();
         along_ = run_ == 1 && !near && runs_along();
-        if (run_ == 1 && !near && !along_) place();  // a thread with no point does nothing: it reads nothing that a point's may write
+        if (run_ == 1 && !near) place();  // a thread with no point reads nothing that a point's may write over
         for (Val v : n_.uniform) statement(v, Scope::uniform);
         if (near && group_ == 1) {
             stride();
         } else if (run_ > 1) {
             walk();
         } else {
-            if (along_) place();
             point();
         }
         if (near) end_near();
@@ -256,7 +256,11 @@ private:
         bool reads_back = std::any_of(n_.values.begin(), n_.values.end(), [&](const Value& v) {
             return v.what == What::load && n_.buffers[at(v.index)].written;
         });
-        if (group_ > 1 && reads_back) line("{}();", group_ > 32 ? "__syncthreads" : "__syncwarp");
+        if (reads_back) meet();
+    }
+    void meet() {
+        if (group_ > 1) line("{}();", group_ > 32 ? "__syncthreads" : "__syncwarp");
+        read_.clear();
     }
 
     // ---- operands
@@ -385,6 +389,10 @@ private:
                 std::string e = element(x);
                 if (narrow(v)) e = "(index_t)" + e;
                 e = from_stored(buffer(x).dtype, e);
+                if (along_ && buffer(x).written && scope != Scope::body) {
+                    e = fmt::format("live ? {} : {}", e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
+                    read_.insert(x.index);
+                }
                 if (x.in.size() > 1 && x.in[1] >= 0)
                     e = fmt::format("{} ? {} : {}", operand(x.in[1]), e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
                 text_[at(v)] = e;
@@ -393,6 +401,7 @@ private:
             case What::store:
                 if (way_ == Way::powers && !back_.contains(x.index)) return;
                 if (scope == Scope::body && taken_ > 1) return stores(v, x);
+                if (scope != Scope::body && read_.contains(x.index)) meet();  // the others have read what one of them writes over
                 return effect(scope, fmt::format("{}{} = {}", where(x), element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
             case What::accumulate: return accumulate(v, x, scope);
             case What::fold_step: {
@@ -499,6 +508,7 @@ private:
     bool each_ = false;               // an expression is of one of them: e
     std::string inner_, out_, loc_;
     bool along_ = false;
+    std::set<int> read_;              // buffers that are written too, read by the threads of a group since they last met
 };
 
 }  // namespace

@@ -425,7 +425,7 @@ AdamStep::Report AdamStep::report() const {
 std::string AdamStep::explain() const {
     std::lock_guard lock(state_->mutex);
     std::string text;
-    for (const auto& w : state_->ways) text += w->plan ? print(w->plan->plan().program) : "runs eagerly: " + w->reason + "\n";
+    for (const auto& w : state_->ways) text += w->plan ? print(w->plan->plan().program) + decisions(w->plan->plan()) : "runs eagerly: " + w->reason + "\n";
     return text;
 }
 std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const {

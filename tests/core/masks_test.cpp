@@ -31,15 +31,7 @@ std::vector<V> columns(V table) {
 std::vector<Tensor> library(const Node& n, const std::vector<Tensor>& in, Sizes& sizes) {
     const Tensor& m = in.at(0);
     if (n.text("name") == "heddle.guard") return {m};
-    Tensor out{DType::i64, {0, static_cast<std::int64_t>(m.sizes.size())}, {}};
-    for (std::int64_t i = 0; i < m.numel(); ++i) {
-        if (m.data[static_cast<std::size_t>(i)] == 0) continue;
-        std::vector<double> at(m.sizes.size());
-        std::int64_t rest = i;
-        for (std::size_t a = m.sizes.size(); a-- > 0; rest /= m.sizes[a]) at[a] = static_cast<double>(rest % m.sizes[a]);
-        out.data.insert(out.data.end(), at.begin(), at.end());
-        ++out.sizes[0];
-    }
+    Tensor out = nonzero_of(m);
     bind_sizes(n.type.shape, out.sizes, sizes, "nonzero");
     return {out};
 }
