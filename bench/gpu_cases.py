@@ -265,6 +265,8 @@ def of_block(block: blocks.Block) -> Callable:
     return lambda column, wrap, dtype: Differentiated(block.function, block.inputs(0.02 if Run.dry else 1.0), wrap, dtype)
 
 
+DETERMINISTIC = "deterministic"  # ends the name of a row in which heddle's gradients are to be bit-equal from run to run
+
 ROWS: dict[str, Callable[[str, Callable, torch.dtype], Case]] = {
     "density_on_rays": density(False),
     "volume_rendering_221": volume(221),
@@ -274,6 +276,7 @@ ROWS: dict[str, Callable[[str, Callable, torch.dtype], Case]] = {
     "density_random": density(True),
     "iteration_late": lambda column, wrap, dtype: Iteration(scale_of("late"), True, column, wrap, dtype),
     "loss_late": losses("late"),
+    **{f"density_{points}_{DETERMINISTIC}": density(points == "random") for points in ("on_rays", "random")},
     "adam_late": lambda column, wrap, dtype: Adam(scale_of("late"), wrap, column, dtype),
     "volume_rendering_689": volume(689),
     "trajectory_65k": trajectory(65_536),

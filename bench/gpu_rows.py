@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import heddle
-from gpu_cases import ROWS, Case, Run
+from gpu_cases import DETERMINISTIC, ROWS, Case, Run
 from heddle._fuse import door_of
 from measure import TOLERANCE, median, safe
 
@@ -139,7 +139,7 @@ def is_device_error(error: BaseException) -> bool:
 
 
 def measure(name: str) -> dict:
-    make = ROWS[name]
+    make, deterministic = ROWS[name], name.endswith(DETERMINISTIC)
     row: dict = {"row": name, "columns": {}}
     exact_case = make("exact", lambda f: f, torch.float64)
     exact = {k: None if v is None else v.detach() for k, v in exact_case.results().items()}
@@ -149,15 +149,15 @@ def measure(name: str) -> dict:
     for column in COLUMNS:
         if column == "graph" and not name.startswith("iteration"):
             continue
-        if column == "compile" and (O.compile_seconds <= 0 or name in O.no_compile):
-            why = "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"
+        if column == "compile" and (O.compile_seconds <= 0 or name in O.no_compile or deterministic):
+            why = "it isn't deterministic" if deterministic else "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"
             row["columns"][column] = {"ok": False, "skipped": why}
             continue
         opened: list = []
 
         def wrap(f: Callable) -> Callable:
             if column == "heddle":
-                opened.append(heddle.fuse(f, static=name.startswith("iteration")))
+                opened.append(heddle.fuse(f, static=name.startswith("iteration"), deterministic=deterministic))
                 return opened[0]
             return torch.compile(f) if column == "compile" else f
 
@@ -191,6 +191,11 @@ def measure(name: str) -> dict:
                           "compile_s": sum(r["compile_seconds"] for r in reports)}
                 if reasons:
                     found |= {"ok": False, "note": f"runs eagerly: {safe(reasons[0])}"}
+            if deterministic and column == "heddle":
+                again = [case.results() for _ in range(5)]
+                found["same_bits"] = all((a is None) == (got[k] is None) and (a is None or torch.equal(a, got[k])) for one in again for k, a in one.items())
+                if not found["same_bits"]:
+                    found |= {"ok": False, "note": "bits differ from run to run"}
             if found["ok"]:
                 cases[column] = case
         except Late as late:

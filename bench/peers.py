@@ -24,12 +24,12 @@ from measure import ROOT, TOLERANCE, check, cpu_facts, median, safe, text_table
 from work import BLOCKS
 
 PEERS = ROOT / "out" / "peers-venv"
-TORCH = ("eager", "compile", "heddle", "fused", "exact")
-COLUMNS = (*TORCH[:4], "hand", "jax", "drjit")
+TORCH = ("eager", "compile", "heddle", "deterministic", "fused", "exact")
+COLUMNS = (*TORCH[:5], "hand", "jax", "drjit")
 # glibc: memory stays with the process instead of going back at every free, so that no column pays for page faults anew in each run.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(256 << 20)}
 PARTS = [b for b in BLOCKS if b != "iteration"]
-ONLY = {"fused": ["adam"], "hand": PARTS, "jax": PARTS,
+ONLY = {"fused": ["adam"], "deterministic": ["density_feature"], "hand": PARTS, "jax": PARTS,
         "drjit": ["trajectory", "loss_chain", "positional_encoding", "adam"]}
 LIMIT_S = {"prepare": 400, "go": 400}
 

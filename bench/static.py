@@ -83,7 +83,7 @@ def kernel_facts(name: str, text: str) -> dict:
         found = re.findall(pattern, log)
         return max(map(int, found)) if found else None
 
-    row: dict = {"kernel": name, "lines": text.count("\n")}
+    row: dict = {"kernel": name, "lines": text.count("\n"), "adds": sorted(set(re.findall(r"^//   points .*, adds (\w+)", text, re.M)))}
     try:
         image, log = nvrtc_compile(name, text, ARCH)
         spills = (number(rf"(\d+) bytes spill {way}", log) or 0 for way in ("stores", "loads"))
@@ -240,14 +240,14 @@ def show(rows: list[dict], asked: list[dict]) -> str:
     def texts(row: dict, *keys: str) -> list[str]:
         return ["–" if row.get(key) is None else str(row[key]) for key in keys]
 
-    kernels = [[k["kernel"], *texts(k, "registers", "spills", "shared"), "gathers" if k.get("gathers") else "",
+    kernels = [[k["kernel"], *texts(k, "registers", "spills", "shared"), "gathers" if k.get("gathers") else "", ", ".join(k["adds"]),
                 *(count(k, what) for what in ("loads", "loads_128", "adds", "adds_v4")), k.get("error", "")[:60]] for row in rows for k in row["kernels"]]
     plans = [[f"{r['part']}, {r['scale']}", f"{r['kernels_forward']} + {r['kernels_backward']}",
               *texts(r, "calls", "ops_eager", "host_reads", "host_reads_eager"),
               *megabytes(r, "bytes_moved", "bytes_least"), f"{r['bytes_ratio']:.2f}", *megabytes(r, "bytes_saved", "bytes_saved_eager"),
               "–" if r["saved_ratio"] is None else f"{r['saved_ratio']:.2f}"] for r in rows]
     missed = [[g["what"], g["where"], f"{g['goal']:g}", f"{g['value']:.3g}"] for g in asked if g["met"] is False]
-    text = f"Kernels for {ARCH}\n" + text_table(["kernel", "registers", "spills", "shared", "", "loads", "of 128 bits", "adds", "of four", ""], kernels)
+    text = f"Kernels for {ARCH}\n" + text_table(["kernel", "registers", "spills", "shared", "", "adds to memory", "loads", "of 128 bits", "adds", "of four", ""], kernels)
     head = ["part", "kernels", "calls", "eager ops", "host reads", "eager's", "MB moved", "least", "ratio", "MB saved", "eager's", "ratio"]
     text += "\n\nPlans, forward and backward\n" + text_table(head, plans)
     text += f"\n\n{sum(g['met'] is True for g in asked)} of {len(asked)} goals met"

@@ -1,9 +1,14 @@
-// What library calls read.
+// Words for schedules, and what library calls read.
 #include "ir/program.h"
 
 #include <algorithm>
 
 namespace heddle {
+
+std::string_view name(Adds a) {
+    constexpr std::string_view kNames[] = {"", "direct", "merged", "shared", "ordered"};
+    return kNames[static_cast<std::size_t>(a)];
+}
 
 std::vector<std::string> names_in(const Attrs& attrs) {
     std::vector<std::string> names;

@@ -8,6 +8,15 @@
 
 namespace heddle {
 
+// How what several points add to one element gets there, on a GPU.
+enum class Adds : std::uint8_t {
+    none,     // nothing is added, or nobody chose: as direct
+    direct,   // an atomic each, or each block where all points add to one element
+    merged,   // first in registers, along a run of points
+    shared,   // then in shared memory, of which a block adds its part to memory at its end
+    ordered,  // in whole numbers of a unit that is found first: the same bits in whatever order (codegen/cuda/ordered.h)
+};
+
 // How a nest runs; chosen by passes/schedule from kind and sizes, printed with the nest. Nothing else decides.
 struct Schedule {
     bool lanes_inner = false;  // SIMD lanes / neighbouring threads walk the inner loops (else: the last outer axis)
@@ -18,6 +27,7 @@ struct Schedule {
     int vector = 1;            // CUDA: neighbouring elements of an inner loop that a thread takes at once: 1, 2 or 4 (1 where group is 1)
     int run = 1;               // CUDA: consecutive points that a group walks at most, adding up in registers what goes to one address; 1: adds directly
     int full = 1 << 17;        // CUDA: threads that fill a device: runs are shorter where there would be fewer
+    Adds adds = Adds::none;    // CUDA
     bool operator==(const Schedule&) const = default;
 };
 
@@ -68,6 +78,7 @@ struct Program {
     }
 };
 
+std::string_view name(Adds);
 std::vector<std::string> names_in(const Attrs&);  // sizes in them
 std::vector<std::string> names_in(const Node&);   // in its attributes and types
 bool is_guard(const Node&);  // a call heddle.guard: the plan holds as long as its operand has the attribute's value

@@ -304,7 +304,8 @@ Graph parse(std::string_view text) { return Parser(text).graph(); }
 std::string print(const Schedule& c) {
     std::string s = fmt::format("lanes={}, width={}, chunk={}, group={}, threads={}", c.lanes_inner ? "inner" : "outer", c.width, c.chunk, c.group, c.threads);
     if (c.vector > 1) s += fmt::format(", vector={}", c.vector);
-    if (c.run > 1) s += fmt::format(", adds=merged, run={}, full={}", c.run, c.full);
+    if (c.adds != Adds::none) s += fmt::format(", adds={}", name(c.adds));
+    if (c.run > 1) s += fmt::format(", run={}, full={}", c.run, c.full);
     return s;
 }
 

@@ -634,7 +634,7 @@ std::string adds_in_any_order(const Plan& p) {
     for (std::size_t k = 0; k < p.loops.size(); ++k)
         for (const loop::Nest& n : p.loops[k])
             for (const loop::Buffer& b : n.buffers)
-                if (b.accumulated && !b.written && is_float(b.dtype)) return p.program.launches[k].name;
+                if (b.accumulated && !b.written && is_float(b.dtype) && n.schedule.adds != Adds::ordered) return p.program.launches[k].name;
     return "";
 }
 

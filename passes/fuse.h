@@ -24,7 +24,7 @@ struct Plan {
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
     std::vector<Bound> bounds;                   // of a bounded plan
     int check = -1;                              // of a bounded plan that may fail: the output that says so, see passes/bounded.h
-    bool deterministic = false;                  // on the CPU floats are added in an order that sizes alone decide, not how many threads there are
+    bool deterministic = false;                  // bit-equal results from run to run, on the CPU for any number of threads (passes/pipeline.h)
 };
 // `updates`: outputs that had best be written over inputs. Those that can be are in Program::updates; they are written after all guards.
 Plan fuse(const Graph&, Machine = Machine::cpu, const std::vector<Update>& updates = {});

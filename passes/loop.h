@@ -72,6 +72,7 @@ struct Buffer {
     bool written = false;         // by a store; later phases of the same point may load it again
     bool accumulated = false;
     std::string name;             // identifier, unique within the nest: "v12" or "density_plane_0"
+    Dim elements = 0;
 };
 struct Counted {                  // a size whose value is in memory; the host passes what it doesn't exceed, by which grids are sized
     std::string size;
@@ -128,7 +129,14 @@ int taken(const Nest&, const Phase&);                   // how many: the schedul
 std::optional<std::int64_t> step_of(const Nest&, Val);  // by which an integer grows with the inner index; nothing: not known, or no integer of indices
 bool beside(const Nest&, Val access, int n);            // these elements of an access lie side by side, the first at a multiple of n
 bool merges(const Nest&, const Value& accumulate, int n);  // a group that walks points may add up in registers what goes to one address
-int run(const Nest&);                                   // points that it walks at most: the schedule's, where it has one loop of nothing but accumulations; else 1
+int run(const Nest&);                                   // points that it walks at most: the schedule's, where it has one loop of nothing but accumulations, or, by threads of their own, adds near; else 1
+// What is added where, as the schedule says (Adds). Both are of floats or integers that nothing else writes.
+bool ordered(const Nest&, const Buffer&);               // floats, in whole numbers
+bool near(const Nest&, const Buffer&);                  // first in shared memory, of this size at most:
+constexpr std::int64_t kNear = 32 << 10;                // bytes of a nest
+std::int64_t near_bytes(const Nest&);                   // what a block of it takes there, each buffer from a multiple of 8 on
+Dim additions(const Nest&, const Buffer&);              // of all points to all elements
+Dim additions_to_one(const Nest&, const Buffer&);       // at most
 // What a thread's values take on a GPU while most of them are alive, in registers of 32 bits: about what ptxas finds.
 int registers(const Nest&);
 

@@ -55,16 +55,16 @@ public:
         all(extent, size, reverse, ordered, folds, carries, body, after);
     }
     void put(const Buffer& b) {
-        const auto& [id, dtype, written, accumulated, name] = b;
-        all(id, dtype, written, accumulated, name);
+        const auto& [id, dtype, written, accumulated, name, elements] = b;
+        all(id, dtype, written, accumulated, name, elements);
     }
     void put(const Counted& c) {
         const auto& [size, buffer] = c;
         all(size, buffer);
     }
     void put(const Schedule& s) {
-        const auto& [lanes_inner, width, chunk, group, threads, vector, run, full] = s;
-        all(lanes_inner, width, chunk, group, threads, vector, run, full);
+        const auto& [lanes_inner, width, chunk, group, threads, vector, run, full, adds] = s;
+        all(lanes_inner, width, chunk, group, threads, vector, run, full, adds);
     }
     void put(const Nest& n) {
         const auto& [outer, stage, outer_sizes, schedule, buffers, sizes, counted, values, uniform, prologue, folds, carries, phases] = n;

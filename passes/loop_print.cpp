@@ -35,6 +35,7 @@ std::string statement(const Nest& n, Val id) {
 
 std::string print(const Nest& n) {
     std::string s = fmt::format("for {}{}", print(n.outer), n.stage > 0 ? fmt::format(" stage={}", n.stage) : "");
+    if (n.schedule.adds != Adds::none) s += fmt::format(" adds={}", name(n.schedule.adds));
     for (const Counted& c : n.counted) s += fmt::format(", {} in {}", c.size, n.buffers[static_cast<std::size_t>(c.buffer)].name);
     s += "\n";
     auto block = [&](const char* indent, const std::vector<Val>& list) {

@@ -72,6 +72,8 @@ bool merges(const Nest& nest, const Value& x, int n) {
 }
 
 int run(const Nest& n) {
+    if (n.schedule.run > 1 && !(n.schedule.lanes_inner && n.schedule.group > 1))  // a thread by itself takes several where they meet in shared memory
+        return std::any_of(n.buffers.begin(), n.buffers.end(), [&](const Buffer& b) { return near(n, b); }) ? n.schedule.run : 1;
     if (n.schedule.run <= 1 || !n.schedule.lanes_inner || n.schedule.group <= 1 || n.schedule.group > 32) return 1;
     auto reads_back = [&](const Value& v) { return v.what == What::load && (n.buffers[static_cast<std::size_t>(v.index)].written || n.buffers[static_cast<std::size_t>(v.index)].accumulated); };
     if (n.outer.empty() || n.phases.size() != 1 || n.phases[0].ordered || n.phases[0].reverse || !n.phases[0].after.empty() || !n.phases[0].folds.empty()) return 1;

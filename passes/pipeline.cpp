@@ -70,6 +70,10 @@ Plan plan(const Graph& graph, const Watch& watch, const PlanOptions& options) {
     }
     Plan p = fuse(g, options.machine, options.updates);
     p.bounds = std::move(b.bounds), p.check = b.check;
+    p.deterministic = options.deterministic;
+    for (std::size_t k = 0; k < p.loops.size() && options.machine == Machine::cuda; ++k)
+        for (std::size_t i = 0; i < p.loops[k].size(); ++i)
+            p.program.launches[k].nests[i].schedule = p.loops[k][i].schedule = with_adds(p.loops[k][i], options.deterministic);
     verify(p.program, "fuse");
     return p;
 }

@@ -25,6 +25,7 @@ Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Si
 struct PlanOptions {
     Machine machine = Machine::cpu;
     std::vector<Update> updates = {};  // outputs that had best be written over inputs: see passes/fuse.h
+    bool deterministic = false;  // the same bits from run to run: floats are added in an order that sizes alone decide, or so that no order matters
     bool bounded = false;  // no step waits: see passes/bounded.h. Throws Error where a graph can't be run so, and says why
 };
 // One direction: primitives to launches.

@@ -37,6 +37,7 @@ public:
         for (const auto& s : narrow.source.sizes) codes.sizes.push_back(frame_.names.slot(s));
         codes.points = shape_expr(narrow.source.points, frame_.names);
         codes.limits = shape_expr(narrow.source.limits, frame_.names);
+        codes.scratch = SizeExpr(narrow.source.scratch, frame_.names);
     }
     std::pair<std::string, std::string> text(std::size_t k) const override {
         const CudaSource& s = code_[k].narrow.source;
@@ -55,6 +56,7 @@ private:
         Code narrow, wide, single;  // all take the same arguments:
         std::vector<int> buffers, sizes, cleared;  // cleared: accumulated buffers
         ShapeExpr points, limits;
+        SizeExpr scratch;
     };
     void compile(std::size_t k, Code& code, const CudaOptions& options) {
         code.source = cuda_text(plan_.program.launches[k].name, plan_.loops[k], options);
@@ -89,8 +91,13 @@ void CudaLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes,
     Small<void*, 48> arguments;
     // The driver copies arguments from these addresses and writes to none.
     for (int b : c.buffers) arguments.push_back(const_cast<void**>(&memory[b]));
+    Array done, scratch;
+    if (code.source.ordered()) {
+        scratch = host.allocate(DType::b1, {c.scratch(sizes)});
+        clear_async(scratch.data, static_cast<std::size_t>(scratch.bytes()), stream);
+        arguments.push_back(&scratch.data);
+    }
     for (int s : c.sizes) arguments.push_back(const_cast<std::int64_t*>(&sizes[s]));
-    Array done;
     if (code.source.staged()) {
         done = host.allocate(DType::i32, {1});
         clear_async(done.data, static_cast<std::size_t>(done.bytes()), stream);

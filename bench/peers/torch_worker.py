@@ -1,4 +1,4 @@
-"""The columns that are PyTorch: eager, compile (inductor), heddle, fused (Adam alone), and exact, eager in float64.
+"""The columns that are PyTorch: eager, compile (inductor), heddle, deterministic (heddle's price for equal bits), fused (Adam alone), and exact, in float64.
 
 Law: one text of each block; a column differs by what is put around it. Arguments: folder, column.
 """
@@ -67,10 +67,10 @@ def fused_step(loss, optimiser):
 def wrapped(function, **options):
     if COLUMN == "compile":
         return torch.compile(function)
-    if COLUMN == "heddle":
+    if COLUMN in ("heddle", "deterministic"):
         import heddle
 
-        fused = heddle.fuse(function, **options)
+        fused = heddle.fuse(function, deterministic=COLUMN == "deterministic", **options)
         FUSED.append(fused)
         return fused
     return function
@@ -196,8 +196,10 @@ def column(block):
 
     def checked():
         found = results()
-        if COLUMN == "heddle":
+        if COLUMN in ("heddle", "deterministic"):
             nothing_eager()
+        if COLUMN == "deterministic" and any((found[k] != again).any() for k, again in results().items()):
+            raise RuntimeError("bits differ from run to run")
         return found
 
     return run, checked

@@ -17,13 +17,42 @@ std::int64_t blocks_of(std::int64_t points, int group, int run, int full, int th
     const std::int64_t walked = std::clamp<std::int64_t>(points * group / full, 1, run);
     return ((points + walked - 1) / walked * group + threads - 1) / threads;
 }
+
+// What a block of the kernel may be one of: a nest, in one of its ways, or the rounding of what was added to a buffer.
+struct Part {
+    const loop::Nest* nest;
+    cuda::Way way;
+    int stage;
+    const loop::Buffer* rounded = nullptr;
+};
+std::vector<Part> parts_of(const std::vector<loop::Nest>& nests) {
+    auto sums = [](const loop::Nest& n) { return std::any_of(n.buffers.begin(), n.buffers.end(), [&](const loop::Buffer& b) { return loop::ordered(n, b); }); };
+    std::vector<Part> parts;
+    int stage = 0, more = 0;  // stages that sums took
+    for (std::size_t i = 0, next; i < nests.size(); i = next) {
+        stage = nests[i].stage + more;
+        for (next = i; next < nests.size() && nests[next].stage == nests[i].stage; ++next) parts.push_back({&nests[next], sums(nests[next]) ? cuda::Way::powers : cuda::Way::plain, stage});
+        if (std::none_of(nests.begin() + static_cast<std::ptrdiff_t>(i), nests.begin() + static_cast<std::ptrdiff_t>(next), sums)) continue;
+        more += 2;
+        for (std::size_t k = i; k < next; ++k)
+            if (sums(nests[k])) parts.push_back({&nests[k], cuda::Way::sums, stage + 1});
+        for (std::size_t k = i; k < next; ++k)
+            for (const loop::Buffer& b : nests[k].buffers)
+                if (loop::ordered(nests[k], b)) parts.push_back({&nests[k], cuda::Way::plain, stage + 2, &b});
+    }
+    return parts;
+}
+std::string words(const loop::Nest& n) {  // of how it adds
+    if (loop::near_bytes(n) > 0) return fmt::format(", adds shared ({} bytes)", loop::near_bytes(n));
+    return n.schedule.adds == Adds::none ? "" : fmt::format(", adds {}", n.schedule.adds == Adds::shared ? "direct" : name(n.schedule.adds));
+}
 }  // namespace
 
 std::int64_t blocks(const loop::Nest& n, const Sizes& sizes, int threads) {
     return blocks_of(numel(n.outer).eval(sizes), n.schedule.lanes_inner ? n.schedule.group : 1, loop::run(n), n.schedule.full, threads);
 }
-std::int64_t CudaSource::blocks_for(std::int64_t points_of_nest, std::size_t nest) const { return blocks_of(points_of_nest, groups[nest], runs[nest], full[nest], threads); }
-std::int64_t CudaSource::blocks(const Sizes& s, std::size_t nest) const { return blocks_for(points[nest].eval(s), nest); }
+std::int64_t CudaSource::blocks_for(std::int64_t n, std::size_t part) const { return blocks_of(n, groups[part], runs[part], full[part], threads); }
+std::int64_t CudaSource::blocks(const Sizes& s, std::size_t part) const { return blocks_for(points[part].eval(s), part); }
 std::int64_t CudaSource::blocks(const Sizes& s) const {
     std::int64_t sum = 0;
     for (std::size_t i = 0; i < points.size(); ++i) sum += blocks(s, i);
@@ -43,49 +72,90 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     std::map<Id, std::string> buffer_name;
     cuda::SizeNames size_name;
     std::vector<loop::Buffer> buffers;
-    for (const loop::Nest& n : nests) {
-        int group = n.schedule.lanes_inner ? n.schedule.group : 1;
+    const std::vector<Part> parts = parts_of(nests);
+    for (const Part& p : parts) {
+        const loop::Nest& n = *p.nest;
         r.threads = std::max(r.threads, n.schedule.threads);
-        r.points.push_back(numel(n.outer));
-        r.groups.push_back(group);
-        r.runs.push_back(loop::run(n));
+        r.points.push_back(p.rounded ? p.rounded->elements : numel(n.outer));
+        r.groups.push_back(n.schedule.lanes_inner && !p.rounded ? n.schedule.group : 1);
+        r.runs.push_back(p.rounded ? 1 : loop::run(n));
         r.full.push_back(n.schedule.full);
-        r.stages.push_back(n.stage);
+        r.stages.push_back(p.stage);
+    }
+    std::int64_t near_bytes = 0;
+    auto known = [&](const std::string& s) {
+        if (!size_name.emplace(s, "").second) return;
+        size_name[s] = names.fresh(s);
+        r.sizes.push_back(s);
+        r.limits.push_back(Dim::symbol(s));
+    };
+    for (const loop::Nest& n : nests) {
+        near_bytes = std::max(near_bytes, loop::near_bytes(n));
         for (const loop::Buffer& b : n.buffers) {
             if (buffer_name.emplace(b.id, "").second) {
                 buffer_name[b.id] = names.fresh(b.name);
                 r.buffers.push_back(b.id);
                 buffers.push_back(b);
             } else if (b.written || b.accumulated) {
-                for (loop::Buffer& known : buffers)
-                    if (known.id == b.id) known.written = true;
+                for (loop::Buffer& o : buffers)
+                    if (o.id == b.id) o.written = true;
             }
         }
-        for (const std::string& s : n.sizes)
-            if (size_name.emplace(s, "").second) {
-                size_name[s] = names.fresh(s);
-                r.sizes.push_back(s);
-                r.limits.push_back(Dim::symbol(s));
+        for (const std::string& s : n.sizes) known(s);
+        for (const loop::Buffer& b : n.buffers)
+            if (std::vector<std::string> in_shape; loop::ordered(n, b)) {
+                (b.elements * loop::additions_to_one(n, b)).names(in_shape);
+                for (const std::string& s : in_shape) known(s);
             }
     }
     for (int group : r.groups)
         HEDDLE_CHECK(r.threads % 32 == 0 && r.threads <= 1024 && group >= 1 && (group & (group - 1)) == 0 && r.threads % group == 0,
                      fmt::format("{}: {} threads per block can't be cut into groups of {}", name, r.threads, group));
 
+    // Ordered sums: their words side by side, then their exponents. Offsets have 64 bits.
+    cuda::SizeNames wide;
+    for (const auto& [size, text] : size_name) wide[size] = "(i64)" + text;
+    std::map<Id, std::string> adders, adder_types;
+    std::string set_up = near_bytes > 0 ? fmt::format("  __shared__ i64 near_words[{}];\n", near_bytes / 8) : "";
+    Dim all_words = 0, all = 0;
+    auto each_sum = [&](auto&& f) {
+        for (const loop::Nest& n : nests)
+            for (const loop::Buffer& b : n.buffers)
+                if (loop::ordered(n, b)) f(n, b, Dim(b.dtype == DType::f64 ? 2 : 1));
+    };
+    each_sum([&](const loop::Nest&, const loop::Buffer& b, const Dim& each) { all_words = all_words + b.elements * each, all = all + b.elements; });
+    const std::string powers = fmt::format("(unsigned*)(sums + {})", cuda::factor(all_words, wide));
+    r.scratch = all_words * 8 + all * 4;
+    all_words = all = 0;
+    each_sum([&](const loop::Nest& n, const loop::Buffer& b, const Dim& each) {
+        const std::string& adder = adders[b.id] = names.fresh(b.name + "_sum");
+        set_up += fmt::format("  const {} {} = {{sums + {}, {} + {}, room_for({})}};\n", adder_types[b.id] = fmt::format("Sums<{}>", cuda::type(b.dtype)), adder, cuda::factor(all_words, wide), powers,
+                              cuda::factor(all, wide), cuda::expr(loop::additions_to_one(n, b), wide));
+        all_words = all_words + b.elements * each, all = all + b.elements;
+    });
+
     // The arguments of the kernel or of one nest, in the kernel's order, as parameters or by name alone.
-    auto arguments = [&](const loop::Nest* only, bool typed) {
+    auto arguments = [&](const Part* only, bool typed) {
         std::string s;
         auto add = [&](const std::string& type, const std::string& name) {
             s += (s.empty() ? "" : ", ") + (typed ? type : "") + name;
         };
         auto used = [&](Id id) {
-            return std::any_of(only->buffers.begin(), only->buffers.end(), [&](const loop::Buffer& o) { return o.id == id; });
+            return std::any_of(only->nest->buffers.begin(), only->nest->buffers.end(), [&](const loop::Buffer& o) { return o.id == id && !loop::ordered(*only->nest, o); });
         };
         for (const loop::Buffer& b : buffers)
             if (!only || used(b.id))
                 add((b.written || b.accumulated ? "" : "const ") + cuda::stored(b.dtype) + "* __restrict__ ", buffer_name[b.id]);
+        if (!only && r.ordered()) add("i64* __restrict__ ", "sums");
         for (const std::string& z : r.sizes)
-            if (!only || std::count(only->sizes.begin(), only->sizes.end(), z)) add("index_t ", size_name[z]);
+            if (!only || std::count(only->nest->sizes.begin(), only->nest->sizes.end(), z)) add("index_t ", size_name[z]);
+        if (!only) return s;
+        if (loop::near_bytes(*only->nest) > 0) add("i64* ", "near_words");
+        for (const loop::Buffer& b : only->nest->buffers) {
+            if (!loop::ordered(*only->nest, b)) continue;
+            const bool first = only->way == cuda::Way::powers;
+            add((first ? "Powers" : adder_types[b.id]) + " ", first && !typed ? fmt::format("Powers{{{}.power}}", adders[b.id]) : adders[b.id]);
+        }
         return s;
     };
     auto limit = [&](const Dim& d) {
@@ -94,40 +164,53 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
 
     cuda::Uses uses;
     std::string functions, calls, summary;
-    for (std::size_t i = 0; i < nests.size(); ++i) {
-        const loop::Nest& n = nests[i];
-        // Grids are cut by what sizes don't exceed; a nest begins when their values are there.
-        cuda::SizeNames counted = size_name;
-        std::string taken;
-        for (const loop::Counted& c : n.counted) {
-            std::string& name = counted[c.size] = names.fresh(c.size + "_now");
-            taken += fmt::format("  const index_t {} = (index_t)*{};\n", name, buffer_name[n.buffers[static_cast<std::size_t>(c.buffer)].id]);
-        }
-        cuda::Body body = cuda::body(n, r.threads, names, buffer_name, counted, uses);
-        body.text = taken + body.text;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+        const Part& part = parts[i];
+        const loop::Nest& n = *part.nest;
+        const std::string staged = part.stage > 0 ? fmt::format(", in stage {}", part.stage) : "", function = parts.size() == 1 ? "" : names.fresh(fmt::format("{}_{}", name, i));
+        std::string call;
         limit(r.points[i] * Dim(r.groups[i]) + r.threads * r.runs[i]);
-        for (const loop::Phase& p : n.phases) limit(p.extent + r.threads);
-        for (const Dim& d : body.limits) limit(d);
-        std::string each = r.groups[i] == 1 ? "one thread each" : fmt::format("{} threads each", r.groups[i]);
-        if (r.runs[i] > 1) each += fmt::format(", walked in runs of up to {}", r.runs[i]);
-        summary += fmt::format("//   points {}, {}{}\n", print(n.outer), each, n.stage > 0 ? fmt::format(", in stage {}", n.stage) : "");
-        if (nests.size() == 1) {
-            calls = "  const index_t block = blockIdx.x;\n" + body.text;
-            break;
+        if (const loop::Buffer* b = part.rounded) {
+            const std::string to = cuda::to_stored(b->dtype, "total(sum + at)");
+            if (to != "total(sum + at)") uses.converted.insert(b->dtype);
+            functions += fmt::format("HD void {}(index_t block, {}* __restrict__ to, {} sum, index_t count) {{\n  const index_t at = block * {} + (int)threadIdx.x;\n  if (at < count) to[at] = {};\n}}\n\n",
+                                     function, cuda::stored(b->dtype), adder_types[b->id], r.threads, to);
+            call = fmt::format("{}(block, {}, {}, {})", function, buffer_name[b->id], adders[b->id], cuda::expr(b->elements, size_name));
+            summary += fmt::format("//   sums {}, rounded{}\n", buffer_name[b->id], staged);
+        } else {
+            // Grids are cut by what sizes don't exceed; a nest begins when their values are there.
+            cuda::SizeNames counted = size_name;
+            std::string taken;
+            for (const loop::Counted& c : n.counted) {
+                std::string& name = counted[c.size] = names.fresh(c.size + "_now");
+                taken += fmt::format("  const index_t {} = (index_t)*{};\n", name, buffer_name[n.buffers[static_cast<std::size_t>(c.buffer)].id]);
+            }
+            cuda::Body body = cuda::body({n, r.threads, buffer_name, counted, size_name, part.way, adders}, names, uses);
+            body.text = taken + body.text;
+            for (const loop::Phase& p : n.phases) limit(p.extent + r.threads);
+            for (const Dim& d : body.limits) limit(d);
+            std::string each = r.groups[i] == 1 ? "one thread each" : fmt::format("{} threads each", r.groups[i]);
+            if (r.runs[i] > 1) each += fmt::format(", walked in runs of up to {}", r.runs[i]);
+            each += words(n);
+            if (part.way != cuda::Way::plain) each += part.way == cuda::Way::powers ? ": exponents" : ": terms";
+            summary += fmt::format("//   points {}, {}{}\n", print(n.outer), each, staged);
+            if (parts.size() == 1) {
+                calls = set_up + "  const index_t block = blockIdx.x;\n" + body.text;
+                break;
+            }
+            functions += fmt::format("HD void {}(index_t block, {}) {{\n{}}}\n\n", function, arguments(&part, true), body.text);
+            call = fmt::format("{}(block, {})", function, arguments(&part, false));
         }
-        std::string function = names.fresh(fmt::format("{}_{}", name, i));
-        functions += fmt::format("HD void {}(index_t block, {}) {{\n{}}}\n\n", function, arguments(&n, true), body.text);
-        std::string call = fmt::format("{}(block, {})", function, arguments(&n, false));
-        if (i == 0) calls += "  index_t block = blockIdx.x;\n";
-        else if (n.stage != nests[i - 1].stage) calls += fmt::format("  await(done, blockIdx.x - block);  // stage {}\n", n.stage);
-        if (i + 1 == nests.size()) {
+        if (i == 0) calls += set_up + "  index_t block = blockIdx.x;\n";
+        else if (part.stage != parts[i - 1].stage) calls += fmt::format("  await(done, blockIdx.x - block);  // stage {}\n", part.stage);
+        if (i + 1 == parts.size()) {
             calls += fmt::format("  {};\n", call);
             break;
         }
-        const std::string all = cuda::factor(r.points[i], size_name);
-        std::string count = fmt::format("({} * {} + {}) / {}", r.runs[i] > 1 ? fmt::format("runs({}, {}, {}, {})", cuda::expr(r.points[i], size_name), r.groups[i], r.runs[i], r.full[i]) : all,
+        const std::string points = cuda::factor(r.points[i], size_name);
+        std::string count = fmt::format("({} * {} + {}) / {}", r.runs[i] > 1 ? fmt::format("runs({}, {}, {}, {})", cuda::expr(r.points[i], size_name), r.groups[i], r.runs[i], r.full[i]) : points,
                                         r.groups[i], r.threads - 1, r.threads);
-        std::string then = n.stage == nests.back().stage ? fmt::format("return {}", call) : fmt::format("return {}, count_off(done)", call);
+        std::string then = part.stage == parts.back().stage ? fmt::format("return {}", call) : fmt::format("return {}, count_off(done)", call);
         calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) {2};\n  block -= blocks_{0};\n", i, count, then);
     }
     if (r.staged()) uses.stages = true;

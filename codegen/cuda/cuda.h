@@ -7,6 +7,8 @@
 //   vector V      a thread of a group takes V neighbouring elements of an inner loop at a time, and moves them as one where they are aligned
 //   run R         a group walks up to R points in a row and keeps in registers what goes to one address; memory gets it when that changes
 //                 or the run ends. What all points add to is added up over the groups of a warp first
+//   adds shared   a block adds in shared memory and what that came to in memory; threads of their own then take up to R points each
+//   adds ordered  a nest is two parts of the kernel and each buffer that it adds floats to a third, one stage after the other: ordered.h
 //   Threads beyond the last point return at once; where shuffles or barriers follow they run along at point 0, storing nothing.
 //   stages        blocks of a stage come after those of the stages before it, and wait until all of these have counted themselves off in
 //                 `done`. As in CUB's look-back scans this takes that blocks start in the order of their indices; those waited for are
@@ -21,7 +23,8 @@ struct CudaOptions {
     bool vectors = true;      // several elements moved as one; takes that all buffers begin at multiples of CudaSource::kAligned bytes
 };
 
-// A kernel's arguments: one pointer per buffer, one size each, and where there are stages a pointer to an unsigned int that is zero. Sizes may be passed as pointers to i64 in any case: a narrow
+// A kernel's arguments: one pointer per buffer, where sums are ordered one to `scratch` bytes that are zero, one size each, and where there are
+// stages a pointer to an unsigned int that is zero. Sizes may be passed as pointers to i64 in any case: a narrow
 // kernel reads the low half.
 struct CudaSource {
     std::string text;
@@ -30,17 +33,20 @@ struct CudaSource {
     std::vector<std::string> sizes;   // in order of arguments
     int threads = 0;                  // per block: the largest of the nests' schedules
 
-    std::vector<Dim> points;          // per nest: outer points
-    std::vector<int> groups;          // per nest: threads per point
-    std::vector<int> runs, full;      // per nest: points in a row that a group walks at most; threads below which it walks less
+    // Per part of the kernel, which is a nest or what ordered sums make of it:
+    std::vector<Dim> points;          // outer points
+    std::vector<int> groups;          // threads per point
+    std::vector<int> runs, full;      // points in a row that a group walks at most; threads below which it walks less
     bool vectors = false;             // has accesses of several elements
     static constexpr std::size_t kAligned = 16;
-    std::vector<int> stages;          // per nest, ascending
+    std::vector<int> stages;          // ascending
     bool staged() const { return !stages.empty() && stages.back() > 0; }
+    Dim scratch = 0;
+    bool ordered() const { return !(scratch == 0); }
     std::vector<Dim> limits;          // index values that a narrow kernel computes; each is to be < 2^31
     std::int64_t blocks(const Sizes&) const;  // the grid; 0: nothing to do
-    std::int64_t blocks(const Sizes&, std::size_t nest) const;
-    std::int64_t blocks_for(std::int64_t points, std::size_t nest) const;  // the same, with the value of points[nest]
+    std::int64_t blocks(const Sizes&, std::size_t part) const;
+    std::int64_t blocks_for(std::int64_t points, std::size_t part) const;  // the same, with the value of points[part]
     // May a narrow kernel run at these sizes? The caller also sees to it that every buffer has < 2^31 elements.
     bool fits_narrow(const Sizes&) const;
 };

@@ -1,6 +1,8 @@
 // Text of the prelude. Law: float maths calls the accurate f-suffixed functions; no approximate intrinsic appears anywhere.
 #include "codegen/cuda/prelude.h"
 
+#include "codegen/cuda/ordered.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -123,7 +125,7 @@ template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16
 };
 template <int N, class T> HD Vec<T, N> load(const T* p) { return *(const Vec<T, N>*)p; }
 template <int N, class T> HD void store(T* p, const Vec<T, N>& v) { *(Vec<T, N>*)p = v; }
-template <class T, int N> HD void add_to(T* p, const Vec<T, N>& v) { EACH(N) add_to(p + e, v[e]); }
+template <class P, class T, int N> HD void add_to(P p, const Vec<T, N>& v) { EACH(N) add_to(p + e, v[e]); }
 )";
 constexpr char kVectorAdds[] = R"(#if __CUDA_ARCH__ >= 900
 HD void add_to(float* p, const Vec<float, 4>& v) {
@@ -148,7 +150,7 @@ HD index_t runs(index_t points, int group, int most, int full) {
 template <class T, int N> struct Run {
   index_t to = -1;
   Vec<T, N> sum = {};
-  __device__ __forceinline__ void add(T* p, index_t at, const Vec<T, N>& v) {
+  template <class P> __device__ __forceinline__ void add(P p, index_t at, const Vec<T, N>& v) {
     if (at != to) {
       end(p);
       to = at, sum = v;
@@ -156,12 +158,12 @@ template <class T, int N> struct Run {
       EACH(N) sum[e] = sum[e] + v[e];
     }
   }
-  __device__ __forceinline__ void end(T* p) {
+  template <class P> __device__ __forceinline__ void end(P p) {
     if (to >= 0) add_to(p + to, sum);
   }
 };
 // What all points add to: the groups of a warp add up first. All threads of the warp must call this.
-template <int G, class T, int N> HD void end_together(T* p, Run<T, N>& run) {
+template <int G, class P, class T, int N> HD void end_together(P p, Run<T, N>& run) {
 #pragma unroll
   for (int d = 16; d >= G; d /= 2)
     EACH(N) run.sum[e] = run.sum[e] + __shfl_xor_sync(0xffffffffu, run.sum[e], d);
@@ -312,6 +314,8 @@ std::string prelude(const Uses& u, bool wide_index) {
     s += functions;
     for (auto [op, threads] : u.groups) s += group_of(def(op), threads);
     for (DType t : u.atomics) s += atomics_of(t);
+    if (u.ordered) s += kOrdered;
+    if (u.near) s += kNearText;
     if (u.vectors || u.runs) {
         s += kVectors;
         if (u.atomics.contains(DType::f32)) s += kVectorAdds;

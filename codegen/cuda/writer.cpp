@@ -26,7 +26,8 @@ bool reserved(const std::string& s) {
         "short signed sizeof static static_assert struct switch template this throw true try typedef typeid typename union "
         "unsigned using virtual void volatile while xor block blocks lane live point points part i64 index_t HD heddle "
         "threadIdx blockIdx blockDim gridDim warpSize signbit isnan isinf fmod copysign add_to from_f16 to_f16 from_bf16 "
-        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done e Vec EACH load store Run run run_of runs first last group at end_together floordiv_real all_sum all_prod all_amax all_amin NULL ";
+        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done e Vec EACH load store Run run run_of runs first last group at end_together floordiv_real all_sum all_prod all_amax all_amin NULL "
+        "Powers power_of raise Sums room_for add_whole shifted at_least_1 endless sum_of_endless two_to total sums Near near_words clear_near add_near ";
     bool row = s.ends_with('_') && (op_named(s) || op_named(s.substr(0, s.size() - 1)));
     return row || is_vocabulary(s) || kWords.find(" " + s + " ") != std::string_view::npos;
 }
@@ -46,10 +47,10 @@ enum class Scope : std::uint8_t { uniform, point, body };
 // Writes the body of one nest.
 class Writer {
 public:
-    Writer(const loop::Nest& n, int threads, Uses& uses, Names names, const std::map<Id, std::string>& buffers,
-           const SizeNames& sizes)
-        : n_(n), threads_(threads), group_(n.schedule.lanes_inner ? n.schedule.group : 1), uses_(uses), names_(std::move(names)),
-          buffers_(buffers), sizes_(sizes), index_(index_types(n)), text_(n.values.size()), several_(n.values.size()), users_(n.values.size()), run_(loop::run(n)) {
+    Writer(const Request& r, Names names, Uses& uses)
+        : n_(r.nest), threads_(r.threads), group_(n_.schedule.lanes_inner ? n_.schedule.group : 1), way_(r.way), uses_(uses), names_(std::move(names)), buffers_(r.buffers), adders_(r.adders),
+          sizes_(r.sizes), grid_(r.grid), index_(index_types(n_)), text_(n_.values.size()), several_(n_.values.size()), users_(n_.values.size()), run_(loop::run(n_)) {
+        const loop::Nest& n = n_;
         for (int i = 0; i < static_cast<int>(n.values.size()); ++i)
             for (Val o : value(i).in)
                 if (o >= 0) ++users_[at(o)], user_.emplace(o, i);
@@ -66,16 +67,18 @@ public:
 
     std::string write() {
         inner_ = names_.fresh("j");
-        along_ = run_ == 1 && runs_along();
-        if (run_ == 1) place();  // a thread with no point reads nothing that a point's may write over
+        const bool near = begin_near();
+        along_ = run_ == 1 && !near && runs_along();
+        if (run_ == 1 && !near) place();  // a thread with no point reads nothing that a point's may write over
         for (Val v : n_.uniform) statement(v, Scope::uniform);
-        if (run_ > 1) {
+        if (near && group_ == 1) {
+            stride();
+        } else if (run_ > 1) {
             walk();
-            return std::move(out_);
+        } else {
+            point();
         }
-        for (Val v : n_.prologue) statement(v, Scope::point);
-        if (!n_.phases.empty()) stored_by_the_group();
-        for (const loop::Phase& p : n_.phases) phase(p);
+        if (near) end_near();
         return std::move(out_);
     }
     const std::vector<Dim>& limits() const { return index_.limits; }
@@ -85,6 +88,59 @@ private:
     template <class... A>
     void line(fmt::format_string<A...> f, A&&... a) {
         out_ += std::string(at(indent_), ' ') + fmt::format(f, std::forward<A>(a)...) + "\n";
+    }
+
+    void point() {
+        for (Val v : n_.prologue) statement(v, Scope::point);
+        if (!n_.phases.empty()) stored_by_the_group();
+        for (const loop::Phase& p : n_.phases) phase(p);
+    }
+    // Buffers of which a thread reads what it stored before: each pass over the nest stores that. Anything else is stored once, as what is
+    // written over is to be read in both.
+    std::set<int> read_back() const {
+        std::set<int> stored, read, back;
+        auto look = [&](const std::vector<Val>& list) {
+            for (Val v : list)
+                if (const Value& x = value(v); x.what == What::store && !read.contains(x.index)) stored.insert(x.index);
+                else if (x.what == What::load) (stored.contains(x.index) ? back : read).insert(x.index);
+        };
+        look(n_.prologue);
+        for (const loop::Phase& p : n_.phases) look(p.body), look(p.after);
+        return back;
+    }
+
+    // ---- sums in shared memory
+    bool begin_near() {
+        std::int64_t words = 0;
+        for (const loop::Buffer& b : n_.buffers) {
+            if (!loop::near(n_, b)) continue;
+            const std::string& name = near_[b.id] = names_.fresh(b.name + "_near");
+            line("const Near<{0}> {1} = {{({0}*)(near_words{2})}};", type(b.dtype), name, words == 0 ? "" : fmt::format(" + {}", words));
+            words += (b.elements.value() * bytes(b.dtype) + 7) / 8;
+        }
+        if (near_.empty()) return false;
+        uses_.near = true;
+        line("clear_near<{}>(near_words, {});", words, threads_);
+        return true;
+    }
+    void end_near() {
+        line("__syncthreads();");
+        for (const loop::Buffer& b : n_.buffers)
+            if (auto it = near_.find(b.id); it != near_.end()) line("add_near<{}>({}, {}, {});", b.elements.value(), buffers_.at(b.id), it->second, threads_);
+    }
+    // Each thread of the block at several points, of which the block has a row.
+    void stride() {
+        const std::string points = expr(numel(n_.outer), sizes_);
+        uses_.runs = true;
+        line("const index_t run = run_of({}, 1, {}, {});", expr(numel(n_.outer), grid_), n_.schedule.run, n_.schedule.full);
+        line("for (index_t at = 0; at < run; ++at) {{");
+        indent_ += 2;
+        line("const index_t point = (block * run + at) * {} + (int)threadIdx.x;", threads_);
+        line("if (point >= {}) break;", points);
+        axes();
+        point();
+        indent_ -= 2;
+        line("}}");
     }
 
     bool shares_address(const Value& v) const { return v.what == What::accumulate && !value(v.in[0]).varies_outer; }
@@ -133,13 +189,13 @@ private:
         taken_ = loop::taken(n_, p);
         line("const int lane = threadIdx.x % {};", group_);
         line("const index_t group = (block * {} + (int)threadIdx.x) / {};", threads_, group_);
-        line("const index_t run = run_of({}, {}, {}, {});", points, group_, run_, n_.schedule.full);
+        line("const index_t run = run_of({}, {}, {}, {});", expr(numel(n_.outer), grid_), group_, run_, n_.schedule.full);
         line("const index_t first = group * run, last = first + run < {0} ? first + run : {0};", points);
         line("for (index_t at = 0; at < {}; at += {}) {{", count, group_ * taken_);
         indent_ += 2;
         line("const index_t {} = at + lane{};", inner_, taken_ > 1 ? fmt::format(" * {}", taken_) : "");
         for (Val v : p.body)
-            if (const Value& x = value(v); loop::merges(n_, x, taken_)) {
+            if (const Value& x = value(v); loop::merges(n_, x, taken_) && added(x)) {
                 sums_[v] = names_.fresh(fmt::format("run{}", v));
                 line("Run<{}, {}> {};", type(buffer(x).dtype), taken_, sums_[v]);
             }
@@ -151,7 +207,7 @@ private:
         indent_ -= 2;
         line("}}");
         for (const auto& [v, sum] : sums_) {
-            const std::string& to = buffers_.at(buffer(value(v)).id);
+            const std::string& to = where_to(value(v));
             if (shares_address(value(v)) && group_ < 32) line("end_together<{}>({}, {});", group_, to, sum);
             else line("{}.end({});", sum, to);
         }
@@ -343,6 +399,7 @@ private:
                 break;
             }
             case What::store:
+                if (way_ == Way::powers && !back_.contains(x.index)) return;
                 if (scope == Scope::body && taken_ > 1) return stores(v, x);
                 if (scope != Scope::body && read_.contains(x.index)) meet();  // the others have read what one of them writes over
                 return effect(scope, fmt::format("{}{} = {}", where(x), element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
@@ -390,39 +447,53 @@ private:
         line("{}{}{} = {};{}", every(), where(x), element(x), to_stored(t, bare(x.in[1])), comment(x));
     }
 
+    // Is it this pass that adds here, and to what: memory, or who adds for it.
+    bool added(const Value& x) const { return way_ != Way::powers || adders_.contains(n_.buffers[at(x.index)].id); }
+    const std::string& where_to(const Value& x) {
+        const Id id = buffer(x).id;
+        const bool ordered = adders_.contains(id);
+        if (ordered) uses_.ordered = true;
+        else uses_.atomics.insert(buffer(x).dtype);
+        const auto near = near_.find(id);
+        return ordered ? adders_.at(id) : near != near_.end() ? near->second : buffers_.at(id);
+    }
     void accumulate(Val v, const Value& x, Scope scope) {
-        DType t = buffer(x).dtype;
-        uses_.atomics.insert(t);
+        if (!added(x)) return;
+        const DType t = buffer(x).dtype;
+        const std::string& to = where_to(x);
+        const bool in_memory = &to == &buffers_.at(buffer(x).id);
         if (auto run = sums_.find(v); run != sums_.end()) {
-            const std::string& to = buffers_.at(buffer(x).id);
             const std::string address = narrow(x.in[0]) ? bare(x.in[0]) : "(index_t)" + operand(x.in[0]);
             if (taken_ > 1) return line("{}.add({}, {}, {});{}", run->second, to, address, several(x.in[1], t), comment(x));
             return line("{}.add({}, {}, Vec<{}, 1>{{{{{}}}}});{}", run->second, to, address, type(t), bare(x.in[1]), comment(x));
         }
+        auto place = [&] { return in_memory ? "&" + element(x) : fmt::format("{} + {}", to, operand(x.in[0])); };
         if (scope == Scope::body && taken_ > 1 && loop::merges(n_, x, taken_)) {
             uses_.vectors = true;
             const std::string all = several(x.in[1], t);
-            return line("add_to(&{}, {});{}", element(x), all, comment(x));
+            return line("add_to({}, {});{}", place(), all, comment(x));
         }
         Each one(each_, scope == Scope::body && taken_ > 1);
-        std::string add = t == DType::f16 || t == DType::bf16 ? fmt::format("add_to_{}", name(t)) : "add_to", sum = bare(x.in[1]);
+        const bool narrow_float = in_memory && (t == DType::f16 || t == DType::bf16);
+        std::string add = narrow_float ? fmt::format("add_to_{}", name(t)) : "add_to", sum = bare(x.in[1]);
         if (!shares_address(x) || (group_ > 1 && scope == Scope::body))
-            return effect(scope, fmt::format("{}{}{}(&{}, {})", scope == Scope::body ? every() : "", where(x), add, element(x), sum), comment(x));
+            return effect(scope, fmt::format("{}{}{}({}, {})", scope == Scope::body ? every() : "", where(x), add, place(), sum), comment(x));
         // All threads hit one address: they meet first, those of the block, or inside a loop those of the warp.
         int meet = scope == Scope::body ? 32 : threads_;
         uses_.group(Op::sum, meet);
         std::string total = names_.fresh(fmt::format("total{}", v)), c_type = type(value(x.in[1]).dtype);
         std::string mine = owner(scope) + (x.in.size() > 2 ? " && " + operand(x.in[2]) : "");
         line("const {0} {1} = all_sum<{2}>({3} ? {4} : {0}(0));{5}", c_type, total, meet, mine, operand(x.in[1]), comment(x));
-        line("if (threadIdx.x{} == 0) {}(&{}, {});", meet == threads_ ? "" : " % 32", add, element(x), total);
+        line("if (threadIdx.x{} == 0) {}({}, {});", meet == threads_ ? "" : " % 32", add, place(), total);
     }
 
     const loop::Nest& n_;
     int threads_, group_, indent_ = 2;
+    const Way way_;
     Uses& uses_;
     Names names_;
-    const std::map<Id, std::string>& buffers_;
-    const SizeNames& sizes_;
+    const std::map<Id, std::string>&buffers_, &adders_;
+    const SizeNames &sizes_, &grid_;
     Index index_;
     std::vector<std::string> text_, axes_;
     std::vector<char> several_;       // per value: text_ is a Vec
@@ -431,6 +502,8 @@ private:
     std::map<Val, int> scope_;
     std::map<int, std::string> folds_, carries_;
     std::map<Val, std::string> sums_; // of accumulations that are merged
+    std::map<Id, std::string> near_;  // per buffer: its part in shared memory
+    const std::set<int> back_ = read_back();
     int run_, taken_ = 1;             // points that a group walks; elements that a thread takes at once
     bool each_ = false;               // an expression is of one of them: e
     std::string inner_, out_, loc_;
@@ -458,8 +531,8 @@ std::string factor(const Dim& d, const SizeNames& names) {
     return is_atom(s) ? s : "(" + s + ")";
 }
 
-Body body(const loop::Nest& n, int threads, Names names, const std::map<Id, std::string>& buffers, const SizeNames& sizes, Uses& uses) {
-    Writer w(n, threads, uses, std::move(names), buffers, sizes);
+Body body(const Request& r, Names names, Uses& uses) {
+    Writer w(r, std::move(names), uses);
     std::string text = w.write();
     return {std::move(text), w.limits()};
 }

@@ -19,11 +19,21 @@ using SizeNames = std::map<std::string, std::string>;  // of size arguments: as 
 std::string expr(const Dim&, const SizeNames&);        // a size as a C expression
 std::string factor(const Dim&, const SizeNames&);      // the same, in parentheses if it needs them
 
+// What of a nest is written: all of it, or, where sums are ordered, the exponents of their terms or (with the stores) these as whole numbers.
+enum class Way : std::uint8_t { plain, powers, sums };
+struct Request {
+    const loop::Nest& nest;
+    int threads;                                 // per block of the launch
+    const std::map<Id, std::string>& buffers;
+    const SizeNames &sizes, &grid;               // as they are now, and as the grid was cut by
+    Way way = Way::plain;
+    const std::map<Id, std::string>& adders;     // of ordered buffers: a Powers or a Sums<T>
+};
 struct Body {
-    std::string text;         // over `block`, the index of the block within the nest, and the arguments
+    std::string text;         // over `block`, the index of the block within the nest, the arguments, and `near_words`, of loop::near_bytes(nest), if that is any
     std::vector<Dim> limits;  // as in CudaSource
 };
-// `threads`: per block of the launch. Adds to `uses` what the prelude has to bring.
-Body body(const loop::Nest&, int threads, Names, const std::map<Id, std::string>& buffers, const SizeNames&, Uses& uses);
+// Adds to `uses` what the prelude has to bring.
+Body body(const Request&, Names, Uses& uses);
 
 }  // namespace heddle::cuda

@@ -20,7 +20,7 @@ struct FuseOptions {
     bool recapture = false;              // calls that no capture holds for are captured too; sizes that were seen to change get names.
                                          // Else they throw Error
     std::vector<std::vector<std::vector<std::int64_t>>> earlier;  // with `recapture`: sizes of calls that went another way, which tell what changes
-    bool deterministic = false;          // bit-equal results whatever the number of threads; what would add floats in any order (CUDA atomics) runs eagerly
+    bool deterministic = false;          // bit-equal results from run to run, on the CPU whatever the number of threads too; on CUDA sums of floats are ordered (codegen/cuda/ordered.h)
 };
 
 struct Report {                          // of the last call

@@ -51,6 +51,7 @@ struct Variant {
     // Results of a run: those that the plan computed, each with memory of its own; then, once inputs are written, those that are other tensors.
     Tensors own_results(const Executable&, const Array* out) const;
     void other_results(Tensors& results, at::TensorList inputs, const Executable&, const SizeValues&) const;
+    bool deterministic() const { return deterministic_; }
     bool entangled(at::TensorList inputs) const;  // does a tensor that the callable writes share its memory with another? Then order matters
     // requires_grad may be dropped since the capture, never added.
     bool knows_gradients(at::TensorList all) const;

@@ -124,7 +124,8 @@ public:
         const Split& split = w_.pair.split;
         if (by != By::interpreter) compile("compiled", w_.forward, w_.backward, {}), ++tally_.llvm;
         if (by == By::all) {
-            const Plan forward = plan(split.forward, {}, {.machine = Machine::cuda}), backward = w_.pair.has_backward ? plan(split.backward, {}, {.machine = Machine::cuda}) : Plan{};
+            const PlanOptions options{.machine = Machine::cuda, .deterministic = drawn(g_, "deterministic")() % 2 == 0};
+            const Plan forward = plan(split.forward, {}, options), backward = w_.pair.has_backward ? plan(split.backward, {}, options) : Plan{};
             compile("CUDA on the CPU", forward, backward, cuda_on_cpu::target(seed_of(g_))), ++tally_.cuda;
         }
         if (!has_calls(g_)) whole_ = plan(g_);

@@ -56,7 +56,7 @@ TEST(LoopExact, EveryFieldIsInTheText) {
     auto value = [](auto change) { return [=](loop::Nest& n) { change(n.values[1]); }; };
     const std::vector<Change> changes = {
         [](auto& n) { n.outer = {Dim::symbol("N") + 1}; }, [](auto& n) { n.outer.push_back(2); }, [](auto& n) { n.stage = 1; }, [](auto& n) { n.outer_sizes = {1}; },
-        [](auto& n) { n.schedule.lanes_inner = true; }, [](auto& n) { n.schedule.width = 8; }, [](auto& n) { n.schedule.chunk = 1; }, [](auto& n) { n.schedule.group = 2; }, [](auto& n) { n.schedule.threads = 64; },
+        [](auto& n) { n.schedule.lanes_inner = true; }, [](auto& n) { n.schedule.width = 8; }, [](auto& n) { n.schedule.chunk = 1; }, [](auto& n) { n.schedule.group = 2; }, [](auto& n) { n.schedule.threads = 64; }, [](auto& n) { n.schedule.adds = Adds::ordered; }, [](auto& n) { n.buffers[0].elements = 7; },
         [](auto& n) { n.buffers[0].id = 2; }, [](auto& n) { n.buffers[0].dtype = DType::f64; }, [](auto& n) { n.buffers[0].written = true; }, [](auto& n) { n.buffers[0].accumulated = true; },
         [](auto& n) { n.buffers[0].name = "y"; }, [](auto& n) { n.buffers.push_back(n.buffers[0]); }, [](auto& n) { n.sizes[0] = "M"; }, [](auto& n) { n.uniform = {}; }, [](auto& n) { n.prologue = {0}; },
         value([](auto& v) { v.what = loop::What::load; }), value([](auto& v) { v.op = Op::mul; }), value([](auto& v) { v.dtype = DType::bf16; }), value([](auto& v) { v.in = {0}; }),

@@ -266,6 +266,35 @@ TEST(Bounded, SaysWhereMasksDiffer) {
         }
     }
 }
+// A grid is cut by the capacity: with fewer rows than that, groups walk no shorter runs than it was cut for.
+TEST(Bounded, RunsOfRowsTakeAll) {
+    Graph g;
+    g.name = "runs";
+    const Dim R = Dim::symbol("R");
+    V x = g.value(g.input({DType::f32, {R, 24}}, "x")), to = g.value(g.input({DType::i64, {R}}, "to")), m = g.value(g.input({DType::b1, {R}}, "m"));
+    V at = columns(nonzero(m, "u0"))[0], rows = gather(x, {at});
+    g.outputs = {scatter_add({DType::f32, {5, 24}}, {gather(to, {at})}, rows * rows).id};
+    for (bool deterministic : {false, true}) {
+        Plan p = plan(joint(g, {0, 0, 0}).graph, {}, {.machine = Machine::cuda, .deterministic = deterministic, .bounded = true});
+        int walked = 0;
+        for (auto& launch : p.loops)
+            for (loop::Nest& n : launch)
+                if (!n.counted.empty() && loop::run(n) > 1) n.schedule.full = 256 * n.schedule.group, ++walked;
+        ASSERT_EQ(walked, 1) << print(p.program);
+        const Executable e(p, cuda_on_cpu::target(4));
+        const Sizes sizes{{"R", 600}};
+        std::mt19937 rng(2);
+        std::vector<Tensor> in{random_tensor({DType::f32, {R, 24}}, sizes, rng), random_tensor({DType::i64, {R}}, sizes, rng, 0, 5)};
+        for (int n : {600, 511, 400, 1, 0}) {  // two rows each, where there could be 600
+            in.resize(2);
+            Tensor& first = in.emplace_back(Tensor{DType::b1, {600}, std::vector<double>(600)});
+            std::fill_n(first.data.begin(), n, 1);
+            PoisonedHost host;
+            Sizes bound = sizes;
+            ASSERT_NO_FATAL_FAILURE(expect_same(evaluate(g, in, library, bound), {run(e, host, in)[0]}, std::to_string(n)));
+        }
+    }
+}
 TEST(Bounded, RefusesWithTheReason) {
     auto refused = [](const std::function<void(Graph&, V)>& f) {
         Graph g;

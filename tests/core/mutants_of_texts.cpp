@@ -23,6 +23,7 @@ struct Edit {
     const char *name, *from, *to, *first;
 };
 constexpr char kRows[] = "Forms/Planes.*", kForms[] = "Forms/EveryCase.*", kPlans[] = "Floats/CudaPlan.StagesOverAllRows/f32:Floats/CudaPlan.SumsThatEndInOneNumber/f32";
+constexpr char kSums[] = "OrderedSums.*:SharedSums.*:Forms/SumsOf.*/rows:Forms/SumsOf.*/numbers";
 constexpr Edit kEdits[] = {
     // bounds
     {"a point more than there are", R"(if \(point >= )", "if (point > ", kForms},
@@ -77,6 +78,22 @@ constexpr Edit kEdits[] = {
     {"a pair's last element is another", R"(\"f\"\(v\.part\[1\]\) : )", "\"f\"(v.part[0]) : ", kRows},
     {"runs are counted too few", R"(\(points \+ run - 1\) / run)", "points / run", kRows},
     {"each element is the first", R"(\[e\];\n)", "[0];\n", kRows},
+    // ordered sums, and those in shared memory
+    {"a term is half as large", R"(p\.room - 24)", "p.room - 25", kSums},
+    {"no exponent is found", R"(\(power > \*\(volatile unsigned\*\)p\))", "(false)", kSums},
+    {"a term has no sign", R"(v < 0 \? -n : n)", "n", kSums},
+    {"the least numbers have an exponent less", R"(power < 1 \? 1 : \(int\)power)", "(int)power", kSums},
+    {"the low word of a double is lost", R"(add_whole\(p\.sum \+ 1[^\n]*)", ";", kSums},
+    {"NaN is negative infinity", R"(v != v \? 0x100000001LL : )", "", kSums},
+    {"an infinity wins over the other", R"(n >> 32 == 0 \? infinity)", "true ? infinity", kSums},
+    {"terms are rounded where others are larger than all", R"(\bmost == 255\))", "most == 254)", kSums},
+    {"the room is too large", R"(__clzll\(additions\) - 2)", "__clzll(additions) + 2", kSums},
+    {"shared memory isn't cleared", R"(words\[k\] = 0;)", ";", kSums},
+    {"no barrier behind the clearing", R"((words\[k\] = 0;\n  )__syncthreads\(\);)", "$1", kSums},
+    {"no barrier before a block's part is added", R"(__syncthreads\(\);\n(  add_near))", "$1", kSums},
+    {"a block's part is lost", R"(\n  add_near<[^\n]*)", "\n", kSums},
+    {"a block has a row of points less", R"(at < run; \+\+at)", "at + 1 < run; ++at", kSums},
+    {"blocks have common rows", R"(\(block \* run \+ at\))", "(block + at)", kSums},
     // recurrences and folds
     {"a carry is not carried", R"(\n *carry0 = v[^\n]*)", "\n", kForms},
     {"a carry begins elsewhere", R"( carry(\d+) = 1\.0)", " carry$1 = 2.0", kForms},

@@ -12,7 +12,7 @@ enum class How : int { read, write, relaxed_read, relaxed_write, atomic };  // r
 struct Host {
     Index thread, block, threads, blocks;
     void (*access)(const void* address, unsigned bytes, How, const void* from);  // before it is made; from: the return address of the code
-    void (*float_atomic)(const void* address, const void* before);               // this one has added floats, in an order that nobody promises
+    void (*float_atomic)(const void* address, const void* before, unsigned bytes);  // this one has added floats, in an order that nobody promises
     void (*meet_block)(int line);
     const Word* (*meet_lanes)(const char* what, int line, unsigned mask, Word mine, bool orders_memory);  // what each lane brought
     void (*fence)();

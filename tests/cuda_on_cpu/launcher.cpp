@@ -30,12 +30,14 @@ std::map<Id, Facts> facts(const std::vector<loop::Nest>& nests) {
 }
 
 void launch(const Object& code, const CudaSource& s, const std::map<Id, Facts>& of, const std::vector<Memory>& memory, const std::vector<std::int64_t>& sizes,
-         std::int64_t blocks, unsigned seed, const std::set<Id>& whole) {
+         std::int64_t scratch, std::int64_t blocks, unsigned seed, const std::set<Id>& whole) {
     std::vector<Buffer> buffers;
     for (std::size_t k = 0; k < s.buffers.size(); ++k) {
         const Facts& f = of.at(s.buffers[k]);
         buffers.push_back({f.name, f.dtype, memory[k].data, memory[k].bytes, !f.written || f.accumulated || f.given, whole.contains(s.buffers[k])});
     }
+    std::vector<char> sums(static_cast<std::size_t>(scratch));
+    if (s.ordered()) buffers.push_back({"sums", DType::i32, sums.data(), sums.size()});
     Grid grid{static_cast<unsigned>(blocks), static_cast<unsigned>(s.threads), s.staged(), s.staged()};
     ++runs, ran.insert(&code);
     run_twice(code, grid, buffers, sizes, seed);
@@ -93,7 +95,7 @@ private:
         ShapeExpr points = shape_expr(s.points, frame_.names), limits = shape_expr(s.limits, frame_.names);
         for (std::size_t n = 0; n < points.size(); ++n) blocks += s.blocks_for(points[n](sizes), n);
         for (const SizeExpr& e : limits) HEDDLE_CHECK(e(sizes) < std::int64_t{1} << 31, s.kernel + ": too large for 32-bit indices");
-        if (blocks > 0) launch(object, s, of, arguments, values, blocks, seed_, whole_);
+        if (blocks > 0) launch(object, s, of, arguments, values, SizeExpr(s.scratch, frame_.names)(sizes), blocks, seed_, whole_);
     }
     const Plan& plan_;
     const Frame& frame_;
@@ -112,7 +114,7 @@ void run(const CudaSource& s, const std::vector<loop::Nest>& nests, const std::v
     if (whole) all.insert(s.buffers.begin(), s.buffers.end());
     std::int64_t blocks = s.blocks(sizes);
     auto object = compile({{s.kernel, s.text}})[0];
-    if (blocks > 0) launch(*object, s, facts(nests), memory, values, blocks, seed, all);
+    if (blocks > 0) launch(*object, s, facts(nests), memory, values, s.scratch.eval(sizes), blocks, seed, all);
 }
 
 Target target(unsigned seed) {

@@ -92,14 +92,16 @@ struct Machine {
     static inline Machine* self = nullptr;
     static inline std::uint32_t lives = 0;
 
-    Machine(const Object& o, const Grid& g, std::span<Buffer> b, unsigned s) : code(o), grid(g), buffers(b), cells(b.size()), added(b.size()), random(s), seed(s) {
+    Machine(const Object& o, const Grid& g, std::span<Buffer> b, unsigned s) : code(o), grid(g), buffers(b), cells(b.size()), added(b.size() + 1), random(s), seed(s) {
         host.threads = {g.threads, 1, 1}, host.blocks = {g.blocks, 1, 1};
         host.access = [](const void* p, unsigned n, How how, const void* from) { self->access(static_cast<const char*>(p), n, how, from); };
-        host.float_atomic = [](const void* p, const void* before) {
-            std::size_t k = Arena::get().span(p);
+        host.float_atomic = [](const void* p, const void* before, unsigned width) {
+            const auto* c = static_cast<const char*>(p);
+            const bool shared = c >= self->code.shared_first() && c < self->code.shared_last();
+            const std::size_t k = shared ? self->buffers.size() : Arena::get().span(p);
             if (k >= self->added.size()) return;
-            Added& a = self->added[k][static_cast<std::size_t>(static_cast<const char*>(p) - self->memory[k]) / self->width(k)];
-            const DType t = self->buffers[k].dtype;
+            Added& a = self->added[k][static_cast<std::size_t>(c - (shared ? self->code.shared_first() : self->memory[k])) / width];
+            const DType t = !shared ? self->buffers[k].dtype : width == 8 ? DType::f64 : width == 4 ? DType::f32 : DType::f16;
             a.count += 1, a.sum += std::abs(number(t, p) - number(t, before));
         };
         host.meet_block = [](int line) { self->meet_block(line); };

@@ -39,7 +39,7 @@ struct Grid {
 char* place(std::size_t k, std::size_t bytes);  // where the machine has buffer k, of up to 16 GiB: zero pages at first
 void forget(std::size_t k, std::size_t bytes);  // zero pages again
 // Arguments: the buffers, then the sizes. A kernel takes 32-bit sizes from the low half.
-// Returns for each buffer what floats were added to its elements atomically: those of which some were.
+// Returns for each buffer what floats were added to its elements atomically: those of which some were; last for bytes of shared memory, of all blocks.
 struct Added {
     double count = 0, sum = 0;  // sum: of absolute values
 };

@@ -50,9 +50,12 @@ double rounding(DType t) { return t == DType::f64 ? 0x1p-53 : t == DType::f32 ? 
 // Compares what two seeds gave. Summed in any order, n numbers are off by (n - 1) roundings of the sum of their absolute values at most (Source:
 // Higham, Accuracy and Stability, 4.2), so two orders by twice that; nothing else may differ at all. A later stage of the launch reads such
 // sums, and may bring cancellation: its bound is a multiple of the coarsest type that was added up, relative to the largest element.
+// What blocks added up in shared memory goes to elements that nobody knows here: each may be off by what any of these can be, too.
 void same(const Object& code, std::span<const Buffer> a, std::span<const Buffer> b, const std::vector<Sums>& added, bool staged, unsigned seed, unsigned other) {
     auto slack_of = [](DType t) { return t == DType::f64 ? 1e-12 : t == DType::f32 ? 1e-5 : 2e-2; };
     double coarsest = 0;
+    Added shared;
+    for (const auto& [at, sum] : added.back()) shared.count = std::max(shared.count, sum.count), shared.sum = std::max(shared.sum, sum.sum);
     for (std::size_t k = 0; staged && k < a.size(); ++k)
         if (!added[k].empty()) coarsest = std::max(coarsest, slack_of(a[k].dtype));
     for (std::size_t k = 0; k < a.size(); ++k) {
@@ -67,7 +70,8 @@ void same(const Object& code, std::span<const Buffer> a, std::span<const Buffer>
             if (std::memcmp(p, q, width) == 0) continue;
             const auto it = added[k].find(i / width);
             const Added sum = it == added[k].end() ? Added{} : it->second;
-            if (std::abs(number(t, p) - number(t, q)) <= std::max(later, 2 * sum.count * rounding(t) * sum.sum)) continue;
+            const double of_blocks = it == added[k].end() ? 0 : 2 * (shared.count + sum.count) * rounding(t) * (shared.sum + sum.sum);
+            if (std::abs(number(t, p) - number(t, q)) <= std::max({later, 2 * sum.count * rounding(t) * sum.sum, of_blocks})) continue;
             throw Report(fmt::format("{}: depends on the order of threads: {}[{}] is {} with seed {}, {} with seed {}", code.kernel(), a[k].name, i / width,
                                      number(t, p), seed, number(t, q), other));
         }

@@ -52,6 +52,7 @@ UNCHECKED inline double rsqrt(double a) { return 1 / sqrt(a); }
 #define __constant__ const
 #define __shared__ static
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define threadIdx (cuda_on_cpu::thread())
 #define blockIdx (cuda_on_cpu::block())
@@ -129,7 +130,7 @@ template <class T, class F> UNCHECKED T rmw(T* p, F f, bool floats, const void* 
     HOST->access(p, sizeof(T), How::atomic, from);
     T old = *p;
     *p = f(old);
-    if (floats) HOST->float_atomic(p, &old);
+    if (floats) HOST->float_atomic(p, &old, sizeof(T));
     return old;
 }
 }  // namespace cuda_on_cpu
@@ -181,6 +182,7 @@ UNCHECKED inline int __float_as_int(float f) { return cuda_on_cpu::bits<int>(f);
 UNCHECKED inline double __longlong_as_double(long long u) { return cuda_on_cpu::bits<double>(u); }
 UNCHECKED inline long long __double_as_longlong(double d) { return cuda_on_cpu::bits<long long>(d); }
 UNCHECKED inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)(a) * b >> 32); }  // what Philox is made of
+UNCHECKED inline int __clzll(long long a) { return a ? __builtin_clzll((unsigned long long)(a)) : 64; }
 UNCHECKED inline int __popc(unsigned a) { return __builtin_popcount(a); }
 UNCHECKED inline int __ffs(int a) { return __builtin_ffs(a); }
 UNCHECKED inline int __clz(int a) { return a ? __builtin_clz(unsigned(a)) : 32; }
@@ -196,7 +198,7 @@ OUTSIDE void add_floats(float* p, float* v, unsigned n, const void* from) {  // 
     HOST->access(p, 4 * n, heddle::cuda_on_cpu::How::atomic, from);
     for (unsigned k = 0; k < n; ++k) {
         float old = p[k];
-        p[k] += v[k], v[k] = old, HOST->float_atomic(p + k, v + k);
+        p[k] += v[k], v[k] = old, HOST->float_atomic(p + k, v + k, sizeof(float));
     }
 }
 #define RED(name)                                                                                                                            \

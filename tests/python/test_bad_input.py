@@ -11,6 +11,7 @@ import torch
 
 import heddle
 from conftest import DOORS
+from heddle._fuse import door_of
 from same import close, same
 
 
@@ -418,3 +419,18 @@ def test_deterministic(deterministic):
             torch.use_deterministic_algorithms(False)
         outs.append((y.detach(), x.grad))
     assert all(torch.equal(y, outs[0][0]) and torch.equal(g, outs[0][1]) for y, g in outs)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_kernels_for_cuda_add_as_asked(deterministic):
+    """What a device would run; a step's kernels too."""
+    def loss(x, i):
+        return (torch.zeros(4).index_add(0, i, x) ** 2).sum()
+
+    f, x, i = heddle.fuse(loss, deterministic=deterministic), torch.nn.Parameter(r(100)), torch.randint(0, 4, (100,))
+    f(x, i).backward()
+    step = heddle.TrainStep(loss, torch.optim.Adam([x]), deterministic=deterministic)
+    step(x, i)
+    for texts in ([t for region in door_of(f).regions() for t in region.kernels().values()], list(step.kernels().values())):
+        added = [t for t in texts if ", adds " in t]
+        assert added and all((", adds ordered" in t) == deterministic and ("void add_to(float* p" in t) != deterministic for t in added)

@@ -26,7 +26,7 @@ def test_a_result_that_is_off_missing_or_too_many_is_wrong():
 
 
 def test_the_script_for_the_gpu_runs_dry(tmp_path):
-    rows = ["density_on_rays", "iteration_late", "adam_first", "block_selected_l1"]
+    rows = ["density_on_rays", "density_on_rays_deterministic", "iteration_late", "adam_first", "block_selected_l1"]
     command = [sys.executable, ROOT / "bench" / "gpu", "--dry", "--out", tmp_path, "--compile-seconds", "0", "--rows", *rows]
     p = subprocess.run(command, capture_output=True, text=True)
     assert p.returncode == 0, p.stdout + p.stderr

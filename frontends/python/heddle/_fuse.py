@@ -133,8 +133,8 @@ def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = Fals
     Args:
         function: any callable over tensors (and whatever else it takes), or a module.
         dynamic: as for torch.compile: None lets a size that changed vary from then on, True from the first call, False never.
-        deterministic: bit-equal results from run to run, on the CPU whatever the number of threads too. On CUDA, what would add floats with
-            atomics, in an order that changes from run to run, runs eagerly.
+        deterministic: bit-equal results from run to run, on the CPU whatever the number of threads too. On CUDA, floats that several threads
+            add to one element are added as whole numbers, which computes them twice and takes 12 more bytes an element (20 of float64).
         static: capture by running, without Dynamo: calls cost less, but what the function reads besides its arguments (globals, attributes,
             closures) is bound at the first call with arguments of a kind, and what it does to Python's objects isn't done again. A module's
             parameters, buffers and mode may change.

@@ -82,7 +82,7 @@ class TrainStep:
             `heddle.fuse(..., static=True)` does: what it reads besides its arguments is bound at the first call with arguments of a kind.
         optimizer: `torch.optim.Adam` or `AdamW`. Learning rates and other numbers may change between steps, by hand or by a scheduler; its state
             is kept where it always is, so that `state_dict` and `load_state_dict` save and resume. With another optimiser steps run eagerly.
-        deterministic: steps that would add floats in an order that changes from run to run aren't fused (atomics on CUDA; none on the CPU).
+        deterministic: bit-equal steps from run to run, as `heddle.fuse(..., deterministic=True)` has them.
         bounded: no kernel waits for the host: numbers of rows of masks stay on the device, in memory with room for some more than were seen, and
             branches on values are taken as at capture. The host looks at both while the step runs and repeats a step that didn't hold, which has
             changed nothing. None: on CUDA, if the loss allows; `report()["waits"]` says why not.
