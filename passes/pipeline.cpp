@@ -4,6 +4,7 @@
 #include "ir/verify.h"
 #include "passes/bounded.h"
 #include "passes/compact.h"
+#include "passes/epilogue.h"
 #include "passes/masks.h"
 #include "passes/prepare.h"
 #include "passes/simplify.h"
@@ -22,8 +23,9 @@ constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_con
 // both directions.
 constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates},
                            {"simplify", simplify}, {"compact_rows", compact_rows}, {"simplify", simplify}};
-// After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
-constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
+// After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more. Then it's known what
+// a library reads, and so what it had best write.
+constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}, {"epilogues", epilogues}};
 
 template <std::size_t N>
 Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {

@@ -62,7 +62,7 @@ public:
         std::memset(a.data, 0xff, static_cast<std::size_t>(a.bytes()));
         return a;
     }
-    void dot(const std::vector<Array>& in, const Array& out) override { plain_->dot(in, out); }
+    void dot(const std::vector<Array>& in, const Array& out, bool relu) override { plain_->dot(in, out, relu); }
     std::vector<Array> call(const Node& n, const std::vector<Array>& operands, const Sizes& sizes) override {
         ++calls;
         return plain_->call(n, operands, sizes);
