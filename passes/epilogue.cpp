@@ -82,13 +82,13 @@ private:
         }
         return {};
     }
-    // Of x < 0 ? 0 : x, where nothing else reads x: that. Else -1.
+    // Of x < 0 ? 0 : x, where nothing else reads x or asks for its sign: that. Else -1.
     Id rectified(Id id) const {
         const Node& n = g_[id];
         if (!n.is(Op::select) || !zero(n.in[1])) return -1;
         const Node& test = g_[n.in[0]];
         const Id x = n.in[2];
-        return test.is(Op::lt) && test.in[0] == x && zero(test.in[1]) && only(x, {id, n.in[0]}) ? x : -1;
+        return test.is(Op::lt) && test.in[0] == x && zero(test.in[1]) && only(x, {id, n.in[0]}) && only(n.in[0], {id}) ? x : -1;
     }
 
     const Graph& g_;

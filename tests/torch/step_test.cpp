@@ -248,6 +248,7 @@ void hexplane_trains_alike(bool thick, int steps, double tolerance) {
         EXPECT_NEAR(got[0].item<double>(), want[0].item<double>(), tolerance * std::abs(want[0].item<double>())) << i;
     }
     EXPECT_EQ(step.report().copied, 0) << step.explain();
+    EXPECT_LE(step.report().launches, 10) << step.explain();
     for (const auto& p : a->named_parameters()) {
         const Tensor& q = b->named_parameters()[p.key()];
         const double scale = p.value().norm().item<double>();
