@@ -47,11 +47,11 @@ Joint joint(const Graph& graph, const std::vector<char>& wants, const Watch& wat
     return j;
 }
 
-Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
+Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch, double budget) {
     Pair pair;
     pair.conditions = conditions(graph, wants);
     const Joint joint = heddle::joint(graph, wants, watch);
-    pair.split = partition(joint, typical);
+    pair.split = partition(joint, typical, budget);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");
     for (int k : joint.seeds) pair.differentiable.push_back(k >= 0);
