@@ -9,7 +9,8 @@ V zero(V x) { return zeros_like(x); }
 Results relu_(const Call& c) {
     V x = self(c);
     if (!is_float(c.type().dtype)) return {max(x, zero(x))};
-    return {surrogate(select(lt(x, zero(x)), zero(x), x), select(le(x, zero(x)), zero(x), x))};  // -0 stays
+    V y = select(lt(x, zero(x)), zero(x), x);  // -0 stays
+    return {surrogate(y, select(le(y, zero(y)), zero(x), x))};
 }
 // Gradient on the open interval, unlike clamp; a zero at the bound keeps its sign.
 V hard_clip(V x, V lo, V hi) {

@@ -216,7 +216,8 @@ std::vector<Tensor> evaluate(const Graph& g, const std::vector<Tensor>& inputs, 
                         a[r - 1] = b[r - 2] = k;
                         s += Cell{x(0)}(a) * Cell{x(1)}(b);
                     }
-                    return s;
+                    if (n.in.size() == 3) s += x(2).data[static_cast<std::size_t>(i[1])];
+                    return n.flag("relu") && s < 0 ? 0 : s;
                 });
                 break;
             }

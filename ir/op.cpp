@@ -209,11 +209,15 @@ Type compact_type(const Graph& g, const Node& n) {
     return n.type;
 }
 Type dot_type(const Graph& g, const Node& n) {
+    if (n.in.size() < 2) fail(n, "expected two operands");
     Type a = operand(g, n, 0), b = operand(g, n, 1);
     auto r = a.shape.size();
     bool fits = a.dtype == b.dtype && is_float(a.dtype) && (r == 2 || r == 3) && b.shape.size() == r && a.shape[r - 1] == b.shape[r - 2] && (r == 2 || a.shape[0] == b.shape[0]);
     if (!fits) fail(n, fmt::format("cannot multiply {} by {}", print(a), print(b)));
     a.shape[r - 1] = b.shape[r - 1];
+    const bool row = n.in.size() == 3;
+    if (n.in.size() > 3 || (row && (r != 2 || operand(g, n, 2) != Type{a.dtype, {a.shape[1]}}))) fail(n, fmt::format("cannot add {} to the rows of {}", print(operand(g, n, 2)), print(a)));
+    if (n.flag("relu") && !row) fail(n, "relu comes after a row that is added");
     return a;
 }
 Type leaf_type(const Graph&, const Node& n) {
@@ -291,8 +295,11 @@ std::vector<V> scatter_vjp(const std::vector<V>& in, V, V g, const Node&) {
     grads.back() = gather(g, index);
     return grads;
 }
-std::vector<V> dot_vjp(const std::vector<V>& in, V, V g, const Node&) {
-    return {dot(g, transpose(in[1])), dot(transpose(in[0]), g)};
+std::vector<V> dot_vjp(const std::vector<V>& in, V out, V g, const Node& n) {
+    if (n.flag("relu")) g = select(le(out, zeros_like(out)), zeros_like(g), g);
+    std::vector<V> grads{dot(g, transpose(in[1])), dot(transpose(in[0]), g)};
+    if (in.size() == 3) grads.push_back(sum(g, {0}));
+    return grads;
 }
 
 // ---- forms
@@ -314,7 +321,7 @@ std::vector<V> dot_vjp(const std::vector<V>& in, V, V g, const Node&) {
 #define SCATTER_ADD .kind = Kind::scatter, .arity = -1, .type = scatter_add_type
 #define SCATTER .kind = Kind::scatter, .arity = -1, .type = scatter_type
 #define COMPACT .kind = Kind::scatter, .arity = 3, .type = compact_type
-#define DOT .kind = Kind::dot, .arity = 2, .type = dot_type
+#define DOT .kind = Kind::dot, .arity = -1, .type = dot_type
 #define CALL .kind = Kind::call, .arity = -1, .type = nullptr
 #define RESULT .kind = Kind::call, .arity = 1, .type = result_type
 #define C(...) {#__VA_ARGS__, [](double a, double b, double c) -> double { (void)a, (void)b, (void)c; return __VA_ARGS__; }}

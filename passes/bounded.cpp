@@ -94,23 +94,35 @@ private:
 
     // ---- products
     V product(const Node& n) {
-        V a = with_room(now(n.in[0])), b = with_room(now(n.in[1])), v = dot(a, b);
+        V a = with_room(now(n.in[0])), b = with_room(now(n.in[1]));
+        // A sum over rows takes none that there aren't: each is 0 on one side at least.
+        if (!rows_in({g_.type(n.in[0]).shape.back()}).empty() && !ends_in_zeros(a) && !ends_in_zeros(b)) b = with_room(now(n.in[1]), true);
+        std::vector<V> in{a, b};
+        if (n.in.size() == 3) in.push_back(now(n.in[2]));
+        V v = apply(Op::dot, in, Attrs(n.attrs));
         for (std::size_t k = 0; k < n.type.shape.size(); ++k)
             if (!(v.type().shape[k] == n.type.shape[k])) v = slice(v, static_cast<int>(k), 0, n.type.shape[k]);
         return v;
     }
-    // What a library reads, with zeros for rows up to the capacity, in the form that it lies in memory.
-    V with_room(V x) {
+    // What a library reads, with rows up to the capacity, in the form that it lies in memory: zeros, or what another product made of zeros.
+    V with_room(V x, bool zeros = false) {
         const std::string u = rows_in(x.type().shape);
         if (u.empty()) return x;
+        if (x.node().is(Op::permute)) {
+            const std::vector<int> axes = x.node().ints("axes");
+            return permute(with_room(out_.value(x.node().in[0]), zeros), axes);
+        }
+        if (V whole = x.node().is(Op::slice) ? out_.value(x.node().in[0]) : V{}; whole && !zeros && whole.node().is(Op::dot) && rows_in(whole.type().shape).empty()) return whole;
         auto [it, fresh] = roomy_.try_emplace(x.id);
         if (!fresh) return it->second;
-        if (x.node().is(Op::permute)) {
-            V inner = with_room(out_.value(x.node().in[0]));
-            return roomy_[x.id] = permute(inner, x.node().ints("axes"));
-        }
         V v = filled(x, u);
         return roomy_[x.id] = v;
+    }
+    // Are rows past those that there are 0?
+    bool ends_in_zeros(V x) {
+        const Node& n = x.node();
+        if (n.is(Op::permute)) return ends_in_zeros(out_.value(n.in[0]));
+        return !n.is(Op::dot) || (n.in.size() == 2 && ends_in_zeros(out_.value(n.in[0])) && ends_in_zeros(out_.value(n.in[1])));
     }
     V filled(V x, const std::string& u) const {
         const Node n = x.node();

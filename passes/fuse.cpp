@@ -12,7 +12,7 @@ namespace heddle {
 
 namespace {
 
-constexpr int kMaxNests = 64, kMaxStages = 4;
+constexpr int kMaxNests = 64, kMaxStages = 8;  // a stage waits for the one before it, as a launch does
 constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000, kMaxLaunch = 6000;  // roots and statements of a nest, statements of a launch
 
 struct Time {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <queue>
 
@@ -67,6 +68,8 @@ private:
     std::vector<std::size_t> next_;
 };
 
+// Of a library's product, while a byte is moved (a core multiplies and adds about 100 times a ns and streams 10 bytes).
+constexpr double kOperationsAByte = 10;
 // What one element costs to compute again, in bytes that could be moved meanwhile (a core computes a vector exponential at about
 // 0.1 ns an element and streams about 30 bytes a ns). Arithmetic is free beside memory.
 double work(const Node& n) {
@@ -91,7 +94,7 @@ bool made_once(const Graph& g, Id id) {
 }
 }  // namespace
 
-Split partition(const Joint& j, const Sizes& typical) {
+Split partition(const Joint& j, const Sizes& typical, double budget) {
     const Graph& g = j.graph;
     const auto n = g.nodes.size();
     std::vector<char> backward(n), is_seed(n);
@@ -112,35 +115,63 @@ Split partition(const Joint& j, const Sizes& typical) {
         return b + bytes(g.nodes[id].type.dtype) * static_cast<double>(std::max<std::int64_t>(0, numel(g.nodes[id].type.shape).eval(sizes)));
     };
     auto elements = [&](std::size_t id) { return bytes_of(id) / bytes(g.nodes[id].type.dtype); };
+    auto is_kept = [&](std::size_t id, const std::vector<char>& reached) { return !backward[id] && reached[2 * id] && !reached[2 * id + 1]; };
+    auto kept_bytes = [&](const std::vector<char>& reached) {
+        double sum = 0;
+        for (std::size_t id = 0; id < n; ++id)
+            if (useful[id] && is_kept(id, reached) && !g.nodes[id].is(Op::input)) sum += bytes_of(id);
+        return sum;
+    };
     // What a library call of the forward reads is written for it anyway; computing it again for a call of the backward writes it again.
     std::vector<char> operand_of_call(n);
     for (std::size_t id = 0; id < n; ++id)
         if (!backward[id] && (g.nodes[id].is(Op::dot) || g.nodes[id].is(Op::call)))
             for (Id i : g.nodes[id].in) operand_of_call[static_cast<std::size_t>(library_operand(g, i).base)] = 1;
-    const int source = static_cast<int>(2 * n), sink = source + 1;
-    Flow flow(sink + 1);
-    for (std::size_t id = 0; id < n; ++id) {
-        if (backward[id] || !useful[id]) continue;
+    // What it costs to make again what is made once: nothing here says that it may be, where no memory has to be spared.
+    auto made_again = [&](std::size_t id) {
         const Node& node = g.nodes[id];
-        int in = static_cast<int>(2 * id), out = in + 1;
-        bool once = made_once(g, static_cast<Id>(id));
-        bool in_memory = once || operand_of_call[id];
-        flow.edge(in, out, node.kind() == Kind::leaf && !once ? kInf : bytes_of(id) * (in_memory ? 1 : 2));
-        if (once) {
-            flow.edge(source, in, kInf);
-            continue;
+        if (node.is(Op::realize)) return 2 * bytes_of(id);
+        if (!node.is(Op::dot)) return kInf;
+        const double terms = std::max<double>(1, static_cast<double>(g.type(node.in[0]).shape.back().eval(sizes)));
+        return 2 * bytes_of(id) + 2 * terms * elements(id) / kOperationsAByte;
+    };
+    // `price`: of a byte that is kept, beside what it costs to move it.
+    auto cut = [&](double price) {
+        const int source = static_cast<int>(2 * n), sink = source + 1;
+        Flow flow(sink + 1);
+        for (std::size_t id = 0; id < n; ++id) {
+            if (backward[id] || !useful[id]) continue;
+            const Node& node = g.nodes[id];
+            int in = static_cast<int>(2 * id), out = in + 1;
+            bool once = made_once(g, static_cast<Id>(id));
+            bool in_memory = once || operand_of_call[id];
+            flow.edge(in, out, node.kind() == Kind::leaf && !once ? kInf : bytes_of(id) * ((in_memory ? 1 : 2) + (node.is(Op::input) ? 0 : price)));
+            const double again = once ? (price > 0 ? made_again(id) : kInf) : work(node) * elements(id) + (operand_of_call[id] ? 2 * bytes_of(id) : 0);
+            if (again < kInf)
+                for (Id i : node.in) flow.edge(2 * i + 1, in, kInf);
+            if (again > 0) flow.edge(source, in, again);
         }
-        for (Id i : node.in) flow.edge(2 * i + 1, in, kInf);
-        if (double again = work(node) * elements(id) + (operand_of_call[id] ? 2 * bytes_of(id) : 0); again > 0) flow.edge(source, in, again);
+        for (std::size_t id = 0; id < n; ++id) {
+            if (!useful[id] || !backward[id]) continue;
+            for (Id i : g.nodes[id].in)
+                if (!backward[static_cast<std::size_t>(i)]) flow.edge(2 * i + 1, sink, kInf);
+        }
+        for (std::size_t k = j.forward_outputs; k < g.outputs.size(); ++k)
+            if (!backward[static_cast<std::size_t>(g.outputs[k])]) flow.edge(2 * g.outputs[k] + 1, sink, kInf);
+        return flow.cut(source, sink);
+    };
+    auto reached = cut(0);
+    if (const double most = budget * kept_bytes(reached); budget < 1) {  // the least price at which that's enough, or where nothing more is spared
+        double low = 0, high = 1024;
+        auto least = cut(high);
+        for (int k = 0; k < 16 && kept_bytes(least) <= most; ++k) {
+            const double price = low > 0 ? std::sqrt(low * high) : high / 8;
+            if (auto r = cut(price); kept_bytes(r) <= most) least = std::move(r), high = price;
+            else low = price;
+            if (low == 0 && high < 0.01) break;
+        }
+        reached = std::move(least);
     }
-    for (std::size_t id = 0; id < n; ++id) {
-        if (!useful[id] || !backward[id]) continue;
-        for (Id i : g.nodes[id].in)
-            if (!backward[static_cast<std::size_t>(i)]) flow.edge(2 * i + 1, sink, kInf);
-    }
-    for (std::size_t k = j.forward_outputs; k < g.outputs.size(); ++k)
-        if (!backward[static_cast<std::size_t>(g.outputs[k])]) flow.edge(2 * g.outputs[k] + 1, sink, kInf);
-    auto reached = flow.cut(source, sink);
 
     Split s;
     s.forward = g;
@@ -163,8 +194,7 @@ Split partition(const Joint& j, const Sizes& typical) {
     std::vector<char> saved(n);
     for (std::size_t id = n; id-- > 0;) {
         if (!needed[id] || is_seed[id]) continue;
-        bool cut = !backward[id] && reached[2 * id] && !reached[2 * id + 1];
-        if (cut || g.nodes[id].is(Op::input)) saved[id] = 1;
+        if (is_kept(id, reached) || g.nodes[id].is(Op::input)) saved[id] = 1;
         else
             for (Id i : g.nodes[id].in) needed[static_cast<std::size_t>(i)] = 1;
     }

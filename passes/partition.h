@@ -17,7 +17,8 @@ struct Split {
     std::size_t saved = 0;
 };
 
-// `typical`: likely sizes, to price bytes with.
-Split partition(const Joint&, const Sizes& typical);
+// `typical`: likely sizes, to price bytes with. `budget`: the most bytes that are kept, as a share of those that cost least time: at less than 1,
+// products and encodings are computed again, the cheapest for each byte first. Where nothing spares as much, what spares most.
+Split partition(const Joint&, const Sizes& typical, double budget = 1);
 
 }  // namespace heddle

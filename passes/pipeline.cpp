@@ -4,6 +4,7 @@
 #include "ir/verify.h"
 #include "passes/bounded.h"
 #include "passes/compact.h"
+#include "passes/epilogue.h"
 #include "passes/masks.h"
 #include "passes/prepare.h"
 #include "passes/simplify.h"
@@ -22,8 +23,9 @@ constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_con
 // both directions.
 constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates},
                            {"simplify", simplify}, {"compact_rows", compact_rows}, {"simplify", simplify}};
-// After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more.
-constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}};
+// After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more. Then it's known what
+// a library reads, and so what it had best write.
+constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}, {"epilogues", epilogues}};
 
 template <std::size_t N>
 Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {
@@ -45,10 +47,10 @@ Joint joint(const Graph& graph, const std::vector<char>& wants, const Watch& wat
     return j;
 }
 
-Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
+Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch, double budget) {
     Pair pair;
     const Joint joint = heddle::joint(graph, wants, watch);
-    pair.split = partition(joint, typical);
+    pair.split = partition(joint, typical, budget);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");
     for (int k : joint.seeds) pair.differentiable.push_back(k >= 0);

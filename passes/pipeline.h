@@ -20,7 +20,7 @@ struct Pair {
 };
 // The two as one graph, before it is cut: outputs, then gradients; seeds are its last inputs.
 Joint joint(const Graph&, const std::vector<char>& wants, const Watch& = {});
-Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {});
+Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {}, double activation_memory_budget = 1);
 
 struct PlanOptions {
     Machine machine = Machine::cpu;

@@ -242,7 +242,7 @@ V by_view(V v) {
             }
             if (n.ints("axes") == axes_from_to(0, n.type.rank())) return x;
             if (!m.is(Op::constant) && absorbs(x)) return permuted(x, n.ints("axes"));
-            if (m.is(Op::dot) && n.ints("axes") == transpose(x).node().ints("axes")) {  // a library reads its operands either way, if they are in memory
+            if (m.is(Op::dot) && m.in.size() == 2 && n.ints("axes") == transpose(x).node().ints("axes")) {  // a library reads its operands either way, if they are in memory
                 V a = operand(x, 0), b = operand(x, 1);
                 if (!a.node().is(Op::reshape) && !b.node().is(Op::reshape)) return dot(transpose(b), transpose(a));
             }

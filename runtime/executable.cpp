@@ -307,7 +307,7 @@ void Executable::call(const Work& w, Running& r) const {
     if (w.product >= 0) {
         Array out = array(w.product, r);
         out.sizes = extents(w.shape, r.sizes);
-        return r.host.dot(operands(w, r), out);
+        return r.host.dot(operands(w, r), out, w.call->flag("relu"));
     }
     auto results = r.host.call(*w.call, operands(w, r), w.named ? frame_.names.named(r.sizes) : Sizes{});
     r.results.resize(results_);

@@ -91,8 +91,9 @@ public:
     }
     // Numbers of one element, as they are once all that was asked for before is done: one wait for all of them.
     virtual void read(std::span<const Array> numbers, std::span<double> values);
-    // The matrix product of two operands of rank 2, or 3 with a batch, into memory that overlaps neither.
-    virtual void dot(const std::vector<Array>& operands, const Array& result) = 0;
+    // The matrix product of two operands of rank 2, or 3 with a batch, into memory that overlaps none. A third operand is added to each row; with
+    // `relu`, less than 0 is then 0.
+    virtual void dot(const std::vector<Array>& operands, const Array& result, bool relu) = 0;
     // Results of a call node for its operands, dense and row-major, one per result. Names in the node's attributes have values in Sizes.
     // Both may be called from several threads.
     virtual std::vector<Array> call(const Node&, const std::vector<Array>& operands, const Sizes&) = 0;

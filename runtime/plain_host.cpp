@@ -16,9 +16,9 @@ public:
         a.data = static_cast<Block*>(a.owner.get())->data;
         return a;
     }
-    void dot(const std::vector<Array>& in, const Array& out) override {
+    void dot(const std::vector<Array>& in, const Array& out, bool relu) override {
         if (out.dtype != DType::f32 && out.dtype != DType::f64) throw Error("dot of " + std::string(name(out.dtype)) + ": the plain host has no library");
-        out.dtype == DType::f64 ? multiply<double>(in[0], in[1], out) : multiply<float>(in[0], in[1], out);
+        out.dtype == DType::f64 ? multiply<double>(in, out, relu) : multiply<float>(in, out, relu);
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>&, const Sizes&) override { throw Error("call " + n.text("name") + ": the plain host has no library"); }
 
@@ -30,10 +30,12 @@ private:
         void* data;
     };
     template <class T>
-    static void multiply(const Array& a, const Array& b, const Array& c) {
+    static void multiply(const std::vector<Array>& in, const Array& c, bool relu) {
+        const Array &a = in[0], &b = in[1];
         auto r = c.sizes.size();
         std::int64_t batch = r == 3 ? c.sizes[0] : 1, m = c.sizes[r - 2], n = c.sizes[r - 1], k = a.sizes[r - 1];
         auto x = static_cast<const T*>(a.data), y = static_cast<const T*>(b.data);
+        auto row = in.size() == 3 ? static_cast<const T*>(in[2].data) : nullptr;
         auto z = static_cast<T*>(c.data);
         for (std::int64_t q = 0; q < batch; ++q)
             for (std::int64_t i = 0; i < m; ++i)
@@ -41,7 +43,8 @@ private:
                     double s = 0;
                     for (std::int64_t l = 0; l < k; ++l)
                         s += static_cast<double>(x[q * m * k + (a.transposed ? l * m + i : i * k + l)]) * static_cast<double>(y[q * k * n + (b.transposed ? j * k + l : l * n + j)]);
-                    z[(q * m + i) * n + j] = static_cast<T>(s);
+                    if (row) s += static_cast<double>(row[j]);
+                    z[(q * m + i) * n + j] = static_cast<T>(relu && s < 0 ? 0 : s);
                 }
     }
     int threads_;
@@ -59,7 +62,7 @@ public:
     int threads() const override { return below_.threads(); }
     std::int64_t grain() const override { return below_.grain(); }
     void parallel(int tasks, const std::function<void(int)>& f) override { below_.parallel(tasks, f); }
-    void dot(const std::vector<Array>& in, const Array& out) override { below_.dot(in, out); }
+    void dot(const std::vector<Array>& in, const Array& out, bool relu) override { below_.dot(in, out, relu); }
     std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& s) override { return below_.call(n, in, s); }
     void read(std::span<const Array> numbers, std::span<double> values) override { below_.read(numbers, values); }
     Array allocate(DType t, const Extents& sizes) override {

@@ -53,13 +53,14 @@ Numbered<AdamStep>& steps() {
     static auto* s = new Numbered<AdamStep>;
     return *s;
 }
-// {"name": .., "dynamic": [{"input": 0, "dim": 0, "name": "N"}, ..], "earlier": [[[4, 3], [3]], ..], "recapture": .., "deterministic": .., "strict": ..}
+// {"name": .., "dynamic": [{"input": 0, "dim": 0, "name": "N"}, ..], "earlier": [[[4, 3], [3]], ..], "recapture": .., "deterministic": .., "activation_memory_budget": .., "strict": ..}
 FuseOptions options_of(const std::string& text) {
     auto j = nlohmann::json::parse(text);
     FuseOptions o;
     o.name = j.value("name", "f");
     o.recapture = j.value("recapture", true);
     o.deterministic = j.value("deterministic", false);
+    o.activation_memory_budget = j.value("activation_memory_budget", 1.0);
     o.eager_if_uncapturable = !j.value("strict", false);
     o.earlier = j.value("earlier", o.earlier);
     for (const auto& v : j.value("dynamic", nlohmann::json::array())) o.dynamic.push_back({v.at("input"), {}, v.at("dim"), v.at("name")});

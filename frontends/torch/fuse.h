@@ -20,6 +20,7 @@ struct FuseOptions {
     bool recapture = false;              // calls that no capture holds for are captured too; sizes that were seen to change get names.
                                          // Else they throw Error
     std::vector<std::vector<std::vector<std::int64_t>>> earlier;  // with `recapture`: sizes of calls that went another way, which tell what changes
+    double activation_memory_budget = 1; // the most that is kept from forward to backward, as a share of what costs least time: less is computed again
     bool deterministic = false;          // bit-equal results from run to run, on the CPU whatever the number of threads too; on CUDA sums of floats are ordered (codegen/cuda/ordered.h)
 };
 

@@ -118,7 +118,7 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         if (!r.own()) g.outputs[i] = stop_grad(g.value(o.of == Of::input ? g.inputs[r.index] : g.outputs[r.index])).id;
         v->results.push_back(std::move(r));
     }
-    v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
+    v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); }, fuse_options.activation_memory_budget);
     // Results lie in memory as eager's do.
     Graph& forward = v->pair.split.forward;
     for (std::size_t i = 0; i < v->outputs; ++i) {

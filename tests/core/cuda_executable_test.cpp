@@ -37,7 +37,7 @@ public:
         a.data = static_cast<DeviceMemory*>(a.owner.get())->data();
         return a;
     }
-    void dot(const std::vector<Array>&, const Array&) override { throw Error("dot: no library here"); }
+    void dot(const std::vector<Array>&, const Array&, bool) override { throw Error("dot: no library here"); }
     std::vector<Array> call(const Node& n, const std::vector<Array>&, const Sizes&) override { throw Error("call " + n.text("name") + ": no library here"); }
 };
 template <class T>

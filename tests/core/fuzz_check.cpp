@@ -62,7 +62,7 @@ public:
     explicit LibraryHost(int threads) : plain_(plain_host(threads)) {}
     Array allocate(DType t, const Extents& sizes) override { return plain_->allocate(t, sizes); }
     int threads() const override { return plain_->threads(); }
-    void dot(const std::vector<Array>& operands, const Array& result) override { plain_->dot(operands, result); }
+    void dot(const std::vector<Array>& operands, const Array& result, bool relu) override { plain_->dot(operands, result, relu); }
     std::vector<Array> call(const Node& n, const std::vector<Array>& operands, const Sizes& sizes) override {
         Sizes bound = sizes;
         std::vector<Array> results;

@@ -53,7 +53,7 @@ public:
         std::memset(a.data, 0xff, static_cast<std::size_t>(a.bytes()));
         return a;
     }
-    void dot(const std::vector<Array>& in, const Array& out) override { plain_->dot(in, out); }
+    void dot(const std::vector<Array>& in, const Array& out, bool relu) override { plain_->dot(in, out, relu); }
     std::vector<Array> call(const Node& n, const std::vector<Array>& operands, const Sizes& sizes) override {
         ++calls;
         return plain_->call(n, operands, sizes);
@@ -120,13 +120,17 @@ TEST_P(Order, IsThatOfNonzero) {
     }
 }
 
+V rectified(V x) {
+    V y = select(lt(x, zeros_like(x)), zeros_like(x), x);
+    return surrogate(y, select(le(y, zeros_like(y)), zeros_like(x), x));
+}
 // A network over the rows that a mask selects, and over those of them that a second one does; as captured, under `if m.any()`.
 Graph network(bool branches) {
     Graph g;
     g.name = "network";
     const Dim R = Dim::symbol("R"), u0 = Dim::symbol("u0"), u1 = Dim::symbol("u1");
     V x = g.value(g.input({DType::f64, {R, 17, 3}}, "x")), w = g.value(g.input({DType::f64, {3, 5}}, "w")), v = g.value(g.input({DType::f64, {5, 2}}, "v"));
-    V c = g.value(g.input({DType::f64, {2}}, "c")), unused = g.value(g.input({DType::f64, {R}}, "everywhere"));
+    V d = g.value(g.input({DType::f64, {5}}, "d")), c = g.value(g.input({DType::f64, {2}}, "c")), unused = g.value(g.input({DType::f64, {R}}, "everywhere"));
     V first = reshape(slice(x, 2, 0, 1), {R, 17}), m = gt(first, like(first, 0.2));
     auto guard = [&](V mask) {
         if (!branches) return;
@@ -141,8 +145,8 @@ Graph network(bool branches) {
     V second = reshape(slice(out, 2, 0, 1), {R, 17}), m2 = and_(m, gt(second, like(second, 0.05)));
     guard(m2);
     auto chosen = columns(nonzero(m2, "u1"));
-    V both = concat({gather(out, chosen), gather(x, chosen)}, 1), t = dot(slice(both, 1, 1, 4), w);  // [u1, 5]
-    V shade = exp(dot(t, v)) * expand(c, {0}, {u1, 2});
+    V both = concat({gather(out, chosen), gather(x, chosen)}, 1), t = dot(slice(both, 1, 1, 4), w) + expand(d, {0}, {u1, 5});
+    V shade = exp(dot(rectified(t), v)) * expand(c, {0}, {u1, 2});  // rows past those that there are, which a library computes, aren't zeros
     V colour = scatter(out, chosen, shade);
     V loss = sum(colour * colour, {0, 1, 2}) + sum(out * out, {0, 1, 2}) + sum(unused * unused, {0});
     g.outputs.insert(g.outputs.begin(), {loss.id, sum(colour, {1}).id});
@@ -160,7 +164,7 @@ std::vector<Tensor> seeded(const Joint& j, const Graph& g, std::vector<Tensor> i
         if (j.seeds[k] >= 0) in.push_back(random_tensor(g.type(g.outputs[k]), sizes, rng));
     return in;
 }
-const std::vector<char> kWants{1, 1, 1, 1, 1};
+const std::vector<char> kWants{1, 1, 1, 1, 1, 1};
 std::int64_t count(const Tensor& x, double over) {
     std::int64_t n = 0;
     for (std::size_t i = 0; i < x.data.size(); i += 3) n += x.data[i] > over;
@@ -174,6 +178,8 @@ TEST(Bounded, EqualsTheInterpreterAndReadsNothing) {
         const Joint plain = differentiate(g, kWants), j = joint(g, kWants);
         Plan exact = plan(j.graph), bounded = plan(j.graph, {}, {.bounded = true});
         ASSERT_EQ(bounded.bounds.size(), 2u);
+        for (const Plan* p : {&exact, &bounded})
+            EXPECT_EQ(std::count_if(p->program.steps.begin(), p->program.steps.end(), [&](const Step& s) { return s.call >= 0 && p->program.graph[s.call].flag("relu"); }), 1) << print(p->program);
         for (const Step& s : bounded.program.steps) {
             EXPECT_TRUE(s.reads.empty()) << print(bounded.program);
             EXPECT_TRUE(s.call < 0 || bounded.program.graph[s.call].is(Op::dot)) << print(bounded.program);

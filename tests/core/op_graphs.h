@@ -66,8 +66,9 @@ inline Graph op_graph(Op op, DType f) {
             return done(compact(mask, scan(like(each, 1), each, 0, 1, false, 0), sum(each, {0}), {DType::i64, {Dim::symbol("u0")}}));
         }
         case Op::dot: {
-            V x = input(f, {B, N}), y = input(f, {N, 3});
-            return done(dot(x, y));
+            V x = input(f, {B, N}), y = input(f, {N, 3}), row = input(f, {3});
+            if (bytes(f) < 4) return done(dot(x, y));  // a host with no library multiplies no narrow floats, beside a kernel
+            return done(dot(x, y) + apply(Op::dot, {x, y, row}) * apply(Op::dot, {x, y, row}, {{"relu", true}}));
         }
         default: break;
     }

@@ -14,7 +14,7 @@ namespace heddle {
 namespace {
 
 // Gradients through differentiate + partition equal central differences of the forward, in double.
-void check_gradients(const Graph& g, const Sizes& sizes, double lo = 0.2, double hi = 0.9) {
+void check_gradients(const Graph& g, const Sizes& sizes, double lo = 0.2, double hi = 0.9, double budget = 1) {
     std::mt19937 rng(7);
     std::vector<Tensor> in;
     std::vector<char> wants;
@@ -22,7 +22,7 @@ void check_gradients(const Graph& g, const Sizes& sizes, double lo = 0.2, double
         in.push_back(random_tensor(g.type(i), sizes, rng, lo, hi));
         wants.push_back(g.type(i).dtype == DType::f64);
     }
-    Pair pair = forward_and_backward(g, wants, sizes);
+    Pair pair = forward_and_backward(g, wants, sizes, {}, budget);
     auto plain = evaluate(g, in);
     auto forward = evaluate(pair.split.forward, in);
     std::vector<Tensor> seeds;
@@ -102,6 +102,35 @@ TEST(Pipeline, Softmax) {
     Plan f = plan(g);
     EXPECT_EQ(f.program.launches.size(), 1u) << print(f.program);
     EXPECT_EQ(f.loops[0].size(), 1u);
+}
+
+// Less is kept, as was asked for where that is possible; gradients stay.
+TEST(Pipeline, ActivationMemoryBudget) {
+    Graph g;
+    g.name = "perceptron";
+    const Dim B = Dim::symbol("B");
+    V x = g.value(g.input({DType::f64, {B, 3}}, "x")), w = g.value(g.input({DType::f64, {6, 8}}, "w")), v = g.value(g.input({DType::f64, {8, 8}}, "v"));
+    V u = g.value(g.input({DType::f64, {8, 2}}, "u"));
+    V h = sigmoid(dot(concat({sin(x * 3), cos(x * 3)}, 1), w));
+    h = sigmoid(dot(h, v));
+    g.outputs = {dot(h, u).id};
+    const Sizes sizes{{"B", 4096}};
+    auto kept = [&](double budget) {
+        const Split s = forward_and_backward(g, {1, 1, 1, 1}, sizes, {}, budget).split;
+        double sum = 0;
+        for (std::size_t k = g.outputs.size(); k < s.forward.outputs.size(); ++k) {
+            const Type& t = s.forward.type(s.forward.outputs[k]);
+            sum += bytes(t.dtype) * static_cast<double>(numel(t.shape).eval(sizes));
+        }
+        return sum;
+    };
+    const double all = kept(1);
+    EXPECT_GT(all, 0);
+    for (double budget : {0.9, 0.7, 0.5, 0.3, 0.0}) {
+        EXPECT_LE(kept(budget), budget * all) << budget;
+        check_gradients(g, {{"B", 3}}, 0.2, 0.9, budget);
+    }
+    EXPECT_GT(kept(0.7), 0);  // no less than was asked for
 }
 
 TEST(Pipeline, GatherScatter) {

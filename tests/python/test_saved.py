@@ -75,3 +75,25 @@ def test_writes_before_the_backward_are_errors():
             inputs[which].add_(1)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             (loss + s.sum()).backward()
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_activation_memory_budget(static):
+    """Less is kept where that is asked for; outputs and gradients stay."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2)).double()
+    x = torch.rand(50, 6, dtype=torch.float64)
+
+    def loss(x):
+        return net(torch.cat([(x * 3).sin(), (x * 3).cos()], -1)).square().sum()
+
+    want = torch.autograd.grad(loss(x), list(net.parameters()))
+    kept = []
+    for budget in (1.0, 0.5, 0.0):
+        f = heddle.fuse(loss, static=static, activation_memory_budget=budget)
+        for got, exact in zip(torch.autograd.grad(f(x), list(net.parameters())), want):
+            torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
+        kept.append(sum(r.report()["saved_bytes"] for r in door_of(f).regions()))
+    assert kept[1] <= kept[0] / 2 and kept[2] <= kept[1] and kept[0] > 0, kept
+    with pytest.raises(ValueError, match="activation_memory_budget is 1.5, expected a share from 0 to 1"):
+        heddle.fuse(loss, activation_memory_budget=1.5)

@@ -365,6 +365,7 @@ void hexplane_trains_alike(bool thick, int steps, double tolerance, StepOptions 
         EXPECT_NEAR(got[0].item<double>(), want[0].item<double>(), tolerance * std::abs(want[0].item<double>())) << i;
     }
     EXPECT_EQ(step.report().copied, 0) << step.explain();
+    EXPECT_LE(step.report().launches, 10) << step.explain();
     EXPECT_EQ(step.report().bounded, *form.bounded) << step.report().waits;
     for (const auto& p : a->named_parameters()) {
         const Tensor& q = b->named_parameters()[p.key()];

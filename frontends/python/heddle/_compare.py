@@ -238,7 +238,7 @@ def compare(function: Callable, *args: Any, inductor: bool = False, check: bool 
         a Comparison: print it, or look at `.ok`, `.variants`, `.to_json()`.
     """
     plain, door = original(function), door_of(function)
-    options = dict(door.options) if door is not None else {"dynamic": None, "deterministic": False, "static": False}
+    options = dict(door.options) if door is not None else {"dynamic": None, "deterministic": False, "activation_memory_budget": 1.0, "static": False}
     is_module = isinstance(plain, torch.nn.Module)
 
     def case(wrap: Callable, dtype: torch.dtype | None = None) -> _Case:

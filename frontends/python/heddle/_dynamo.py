@@ -110,7 +110,7 @@ def _transform(gm: fx.GraphModule) -> str:
 class Graph:
     """One of Dynamo's graphs: the region it became, or why it didn't."""
 
-    def __init__(self, gm: fx.GraphModule, name: str, deterministic: bool) -> None:
+    def __init__(self, gm: fx.GraphModule, name: str, deterministic: bool, activation_memory_budget: float) -> None:
         self.gm, self.region, self.reason = gm, None, ""
         placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
         values = [_value(n) for n in placeholders]
@@ -171,7 +171,8 @@ class Graph:
             return [torch.scalar_tensor(o, dtype=torch.int64 if kind is int else torch.float64) if not isinstance(o, Tensor) else o
                     for kind, o in zip(kinds, out) if kind != "constant"]
 
-        self.region = Region(of_tensors, eager=lambda flat: of_tensors(flat, gm), name=name, dynamic=dynamic, deterministic=deterministic)
+        self.region = Region(of_tensors, eager=lambda flat: of_tensors(flat, gm), name=name, dynamic=dynamic, deterministic=deterministic,
+                             activation_memory_budget=activation_memory_budget)
         region = self.region.id
         order = [*tensors]
         plain = all(k is None for k in kinds)
@@ -195,17 +196,18 @@ class Graph:
 class Backend:
     """A backend of torch.compile that remembers what it compiled: `Backend.graphs`."""
 
-    def __init__(self, name: str = "f", deterministic: bool = False) -> None:
-        self.name, self.deterministic = name, deterministic
+    def __init__(self, name: str = "f", deterministic: bool = False, activation_memory_budget: float = 1.0) -> None:
+        self.name, self.deterministic, self.activation_memory_budget = name, deterministic, activation_memory_budget
         self.graphs: list[Graph] = []
 
     def __call__(self, gm: fx.GraphModule, example_inputs: list[Any], **_: Any) -> Callable:
         name = self.name if not self.graphs else f"{self.name}_{len(self.graphs)}"
-        graph = Graph(gm, name, self.deterministic)
+        graph = Graph(gm, name, self.deterministic, self.activation_memory_budget)
         self.graphs.append(graph)
         return graph.call
 
 
 def heddle(gm: fx.GraphModule, example_inputs: list[Any], *, options: dict[str, Any] | None = None, **_: Any) -> Callable:
-    """The backend behind `torch.compile(..., backend="heddle")`. Option: {"deterministic": bool}."""
-    return Backend(deterministic=bool((options or {}).get("deterministic", False)))(gm, example_inputs)
+    """The backend behind `torch.compile(..., backend="heddle")`. Options: {"deterministic": bool, "activation_memory_budget": float}."""
+    given = options or {}
+    return Backend(deterministic=bool(given.get("deterministic", False)), activation_memory_budget=float(given.get("activation_memory_budget", 1)))(gm, example_inputs)

@@ -77,7 +77,7 @@ class _Quiet:
 def opened(function: Any, args: tuple, kwargs: dict) -> tuple[Door, list[str]]:
     """A door of its own through which the function went once, forward and backward, and where Dynamo broke its graph."""
     door = door_of(function)
-    options = dict(door.options) if door is not None else {"dynamic": None, "deterministic": False, "static": False}
+    options = dict(door.options) if door is not None else {"dynamic": None, "deterministic": False, "activation_memory_budget": 1.0, "static": False}
     fresh = Door(copied_module(original(function)), **options)
     with _Quiet() as quiet:
         inputs, named = copied((args, kwargs))

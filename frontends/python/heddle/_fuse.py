@@ -58,13 +58,13 @@ class _Frames:
 class Door:
     """How calls of one function reach heddle: `call`, and the regions that came of it."""
 
-    def __init__(self, function: Any, dynamic: bool | None, deterministic: bool, static: bool) -> None:
-        self.function, self.options = function, {"dynamic": dynamic, "deterministic": deterministic, "static": static}
+    def __init__(self, function: Any, dynamic: bool | None, deterministic: bool, activation_memory_budget: float, static: bool) -> None:
+        self.function, self.options = function, {"dynamic": dynamic, "deterministic": deterministic, "activation_memory_budget": activation_memory_budget, "static": static}
         name = _name(function)
         if static:
-            self.call = self.static = Static(function, name, deterministic)
+            self.call = self.static = Static(function, name, deterministic, activation_memory_budget)
             return
-        self.backend, self.frames = Backend(name, deterministic), _Frames()
+        self.backend, self.frames = Backend(name, deterministic, activation_memory_budget), _Frames()
         compiled = self.frames.around(torch._dynamo.optimize(self.backend, dynamic=dynamic))(function)
         self.call = lambda *args, **kwargs: (function if inline.depth else compiled)(*args, **kwargs)
 
@@ -124,7 +124,7 @@ def door_of(function: Any) -> Door | None:
     return getattr(function, "_heddle", None) if isinstance(function, torch.nn.Module) else None
 
 
-def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = False, static: bool = False) -> F:
+def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = False, activation_memory_budget: float = 1.0, static: bool = False) -> F:
     """Fuses the arithmetic of a function or an `nn.Module`, forward and backward.
 
     Works as a decorator. Outputs and gradients are eager's within the rounding of the element type. What can't be fused runs as it is;
@@ -135,6 +135,8 @@ def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = Fals
         dynamic: as for torch.compile: None lets a size that changed vary from then on, True from the first call, False never.
         deterministic: bit-equal results from run to run, on the CPU whatever the number of threads too. On CUDA, floats that several threads
             add to one element are added as whole numbers, which computes them twice and takes 12 more bytes an element (20 of float64).
+        activation_memory_budget: the most that is kept from forward to backward, as a share of what costs least time, from 0 to 1. Below 1,
+            encodings and matrix products are computed again in the backward, the cheapest for each byte first, until that much is left.
         static: capture by running, without Dynamo: calls cost less, but what the function reads besides its arguments (globals, attributes,
             closures) is bound at the first call with arguments of a kind, and what it does to Python's objects isn't done again. A module's
             parameters, buffers and mode may change.
@@ -146,7 +148,9 @@ def fuse(function: F, *, dynamic: bool | None = None, deterministic: bool = Fals
         return function
     if not callable(function):
         raise TypeError(f"heddle.fuse: got a {type(function).__name__}, expected a function or an nn.Module")
-    options = {"dynamic": dynamic, "deterministic": deterministic, "static": static}
+    if not 0 <= activation_memory_budget <= 1:
+        raise ValueError(f"heddle.fuse: activation_memory_budget is {activation_memory_budget}, expected a share from 0 to 1")
+    options = {"dynamic": dynamic, "deterministic": deterministic, "activation_memory_budget": activation_memory_budget, "static": static}
     if not isinstance(function, torch.nn.Module):
         return FusedFunction(function, **options)
     fused = object.__new__(_fused_class(type(function)))

@@ -119,7 +119,7 @@ class _Entry:
         self.integers, self.floats = [k for k in numbers if type(leaves[k]) is int], [k for k in numbers if type(leaves[k]) is float]
         self.of = of
         self.layout: list[_Out] = []  # none before the first capture
-        self.region = _region_of(of.made, under(around, of.function), of.name, of.deterministic, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
+        self.region = _region_of(of.made, under(around, of.function), of.name, {"deterministic": of.deterministic, "activation_memory_budget": of.activation_memory_budget}, leaves, spec, (self.tensors, self.integers, self.floats), earlier, self.layout)
 
     def __call__(self, leaves: list[Any], args: tuple, kwargs: dict) -> Any:
         tensors = [leaves[k] for k in self.tensors]
@@ -134,7 +134,7 @@ class _Entry:
             _call.given = _call.made = None
 
 
-def _region_of(made: Callable, function: Any, name: str, deterministic: bool, leaves: list[Any], spec: Any, positions: tuple[list[int], ...], earlier: list[list[tuple]],
+def _region_of(made: Callable, function: Any, name: str, options: dict, leaves: list[Any], spec: Any, positions: tuple[list[int], ...], earlier: list[list[tuple]],
                layout: list[_Out]) -> Compiled:
     """The region of one entry. It holds the function and the layout, and not the entry, so that both go when the entry goes."""
     tensors, integers, floats = positions
@@ -178,7 +178,7 @@ def _region_of(made: Callable, function: Any, name: str, deterministic: bool, le
         _call.made = out.rebuild
         return found
 
-    return made(captured, eager=eager, name=name, deterministic=deterministic, dynamic=[(n + k, -1, f"i{k}") for k in range(len(integers))],
+    return made(captured, eager=eager, name=name, **options, dynamic=[(n + k, -1, f"i{k}") for k in range(len(integers))],
                   earlier=[[*shapes, *[()] * (len(integers) + len(floats))] for shapes in earlier])
 
 
@@ -202,8 +202,8 @@ class Static:
     made: Callable = Region  # what a capture becomes, and the ops that run that
     run, run_with_numbers = staticmethod(run), staticmethod(run_with_numbers)
 
-    def __init__(self, function: Any, name: str, deterministic: bool) -> None:
-        self.function, self.name, self.deterministic = function, name, deterministic
+    def __init__(self, function: Any, name: str, deterministic: bool, activation_memory_budget: float = 1.0) -> None:
+        self.function, self.name, self.deterministic, self.activation_memory_budget = function, name, deterministic, activation_memory_budget
         self.module = function if isinstance(function, nn.Module) else None
         self.lock = threading.Lock()
         self.kinds: dict[Any, _Kind] = {}
