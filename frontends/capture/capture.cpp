@@ -201,15 +201,37 @@ void Trials::trial(std::size_t r) {
     runs_.push_back(std::move(*last));
 }
 
+// As much of a run as another one follows.
+Recording guards_of(const Captured& c) {
+    Recording r;
+    for (std::size_t k = c.graph.outputs.size() - c.guards; k < c.graph.outputs.size(); ++k) {
+        r.guards.push_back(static_cast<Id>(r.nodes.size()));
+        r.nodes.push_back(c.graph[c.graph.outputs[k]]);
+    }
+    return r;
+}
+
 Captured Trials::run() {
     at_.push_back(sizes_);
-    runs_.push_back(record(f_, example_, integers_, options_.host_read, nullptr, 0));
+    const Recording as = options_.as ? guards_of(*options_.as) : Recording{};
+    runs_.push_back(record(f_, example_, integers_, options_.host_read, options_.as ? &as : nullptr, 0));
     const bool varies = !names_.empty() || !runs_[0].counted.empty();
     for (std::size_t r = 1; r < (varies ? kRuns : 2); ++r) trial(r);
     return merge(runs_, at_, example_.size(), options_.name);
 }
 }  // namespace
 
-Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options) { return Trials(f, example, options).run(); }
+Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options) {
+    std::vector<std::unique_ptr<Held>> held;
+    for (const auto& s : options.at) {
+        if (std::any_of(held.begin(), held.end(), [&](auto& h) { return h->tensor.is_same(s.tensor); })) continue;
+        std::vector<std::pair<int, std::int64_t>> sizes;
+        for (const auto& t : options.at)
+            if (t.tensor.is_same(s.tensor)) sizes.emplace_back(t.dim, t.size);
+        held.push_back(std::make_unique<Held>(Held{s.tensor, s.tensor.detach()}));
+        at::Tensor(s.tensor).set_data(resized(held.back()->data, sizes));
+    }
+    return Trials(f, example, options).run();
+}
 
 }  // namespace heddle

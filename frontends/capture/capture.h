@@ -40,10 +40,18 @@ struct Choice {
 };
 std::int64_t decided(Choice::Of, std::int64_t lhs, std::int64_t rhs);
 
+struct Captured;
 struct CaptureOptions {
     std::vector<Varying> dynamic;
     HostRead host_read = HostRead::error;
     std::string name = "f";
+    struct Size {                      // of a tensor that the callable holds, which has it while it's captured: a capture for other sizes
+        at::Tensor tensor;
+        int dim;
+        std::int64_t size;
+    };
+    std::vector<Size> at = {};
+    const Captured* as = nullptr;      // guards have the values that they have there
 };
 
 struct Captured {

@@ -6,13 +6,14 @@
 #include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 #include <mutex>
 
 #include "frontends/capture/recorder.h"
 #include "frontends/torch/host.h"
 #include "frontends/torch/recapture.h"
-#include "frontends/torch/variant.h"
+#include "frontends/torch/step_plan.h"
 #include "ir/text.h"
 #include "passes/prepare.h"
 #include "passes/step.h"
@@ -22,6 +23,7 @@ namespace heddle {
 
 namespace {
 constexpr std::size_t kWays = 16;  // plans of one loss
+struct Replaced {};                // thrown: what the loss holds is gone since it was captured
 
 AdamForm form(const AdamGroup& g) { return {g.weight_decay != 0, g.decoupled, g.amsgrad, g.maximize}; }
 
@@ -44,12 +46,13 @@ struct AdamStep::State {
     struct Way {
         std::shared_ptr<Variant> variant;
         std::vector<AdamForm> forms;         // of the parameters
-        Graph graph;
-        std::unique_ptr<Executable> plan;
+        FoundPlan found;
+        std::shared_ptr<const Executable> plan;
         std::vector<std::size_t> updated;    // parameters, in the order of the plan's states
         std::vector<Update> updates;         // asked for; those that aren't in place are copied
         std::size_t states = 0;              // position of the first state among the plan's inputs
         std::vector<int> rows;               // per row of numbers: the parameter
+        at::Tensor constants;                // numbers of the loss that the plan takes as an input, if any
         at::Tensor numbers, on_device;       // [rows, kAdamNumbers], float64
         std::unique_ptr<KeepingHost> host;
         std::string reason;                  // no variant: why
@@ -60,17 +63,21 @@ struct AdamStep::State {
     State(Callable loss, FuseOptions options, bool restride) : loss(std::move(loss)), options(std::move(options)), restride(restride), seen(this->options.earlier) { this->options.recapture = true; }
     Callable loss;
     FuseOptions options;
-    bool restride;
+    bool restride, looks_elsewhere = true;
     SeenSizes seen;
     std::vector<AdamParameter> parameters;
     std::vector<std::shared_ptr<Way>> ways;  // most recent first
     std::string reason;
-    int captures = 0;
+    int captures = 0, compiles = 0;
+    double capture_seconds = 0, plan_seconds = 0;
     std::int64_t allocations = 0;            // of ways that are gone
     mutable std::mutex mutex;                // one step at a time
 
-    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic);
+    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>&);
+    std::vector<Trained> trained(const Variant&, at::TensorList in, const std::vector<AdamGroup>&, std::vector<int>& rows) const;
+    std::shared_ptr<Variant> captured_elsewhere(const Variant&, at::TensorList in);
     std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
+    std::shared_ptr<Way> make_once(at::TensorList in, const std::vector<AdamGroup>&);
     std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&);
     std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&);
 };
@@ -88,9 +95,25 @@ std::vector<int> identity(const at::Tensor& t) { return axes_from_to(0, static_c
 at::Tensor as_it_lies(const at::Tensor& t, const std::vector<int>& order) { return order.empty() ? t : t.permute(std::vector<std::int64_t>(order.begin(), order.end())); }
 }  // namespace
 
-std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic) {
+// What the step updates, by inputs of the loss. `rows`: which parameter each is.
+std::vector<Trained> AdamStep::State::trained(const Variant& v, at::TensorList in, const std::vector<AdamGroup>& groups, std::vector<int>& rows) const {
+    const Tensors all = v.with_held(in);
+    std::vector<Trained> found;
+    for (std::size_t k = 0; k < parameters.size(); ++k)
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            if (!all[i].is_same(parameters[k].parameter)) continue;
+            if (i < in.size() && !all[i].is_contiguous()) throw Error(fmt::format("{}: parameter {} is an argument and isn't contiguous; let the function hold it", options.name, k));
+            const auto& reached = v.reaches.at(0);
+            found.push_back({static_cast<int>(i), std::find(reached.begin(), reached.end(), i) != reached.end(), form(groups.at(parameters[k].group))});
+            rows.push_back(static_cast<int>(k));
+            break;
+        }
+    return found;
+}
+
+std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>& groups) {
     at::AutoGradMode on(true);
-    auto v = make_variant(loss, in.vec(), dynamic, options, true);
+    auto v = capture_variant(loss, in.vec(), dynamic, options, true);
     if (!restride) return v;
     const Tensors all = v->with_held(in);
     const auto better = better_orders(v->lowered());
@@ -100,67 +123,103 @@ std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::
             if (all[k].is_same(p.parameter) && !better[k].empty() && v->orders[k].empty()) before.emplace_back(&p, better[k]);
     if (before.empty()) return v;
     for (const auto& [p, order] : before) lay_out(p->parameter, order);
+    v->lower(all);
+    std::vector<int> rows;
+    if (v->returned > 0 && find_plan(step_key(*v, trained(*v, in, groups, rows), options), *v)) return v;  // it was captured on tensors that lie so
     try {
-        return make_variant(loss, in.vec(), dynamic, options, true);
+        return capture_variant(loss, in.vec(), dynamic, options, true);
     } catch (const std::exception&) {  // it views what doesn't lie together
         for (const auto& [p, order] : before) lay_out(p->parameter, identity(p->parameter));
         restride = false;
-        return make_variant(loss, in.vec(), dynamic, options, true);
+        return capture_variant(loss, in.vec(), dynamic, options, true);
     }
 }
 
+// The same loss where what it samples has other sizes; nothing if it samples nothing, or fails there.
+std::shared_ptr<Variant> AdamStep::State::captured_elsewhere(const Variant& v, at::TensorList in) {
+    if (!looks_elsewhere) return {};
+    at::AutoGradMode on(true);
+    const Elsewhere there{sampled_elsewhere(v, v.with_held(in)), &v.captured};
+    if (there.at.empty()) return {};
+    std::shared_ptr<Variant> w;
+    try {
+        w = capture_variant(loss, in.vec(), v.dynamic(), options, true, &there);
+    } catch (const std::exception&) {
+    }
+    if (v.with_held(in).empty()) {  // it made tensors for those sizes, in place of its own
+        looks_elsewhere = false;
+        throw Replaced();
+    }
+    return w;
+}
+
 std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, const std::vector<AdamGroup>& groups) {
+    try {
+        return make_once(in, groups);
+    } catch (const Replaced&) {
+        return make_once(in, groups);
+    }
+}
+std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList in, const std::vector<AdamGroup>& groups) {
+    using Clock = std::chrono::steady_clock;
+    auto seconds = [](Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); };
     auto way = std::make_shared<Way>();
     ++captures;
     std::vector<Varying> names = seen.changed(in, options.dynamic);
     try {
+        const auto start = Clock::now();
         std::shared_ptr<Variant> v;
         capture_with(names, [&](const std::vector<Varying>& more) {
             std::vector<Varying> dynamic = options.dynamic;
             dynamic.insert(dynamic.end(), more.begin(), more.end());
-            v = variant(in, dynamic);
+            v = variant(in, dynamic, groups);
         });
         const Tensors all = v->with_held(in);
         if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
-        const Graph& f = v->pair.split.forward;
-        if (const Type& t = f.type(f.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
+        if (const Type& t = v->body.type(v->body.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
         if (v->reaches[0].empty()) throw Error(options.name + ": the loss doesn't depend on anything that requires a gradient");
         for (const auto& w : v->captured.writes)
             for (const AdamParameter& p : parameters)
                 if (all[static_cast<std::size_t>(w.input)].is_alias_of(p.parameter)) throw Error(options.name + ": writes into a parameter that it trains");
-        std::vector<Trained> trained;
-        for (std::size_t k = 0; k < parameters.size(); ++k) {
-            const AdamParameter& p = parameters[k];
-            way->forms.push_back(form(groups.at(p.group)));
-            for (std::size_t i = 0; i < all.size(); ++i) {
-                if (!all[i].is_same(p.parameter)) continue;
-                if (i < in.size() && !p.parameter.is_contiguous()) throw Error(fmt::format("{}: parameter {} is an argument and isn't contiguous; let the function hold it", options.name, k));
-                const auto& reached = v->reaches[0];
-                trained.push_back({static_cast<int>(i), std::find(reached.begin(), reached.end(), i) != reached.end(), way->forms[k]});
-                way->rows.push_back(static_cast<int>(k));
-                break;
-            }
+        for (const AdamParameter& p : parameters) way->forms.push_back(form(groups.at(p.group)));
+        const std::vector<Trained> trained = this->trained(*v, in, groups, way->rows);
+        const std::string key = step_key(*v, trained, options);
+        way->found = find_plan(key, *v);
+        capture_seconds += seconds(start);
+        if (!way->found) {
+            const auto from = Clock::now();
+            auto elsewhere = [&] { return captured_elsewhere(*v, in); };
+            way->found = make_plan(key, *v, elsewhere, [&](StepPlan& made, const Pair& pair) {
+                WholeStep w = whole_step(pair, v->forward_outputs, 0, trained);
+                Target target;
+                if (v->device.is_cuda()) target = {device_info(v->device.index()).arch, v->device.index()};
+                std::vector<std::string> names;
+                for (const auto& [name, input] : v->integers) names.push_back(name);
+                for (const auto& q : v->captured.quotients) names.push_back(q.name);
+                names.insert(names.end(), made.general.given.begin(), made.general.given.end());
+                Plan plan = heddle::plan(w.graph, {}, {.machine = v->device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = w.updates});
+                plan.deterministic = options.deterministic;
+                made.executable = std::make_shared<const Executable>(std::move(plan), target, names);
+                made.step = std::move(w);
+                if (options.deterministic && v->device.is_cuda())
+                    if (std::string at = adds_in_any_order(made.executable->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
+            });
+            ++compiles;
+            plan_seconds += seconds(from);
         }
-        WholeStep w = whole_step(v->pair, v->forward_outputs, 0, trained);
-        for (std::size_t k : w.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
-        way->updates = w.updates;
-        way->states = w.states;
-        way->graph = w.graph;
-        Target target;
-        if (v->device.is_cuda()) target = {device_info(v->device.index()).arch, v->device.index()};
-        std::vector<std::string> names;
-        for (const auto& [name, input] : v->integers) names.push_back(name);
-        for (const auto& q : v->captured.quotients) names.push_back(q.name);
-        Plan plan = heddle::plan(w.graph, {}, {.machine = v->device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = w.updates});
-        plan.deterministic = options.deterministic;
-        way->plan = std::make_unique<Executable>(std::move(plan), target, names);
-        if (options.deterministic && v->device.is_cuda())
-            if (std::string at = adds_in_any_order(way->plan->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
+        const StepPlan& made = *way->found.plan;
+        way->plan = made.executable;
+        for (std::size_t k : made.step.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
+        way->updates = made.step.updates;
+        way->states = made.step.states;
+        way->constants = way->found.numbers(v->device);
         way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);
         if (v->device.is_cuda()) way->on_device = at::zeros_like(way->numbers, way->numbers.options().device(v->device));
         way->host = keeping_host(*v->host);
         way->guard = v->guard;
         way->variant = std::move(v);
+    } catch (const Replaced&) {
+        throw;
     } catch (const std::exception& e) {
         way->reason = first_line(e);
         names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
@@ -184,8 +243,10 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
     sizes.resize(e.names().list().size(), kUnknown);
     for (std::size_t i = 0; i < v.integers.size(); ++i) sizes[i] = all[v.integers[i].second].item<std::int64_t>();
     if (auto q = v.guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), sizes.begin() + static_cast<std::ptrdiff_t>(v.integers.size()));
+    way.found.give(sizes, v.integers.size() + v.captured.quotients.size());
     c10::SmallVector<Array, 64> arrays, out(e.plan().program.graph.outputs.size());
     for (std::size_t k = 0; k < all.size(); ++k) arrays.push_back(array_of(as_it_lies(all[k], v.orders[k]), v.device, "input", k));
+    if (way.constants.defined()) arrays.push_back(array_of(way.constants, v.device, "constants", 0));
     for (std::size_t r = 0; r < way.rows.size(); ++r) {
         const AdamParameter& p = parameters[static_cast<std::size_t>(way.rows[r])];
         fill(way.numbers.mutable_data_ptr<double>() + r * kAdamNumbers, groups[p.group], p.step.item<double>() + 1);
@@ -288,7 +349,8 @@ AdamStep::Report AdamStep::report() const {
     const State& s = *state_;
     std::lock_guard lock(s.mutex);
     Report r;
-    r.captures = s.captures;
+    r.captures = s.captures, r.compiles = s.compiles;
+    r.capture_seconds = s.capture_seconds, r.plan_seconds = s.plan_seconds;
     r.eager_reason = s.reason;
     if (s.ways.empty() || !s.ways[0]->plan) return r;
     const State::Way& way = *s.ways[0];
@@ -313,7 +375,7 @@ std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const 
     std::vector<std::pair<std::string, std::string>> all;
     for (const auto& w : state_->ways)
         if (w->plan)
-            for (auto& k : cuda_texts(heddle::plan(w->graph, {}, {.machine = Machine::cuda, .updates = w->updates}))) all.push_back(std::move(k));
+            for (auto& k : cuda_texts(heddle::plan(w->found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = w->updates}))) all.push_back(std::move(k));
     return all;
 }
 

@@ -1,0 +1,170 @@
+// Plans are kept for the whole process, since training that resumes at other sizes often does so with an optimiser and a step of its own.
+#include "frontends/torch/step_plan.h"
+
+#include <ATen/Functions.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <list>
+#include <mutex>
+#include <set>
+
+namespace heddle {
+
+namespace {
+constexpr std::size_t kPlans = 16, kCaptures = 6;  // kept; that a plan is made from
+struct Plans {
+    std::mutex mutex;
+    std::list<std::shared_ptr<const StepPlan>> all;  // most recent first
+    std::vector<std::shared_ptr<const StepPlan>> with(const std::string& key) {
+        std::lock_guard lock(mutex);
+        std::vector<std::shared_ptr<const StepPlan>> found;
+        std::copy_if(all.begin(), all.end(), std::back_inserter(found), [&](const auto& p) { return p->key == key; });
+        return found;
+    }
+    void first(const std::shared_ptr<const StepPlan>& p, const std::shared_ptr<const StepPlan>& instead = nullptr) {
+        std::lock_guard lock(mutex);
+        all.remove(p);
+        if (instead) all.remove(instead);
+        all.push_front(p);
+        if (all.size() > kPlans) all.pop_back();
+    }
+};
+Plans& plans() {
+    static auto* p = new Plans;  // outlives every step
+    return *p;
+}
+
+// Per input: its dimensions that are sampled by coordinates, as the tensor has them.
+std::vector<std::vector<int>> sampled(const Graph& captured) {
+    std::vector<std::vector<int>> dims(captured.inputs.size());
+    for (const Node& n : captured.nodes) {
+        if (!n.is(Op::call) || n.text("name").find("grid_sampler") == std::string::npos) continue;
+        const auto at = std::find(captured.inputs.begin(), captured.inputs.end(), n.in.at(0));
+        if (at == captured.inputs.end()) continue;
+        auto& mine = dims[static_cast<std::size_t>(at - captured.inputs.begin())];
+        mine.clear();
+        for (int d = 2; d < captured.type(*at).rank(); ++d) mine.push_back(d);
+    }
+    return dims;
+}
+
+// May a size get a name, if it was seen to differ? Not the channels of what is trained: kernels are written around them, and another number of
+// them is another model. What is sampled grows, arguments come as they come, and rows may be added anywhere.
+class Varies {
+public:
+    Varies(const Variant& v, std::size_t arguments) : v_(v), arguments_(arguments), sampled_(sampled(v.captured.graph)) {}
+    bool operator()(std::size_t input, std::size_t dim) const {
+        if (input < arguments_ || !v_.wants[input]) return true;
+        const auto& order = v_.orders[input];
+        const int own = order.empty() ? static_cast<int>(dim) : order[dim];
+        const auto& s = sampled_[input];
+        if (std::find(s.begin(), s.end(), own) != s.end()) return true;
+        const int rank = v_.body.type(v_.body.inputs[input]).rank();
+        return rank == 1 || static_cast<int>(dim) + 1 < rank;
+    }
+
+private:
+    const Variant& v_;
+    std::size_t arguments_;
+    std::vector<std::vector<int>> sampled_;
+};
+}  // namespace
+
+at::Tensor FoundPlan::numbers(at::Device device) const {
+    if (binding.numbers.empty()) return {};
+    at::Tensor t = at::empty({static_cast<std::int64_t>(binding.numbers.size())}, at::kDouble);
+    std::copy(binding.numbers.begin(), binding.numbers.end(), t.mutable_data_ptr<double>());
+    return t.to(device);
+}
+void FoundPlan::give(SizeValues& sizes, std::size_t first) const {
+    for (const std::string& name : plan->general.given) sizes[first++] = binding.sizes.at(name);
+}
+
+std::string step_key(const Variant& v, const std::vector<Trained>& trained, const FuseOptions& options) {
+    std::string key = fmt::format("{} {} {} {} {} {} {}", v.captured.graph.name, v.device.str(), options.deterministic, v.returned, v.outputs, v.forward_outputs, fmt::join(v.wants, ""));
+    for (const auto& o : v.orders) key += fmt::format(" [{}]", fmt::join(o, ","));
+    for (const auto& r : v.results) key += fmt::format(" r{}:{}:{}", static_cast<int>(r.of), r.index, fmt::join(r.back, ","));
+    for (const auto& o : v.captured.order) key += fmt::format(" o{}", fmt::join(o, ","));
+    for (const auto& [name, input] : v.integers) key += fmt::format(" i{}={}", name, input);
+    for (const auto& q : v.captured.quotients) key += fmt::format(" {}={}/{}", q.name, print(q.of), q.by);
+    for (const auto& w : v.captured.writes) key += fmt::format(" w{}:{}", w.input, w.output);
+    for (const Trained& t : trained)
+        key += fmt::format(" t{}:{}{}{}{}{}", t.input, t.reached ? 1 : 0, t.form.weight_decay ? 1 : 0, t.form.decoupled ? 1 : 0, t.form.amsgrad ? 1 : 0, t.form.maximize ? 1 : 0);
+    return key;
+}
+
+FoundPlan find_plan(const std::string& key, const Variant& v) {
+    for (const auto& p : plans().with(key))
+        if (auto b = bind(p->general, v.body)) {
+            plans().first(p);
+            return {p, std::move(*b)};
+        }
+    return {};
+}
+
+FoundPlan make_plan(const std::string& key, const Variant& v, const std::function<std::shared_ptr<Variant>()>& elsewhere,
+                    const std::function<void(StepPlan&, const Pair&)>& compile) {
+    auto made = std::make_shared<StepPlan>();
+    made->key = key;
+    made->captures.push_back(v.body);
+    const Varies varies(v, v.wants.size() - v.holds());
+    auto general = [&](const std::vector<Graph>& captures) {
+        std::vector<const Graph*> all;
+        for (const Graph& g : captures) all.push_back(&g);
+        return generalise(all, varies);
+    };
+    std::optional<General> found;
+    std::shared_ptr<const StepPlan> instead;
+    for (const auto& p : plans().with(key)) {
+        std::vector<Graph> captures = p->captures;
+        if (captures.size() >= kCaptures) captures.pop_back();
+        captures.insert(captures.begin(), v.body);
+        if (!(found = general(captures))) continue;
+        made->captures = std::move(captures), instead = p;
+        break;
+    }
+    if (!found)
+        if (auto other = elsewhere()) {
+            std::vector<Graph> captures{v.body, other->body};
+            if (step_key(*other, {}, {}) == step_key(v, {}, {}) && (found = general(captures))) made->captures = std::move(captures);
+        }
+    if (!found) found = general(made->captures);
+    if (!found) throw Error(fmt::format("{}: its graph isn't itself", v.captured.graph.name));
+    made->general = std::move(*found);
+    auto binding = bind(made->general, v.body);
+    HEDDLE_CHECK(binding, "a general graph is each that it was made from");
+    Sizes typical = v.typical;
+    for (const auto& [name, size] : binding->sizes) typical[name] = size;
+    std::vector<char> wants = v.wants;
+    if (made->general.numbers > 0) wants.push_back(0);
+    Pair pair = forward_and_backward(made->general.graph, wants, typical);
+    v.lay_out_results(pair.split.forward);
+    compile(*made, pair);
+    plans().first(made, instead);
+    return {made, std::move(*binding)};
+}
+
+std::vector<CaptureOptions::Size> sampled_elsewhere(const Variant& v, at::TensorList all) {
+    constexpr std::int64_t kSizes[] = {23, 31, 42, 53, 61, 74, 83, 29, 37};
+    const auto dims = sampled(v.captured.graph);
+    std::map<std::int64_t, std::int64_t> others;  // sizes of what is sampled, and what they become
+    std::set<std::int64_t> used;
+    for (const at::Tensor& t : all) used.insert(t.sizes().begin(), t.sizes().end());
+    std::vector<CaptureOptions::Size> sizes;
+    for (std::size_t k = v.wants.size() - v.holds(); k < all.size(); ++k)
+        for (int d : dims[k]) {
+            const std::int64_t size = all[k].size(d);
+            if (!others.count(size)) {
+                const auto* free = std::find_if(std::begin(kSizes), std::end(kSizes), [&](std::int64_t s) { return !used.count(s); });
+                if (free == std::end(kSizes)) return {};
+                used.insert(*free);
+                others[size] = *free;
+            }
+            sizes.push_back({all[k], d, others[size]});
+        }
+    return sizes;
+}
+
+}  // namespace heddle
