@@ -389,7 +389,11 @@ std::optional<Binding> bind(const General& general, const Graph& g) {
     const Side of{general.nodes, general.inputs, general.outputs};
     const auto all = together({of, side(g)});
     if (!all) return {};
-    Bound bound(general.names);
+    std::vector<std::string> names = general.names;  // and others that have a number in `g`
+    const auto theirs = g.symbols();
+    for (const std::string& n : general.graph.symbols())
+        if (std::find(theirs.begin(), theirs.end(), n) == theirs.end()) names.push_back(n);
+    Bound bound(names);
     for (std::size_t k = 0; k < g.inputs.size(); ++k) each_size(of[general.inputs[k]], g[g.inputs[k]], [&](const Dim& d, const Dim& size) { bound.learn(d, size); });
     for (const Ids& ids : *all) each_size(of[ids[0]], g[ids[1]], [&](const Dim& d, const Dim& size) { bound.learn(d, size); });
     if (!bound.complete()) return {};

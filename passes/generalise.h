@@ -22,7 +22,7 @@ struct General {
 
 // What one graph is of a general one.
 struct Binding {
-    Sizes sizes;                        // of `names`
+    Sizes sizes;                        // of `names`, and of others that are a number in the graph
     std::vector<double> numbers;
 };
 

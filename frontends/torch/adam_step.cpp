@@ -65,6 +65,7 @@ struct AdamStep::State {
     FuseOptions options;
     bool restride, looks_elsewhere = true;
     SeenSizes seen;
+    Tensors laid_out;                        // anew, since the loss was last captured
     std::vector<AdamParameter> parameters;
     std::vector<std::shared_ptr<Way>> ways;  // most recent first
     std::string reason;
@@ -73,7 +74,8 @@ struct AdamStep::State {
     std::int64_t allocations = 0;            // of ways that are gone
     mutable std::mutex mutex;                // one step at a time
 
-    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>&);
+    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>&, bool once);
+    std::shared_ptr<Variant> as_they_lie(const std::function<std::shared_ptr<Variant>()>& capture);
     std::vector<Trained> trained(const Variant&, at::TensorList in, const std::vector<AdamGroup>&, std::vector<int>& rows) const;
     std::shared_ptr<Variant> captured_elsewhere(const Variant&, at::TensorList in);
     std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
@@ -111,41 +113,48 @@ std::vector<Trained> AdamStep::State::trained(const Variant& v, at::TensorList i
     return found;
 }
 
-std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>& groups) {
-    at::AutoGradMode on(true);
-    auto v = capture_variant(loss, in.vec(), dynamic, options, true);
-    if (!restride) return v;
-    const Tensors all = v->with_held(in);
-    const auto better = better_orders(v->lowered());
-    std::vector<std::pair<const AdamParameter*, std::vector<int>>> before;
-    for (const AdamParameter& p : parameters)
-        for (std::size_t k = in.size(); k < all.size(); ++k)
-            if (all[k].is_same(p.parameter) && !better[k].empty() && v->orders[k].empty()) before.emplace_back(&p, better[k]);
-    if (before.empty()) return v;
-    for (const auto& [p, order] : before) lay_out(p->parameter, order);
-    v->lower(all);
-    std::vector<int> rows;
-    if (v->returned > 0 && find_plan(step_key(*v, trained(*v, in, groups, rows), options), *v)) return v;  // it was captured on tensors that lie so
+// A capture on parameters that were laid out anew; on what they were, if it views what doesn't lie together then.
+std::shared_ptr<Variant> AdamStep::State::as_they_lie(const std::function<std::shared_ptr<Variant>()>& capture) {
     try {
-        return capture_variant(loss, in.vec(), dynamic, options, true);
-    } catch (const std::exception&) {  // it views what doesn't lie together
-        for (const auto& [p, order] : before) lay_out(p->parameter, identity(p->parameter));
+        return capture();
+    } catch (const std::exception&) {
+        for (const at::Tensor& t : laid_out) lay_out(t, identity(t));
         restride = false;
-        return capture_variant(loss, in.vec(), dynamic, options, true);
+        return capture();
     }
 }
-
+// `once`: a capture that a plan is known for, or nothing. Else one that plans can be made from. Parameters are laid out anew.
+std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>& groups, bool once) {
+    at::AutoGradMode on(true);
+    const Elsewhere alone{.once = once};
+    auto capture = [&] { return capture_variant(loss, in.vec(), dynamic, options, true, &alone); };
+    std::shared_ptr<Variant> v = laid_out.empty() ? capture() : as_they_lie(capture);
+    laid_out.clear();
+    if (restride) {
+        const Tensors all = v->with_held(in);
+        const auto better = better_orders(v->lowered());
+        for (const AdamParameter& p : parameters)
+            for (std::size_t k = in.size(); k < all.size(); ++k)
+                if (all[k].is_same(p.parameter) && !better[k].empty() && v->orders[k].empty()) laid_out.push_back(p.parameter), lay_out(p.parameter, better[k]);
+        if (!laid_out.empty()) v->lower(all);
+    }
+    if (!once) return v;
+    std::vector<int> rows;
+    return v->returned > 0 && find_plan(step_key(*v, trained(*v, in, groups, rows), options), *v) ? v : nullptr;
+}
 // The same loss where what it samples has other sizes; nothing if it samples nothing, or fails there.
 std::shared_ptr<Variant> AdamStep::State::captured_elsewhere(const Variant& v, at::TensorList in) {
-    if (!looks_elsewhere) return {};
     at::AutoGradMode on(true);
-    const Elsewhere there{sampled_elsewhere(v, v.with_held(in)), &v.captured};
-    if (there.at.empty()) return {};
+    const Tensors all = v.with_held(in);
+    const OtherSizes other = looks_elsewhere && !all.empty() ? other_sizes(v, all, in.size()) : OtherSizes{};
+    if (other.held.empty()) return {};
     std::shared_ptr<Variant> w;
-    try {
-        w = capture_variant(loss, in.vec(), v.dynamic(), options, true, &there);
-    } catch (const std::exception&) {
-    }
+    for (const Tensors& arguments : {other.arguments, in.vec()}) try {
+            const Elsewhere there{.at = other.held, .as = &v.captured};
+            w = capture_variant(loss, arguments, v.dynamic(), options, true, &there);
+            break;
+        } catch (const std::exception&) {
+        }
     if (v.with_held(in).empty()) {  // it made tensors for those sizes, in place of its own
         looks_elsewhere = false;
         throw Replaced();
@@ -167,13 +176,15 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
     ++captures;
     std::vector<Varying> names = seen.changed(in, options.dynamic);
     try {
-        const auto start = Clock::now();
+        auto start = Clock::now();
         std::shared_ptr<Variant> v;
-        capture_with(names, [&](const std::vector<Varying>& more) {
-            std::vector<Varying> dynamic = options.dynamic;
-            dynamic.insert(dynamic.end(), more.begin(), more.end());
-            v = variant(in, dynamic, groups);
-        });
+        if (ways.empty() && knows_plan(options.name)) v = variant(in, options.dynamic, groups, true);
+        if (!v)
+            capture_with(names, [&](const std::vector<Varying>& more) {
+                std::vector<Varying> dynamic = options.dynamic;
+                dynamic.insert(dynamic.end(), more.begin(), more.end());
+                v = variant(in, dynamic, groups, false);
+            });
         const Tensors all = v->with_held(in);
         if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
         if (const Type& t = v->body.type(v->body.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
@@ -182,14 +193,28 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
             for (const AdamParameter& p : parameters)
                 if (all[static_cast<std::size_t>(w.input)].is_alias_of(p.parameter)) throw Error(options.name + ": writes into a parameter that it trains");
         for (const AdamParameter& p : parameters) way->forms.push_back(form(groups.at(p.group)));
-        const std::vector<Trained> trained = this->trained(*v, in, groups, way->rows);
-        const std::string key = step_key(*v, trained, options);
+        std::vector<Trained> trained = this->trained(*v, in, groups, way->rows);
+        std::string key = step_key(*v, trained, options);
         way->found = find_plan(key, *v);
+        std::shared_ptr<StepPlan> made;
+        if (!way->found && !(made = draft_with_known(key, *v))) {
+            if (auto other = captured_elsewhere(*v, in)) made = draft(key, *v, other.get());
+            if (!made && !laid_out.empty()) {
+                const auto dynamic = v->dynamic();
+                at::AutoGradMode on(true);
+                v = as_they_lie([&] { return capture_variant(loss, in.vec(), dynamic, options, true); });
+                way->rows.clear();
+                trained = this->trained(*v, in, groups, way->rows);
+                key = step_key(*v, trained, options);
+                if (auto other = captured_elsewhere(*v, in)) made = draft(key, *v, other.get());
+            }
+            if (!made) made = draft(key, *v);
+            if (!made) throw Error(options.name + ": its graph isn't itself");
+        }
         capture_seconds += seconds(start);
-        if (!way->found) {
-            const auto from = Clock::now();
-            auto elsewhere = [&] { return captured_elsewhere(*v, in); };
-            way->found = make_plan(key, *v, elsewhere, [&](StepPlan& made, const Pair& pair) {
+        if (made) {
+            start = Clock::now();
+            way->found = make_plan(made, *v, [&](StepPlan& made, const Pair& pair) {
                 WholeStep w = whole_step(pair, v->forward_outputs, 0, trained);
                 Target target;
                 if (v->device.is_cuda()) target = {device_info(v->device.index()).arch, v->device.index()};
@@ -205,13 +230,13 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
                     if (std::string at = adds_in_any_order(made.executable->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
             });
             ++compiles;
-            plan_seconds += seconds(from);
+            plan_seconds += seconds(start);
         }
-        const StepPlan& made = *way->found.plan;
-        way->plan = made.executable;
-        for (std::size_t k : made.step.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
-        way->updates = made.step.updates;
-        way->states = made.step.states;
+        const StepPlan& plan = *way->found.plan;
+        way->plan = plan.executable;
+        for (std::size_t k : plan.step.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
+        way->updates = plan.step.updates;
+        way->states = plan.step.states;
         way->constants = way->found.numbers(v->device);
         way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);
         if (v->device.is_cuda()) way->on_device = at::zeros_like(way->numbers, way->numbers.options().device(v->device));

@@ -104,35 +104,38 @@ FoundPlan find_plan(const std::string& key, const Variant& v) {
     return {};
 }
 
-FoundPlan make_plan(const std::string& key, const Variant& v, const std::function<std::shared_ptr<Variant>()>& elsewhere,
-                    const std::function<void(StepPlan&, const Pair&)>& compile) {
+namespace {
+std::shared_ptr<StepPlan> drafted(const std::string& key, const Variant& v, std::vector<Graph> captures) {
+    std::vector<const Graph*> all;
+    for (const Graph& g : captures) all.push_back(&g);
+    auto general = generalise(all, Varies(v, v.wants.size() - v.holds()));
+    if (!general) return {};
     auto made = std::make_shared<StepPlan>();
-    made->key = key;
-    made->captures.push_back(v.body);
-    const Varies varies(v, v.wants.size() - v.holds());
-    auto general = [&](const std::vector<Graph>& captures) {
-        std::vector<const Graph*> all;
-        for (const Graph& g : captures) all.push_back(&g);
-        return generalise(all, varies);
-    };
-    std::optional<General> found;
-    std::shared_ptr<const StepPlan> instead;
+    made->key = key, made->captures = std::move(captures), made->general = std::move(*general);
+    return made;
+}
+}  // namespace
+
+bool knows_plan(const std::string& name) {
+    std::lock_guard lock(plans().mutex);
+    return std::any_of(plans().all.begin(), plans().all.end(), [&](const auto& p) { return p->general.graph.name == name; });
+}
+std::shared_ptr<StepPlan> draft_with_known(const std::string& key, const Variant& v) {
     for (const auto& p : plans().with(key)) {
-        std::vector<Graph> captures = p->captures;
-        if (captures.size() >= kCaptures) captures.pop_back();
-        captures.insert(captures.begin(), v.body);
-        if (!(found = general(captures))) continue;
-        made->captures = std::move(captures), instead = p;
-        break;
-    }
-    if (!found)
-        if (auto other = elsewhere()) {
-            std::vector<Graph> captures{v.body, other->body};
-            if (step_key(*other, {}, {}) == step_key(v, {}, {}) && (found = general(captures))) made->captures = std::move(captures);
+        std::vector<Graph> captures{v.body};
+        captures.insert(captures.end(), p->captures.begin(), p->captures.begin() + static_cast<std::ptrdiff_t>(std::min(p->captures.size(), kCaptures - 1)));
+        if (auto made = drafted(key, v, std::move(captures))) {
+            made->instead = p;
+            return made;
         }
-    if (!found) found = general(made->captures);
-    if (!found) throw Error(fmt::format("{}: its graph isn't itself", v.captured.graph.name));
-    made->general = std::move(*found);
+    }
+    return {};
+}
+std::shared_ptr<StepPlan> draft(const std::string& key, const Variant& v, const Variant* other) {
+    if (!other) return drafted(key, v, {v.body});
+    return step_key(*other, {}, {}) == step_key(v, {}, {}) ? drafted(key, v, {v.body, other->body}) : nullptr;
+}
+FoundPlan make_plan(const std::shared_ptr<StepPlan>& made, const Variant& v, const std::function<void(StepPlan&, const Pair&)>& compile) {
     auto binding = bind(made->general, v.body);
     HEDDLE_CHECK(binding, "a general graph is each that it was made from");
     Sizes typical = v.typical;
@@ -142,28 +145,34 @@ FoundPlan make_plan(const std::string& key, const Variant& v, const std::functio
     Pair pair = forward_and_backward(made->general.graph, wants, typical);
     v.lay_out_results(pair.split.forward);
     compile(*made, pair);
-    plans().first(made, instead);
+    plans().first(made, std::exchange(made->instead, nullptr));
     return {made, std::move(*binding)};
 }
 
-std::vector<CaptureOptions::Size> sampled_elsewhere(const Variant& v, at::TensorList all) {
-    constexpr std::int64_t kSizes[] = {23, 31, 42, 53, 61, 74, 83, 29, 37};
+OtherSizes other_sizes(const Variant& v, at::TensorList all, std::size_t arguments) {
+    constexpr std::int64_t kSizes[] = {23, 31, 42, 53, 61, 74, 83, 29, 37, 47, 59, 67};
+    constexpr std::int64_t kFew = 16;  // sizes of arguments that may be what they are: coordinates, colours
     const auto dims = sampled(v.captured.graph);
-    std::map<std::int64_t, std::int64_t> others;  // sizes of what is sampled, and what they become
+    std::map<std::int64_t, std::int64_t> others;  // by size
     std::set<std::int64_t> used;
     for (const at::Tensor& t : all) used.insert(t.sizes().begin(), t.sizes().end());
-    std::vector<CaptureOptions::Size> sizes;
-    for (std::size_t k = v.wants.size() - v.holds(); k < all.size(); ++k)
-        for (int d : dims[k]) {
-            const std::int64_t size = all[k].size(d);
-            if (!others.count(size)) {
-                const auto* free = std::find_if(std::begin(kSizes), std::end(kSizes), [&](std::int64_t s) { return !used.count(s); });
-                if (free == std::end(kSizes)) return {};
-                used.insert(*free);
-                others[size] = *free;
-            }
-            sizes.push_back({all[k], d, others[size]});
+    auto other = [&](std::int64_t size) {
+        if (!others.count(size)) {
+            const auto* free = std::find_if(std::begin(kSizes), std::end(kSizes), [&](std::int64_t s) { return !used.count(s); });
+            others[size] = free == std::end(kSizes) ? size : *free;
+            used.insert(others[size]);
         }
+        return others[size];
+    };
+    OtherSizes sizes;
+    for (std::size_t k = arguments; k < all.size(); ++k)
+        for (int d : dims[k]) sizes.held.push_back({all[k], d, other(all[k].size(d))});
+    for (std::size_t k = 0; k < arguments; ++k) {
+        std::vector<std::pair<int, std::int64_t>> to;
+        for (int d = 0; d < all[k].dim(); ++d)
+            if (all[k].size(d) > kFew) to.emplace_back(d, other(all[k].size(d)));
+        sizes.arguments.push_back(resized(all[k], to));
+    }
     return sizes;
 }
 

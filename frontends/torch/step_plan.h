@@ -13,6 +13,7 @@ struct StepPlan {
     std::string key;
     std::vector<Graph> captures;              // that it was made from
     General general;
+    std::shared_ptr<const StepPlan> instead;  // of which it is; gone once this one is made
     WholeStep step;                           // inputs: of the loss, f64[general.numbers] if there are any, then what Adam adds
     std::shared_ptr<const Executable> executable;  // first names: the capture's integers and quotients, then general.given
 };
@@ -28,11 +29,19 @@ struct FoundPlan {
 
 std::string step_key(const Variant&, const std::vector<Trained>&, const FuseOptions&);
 FoundPlan find_plan(const std::string& key, const Variant&);
-// One that may serve others too: together with captures of the same key that differ in sizes and numbers only; or with one `elsewhere`, which is
-// called if there is none. `compile` fills `step` and `executable` of the plan for such a graph. The plan is kept for find_plan.
-FoundPlan make_plan(const std::string& key, const Variant&, const std::function<std::shared_ptr<Variant>()>& elsewhere,
-                    const std::function<void(StepPlan&, const Pair&)>& compile);
-// For a capture elsewhere: the spatial sizes of tensors that the callable holds and samples by coordinates, as others. Sizes that are equal stay so.
-std::vector<CaptureOptions::Size> sampled_elsewhere(const Variant&, at::TensorList all);
+bool knows_plan(const std::string& name);  // of any loss of that name
+// A plan to be, for this capture and others that differ from it in sizes and numbers only: those that plans of the same key were made from; or
+// `other`, if there is one. Nothing if they differ in anything else.
+std::shared_ptr<StepPlan> draft_with_known(const std::string& key, const Variant&);
+std::shared_ptr<StepPlan> draft(const std::string& key, const Variant&, const Variant* other = nullptr);
+// `compile` fills in `step` and `executable`. The plan is kept for find_plan.
+FoundPlan make_plan(const std::shared_ptr<StepPlan>&, const Variant&, const std::function<void(StepPlan&, const Pair&)>& compile);
+// For a capture elsewhere: spatial sizes of tensors that the callable holds and samples by coordinates, as others; `arguments` (the first ones of
+// `all`) get other sizes too. Sizes that are equal stay so. Nothing if it samples nothing.
+struct OtherSizes {
+    std::vector<CaptureOptions::Size> held;
+    Tensors arguments;
+};
+OtherSizes other_sizes(const Variant&, at::TensorList all, std::size_t arguments);
 
 }  // namespace heddle

@@ -59,7 +59,7 @@ std::shared_ptr<Variant> capture_variant(const Callable& callable, const Tensors
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
     options.name = name;
-    if (elsewhere) options.at = elsewhere->at, options.as = elsewhere->as;
+    if (elsewhere) options.at = elsewhere->at, options.as = elsewhere->as, options.once = elsewhere->once;
     v->captured = captured_apart(callable, example, options, !fuse_options.recapture || at::GradMode::is_enabled());
     Tensors everything = example;
     everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());

@@ -14,10 +14,11 @@
 
 namespace heddle {
 
-// A capture at other sizes of tensors that the callable holds, where the host reads what it read in another capture.
+// How a capture that goes with another one differs from a plain one: CaptureOptions says what each means.
 struct Elsewhere {
-    std::vector<CaptureOptions::Size> at;
+    std::vector<CaptureOptions::Size> at = {};
     const Captured* as = nullptr;
+    bool once = false;
 };
 
 struct Variant {
