@@ -96,8 +96,10 @@ public:
         for (const Graph* g : graphs)
             for (const std::string& s : g->symbols()) taken_.insert(s);
     }
-    // `sizes` has one per graph; a coefficient that differs is found among those known, or named.
-    Dim operator()(const std::vector<const Dim*>& sizes, bool fresh = false) {
+    using Known = std::vector<std::pair<Values, Dim>>;
+    // `sizes` has one per graph; a coefficient that differs is found among those `near` it, which it may be next to, then among all that are known,
+    // or is named.
+    Dim operator()(const std::vector<const Dim*>& sizes, const Known& near, bool fresh = false) {
         if (std::all_of(sizes.begin(), sizes.end(), [&](const Dim* d) { return *d == *sizes[0]; })) return *sizes[0];
         std::vector<std::vector<std::string>> monomials;
         for (const Dim* d : sizes)
@@ -111,7 +113,7 @@ public:
                 for (const auto& t : d->terms())
                     if (t.names == names) v.back() = t.coef;
             }
-            Dim product = coefficient(v, fresh);
+            Dim product = coefficient(v, near, fresh);
             for (const std::string& n : names) product = product * Dim::symbol(n);
             all = all + product;
         }
@@ -130,7 +132,19 @@ public:
 
 private:
     static bool same(const Values& v) { return std::all_of(v.begin(), v.end(), [&](std::int64_t x) { return x == v[0]; }); }
-    Dim coefficient(const Values& v, bool fresh) {
+    static std::optional<Dim> beside(const Known& all, const Values& v, std::int64_t most) {
+        for (std::int64_t far = 0; far <= most; ++far)
+            for (const auto& [values, d] : all) {
+                const std::int64_t off = v[0] - values[0];
+                bool same = std::abs(off) == far;
+                for (std::size_t k = 0; k < v.size(); ++k) same &= v[k] - values[k] == off;
+                if (same) return d + Dim(off);
+            }
+        return {};
+    }
+    Dim coefficient(const Values& v, const Known& near, bool fresh) {
+        if (same(v)) return Dim(v[0]);
+        if (auto d = beside(near, v, kOff)) return *d;
         if (auto d = known(v)) return *d;
         if (!fresh)
             if (auto d = search(v)) {
@@ -148,7 +162,6 @@ private:
     }
     // What sizes of a program usually are: one off another, a multiple of one, a product of two.
     std::optional<Dim> search(const Values& v) const {
-        constexpr std::int64_t kOff = 8;
         auto multiple = [&](const Values& of) -> std::optional<std::int64_t> {
             if (of[0] == 0 || v[0] % of[0] != 0) return {};
             const std::int64_t a = v[0] / of[0];
@@ -156,12 +169,7 @@ private:
                 if (a == 0 || a * of[k] != v[k]) return {};
             return a;
         };
-        for (const auto& [values, d] : known_) {
-            const std::int64_t off = v[0] - values[0];
-            bool all = std::abs(off) <= kOff;
-            for (std::size_t k = 0; k < v.size(); ++k) all &= v[k] - values[k] == off;
-            if (all) return d + Dim(off);
-        }
+        if (auto d = beside(known_, v, kOff)) return d;
         for (const auto& [values, d] : known_)
             if (auto a = multiple(values)) return Dim(*a) * d;
         for (std::size_t i = 0; i < known_.size(); ++i)
@@ -172,7 +180,8 @@ private:
             }
         return {};
     }
-    std::vector<std::pair<Values, Dim>> known_;
+    static constexpr std::int64_t kOff = 8;
+    Known known_;
     std::set<std::string> taken_;
     int next_ = 0;
 };
@@ -188,7 +197,18 @@ private:
     Dim dim(const Ids& ids, F f, bool fresh = false) {
         std::vector<const Dim*> each;
         for (std::size_t g = 0; g < graphs_.size(); ++g) each.push_back(&f(node(ids, g)));
-        return names_(each, fresh);
+        return names_(each, near_, fresh);
+    }
+    // One size in all graphs, where it's a number in each.
+    template <class F>
+    std::optional<Values> values(const Ids& ids, F f) const {
+        Values v;
+        for (std::size_t g = 0; g < graphs_.size(); ++g) {
+            const Dim& d = f(node(ids, g));
+            if (!d.is_const()) return {};
+            v.push_back(d.value());
+        }
+        return v;
     }
     Type type(const Ids& ids, std::size_t result) {
         auto of = [&](const Node& n) -> const Type& { return result == 0 ? n.type : n.more[result - 1]; };
@@ -220,12 +240,8 @@ private:
             int open = -1;
             Dim rest = 1;
             for (std::size_t d = 0; d < t.shape.size(); ++d) {
-                Values v;
-                for (std::size_t k = 0; k < graphs_.size(); ++k) {
-                    const Dim& each = node(ids, k).type.shape[d];
-                    if (each.is_const()) v.push_back(each.value());
-                }
-                auto found = v.size() == graphs_.size() ? names_.known(v) : std::nullopt;
+                const auto v = values(ids, [&](const Node& m) -> const Dim& { return m.type.shape[d]; });
+                auto found = v ? names_.known(*v) : std::nullopt;
                 if (!found && open < 0) {
                     open = static_cast<int>(d);
                     continue;
@@ -250,6 +266,7 @@ private:
     }
     const std::vector<const Graph*>& graphs_;
     Names names_;
+    Names::Known near_;  // sizes of the operands of the node at hand, along its axis if it has one
 };
 
 V number_of(V numbers, int k, const Type& t) {
@@ -298,6 +315,14 @@ General Maker::run(const std::vector<Ids>& all, const std::function<bool(std::si
             operands.push_back(place([&](const Graph& h) { return h[ids[s++]].in[k]; }));
             n.in[k] = made[static_cast<std::size_t>(operands.back())];
         }
+        near_.clear();
+        for (std::size_t k = 0; k < operands.size(); ++k) {
+            const Ids& from = all[static_cast<std::size_t>(operands[k])];
+            const Shape& shape = g.type(n.in[k]).shape;
+            for (std::size_t d = 0; d < shape.size(); ++d)
+                if (n.has("axis") && n.integer("axis") != static_cast<int>(d)) continue;
+                else if (const auto v = values(from, [&](const Node& m) -> const Dim& { return m.type.shape[d]; }); v && !shape[d].is_const()) near_.emplace_back(*v, shape[d]);
+        }
         r.number.push_back(-1);
         if (n.is(Op::constant) && differs(ids)) {
             r.number.back() = next;
@@ -312,10 +337,7 @@ General Maker::run(const std::vector<Ids>& all, const std::function<bool(std::si
         n.in = std::move(operands);
         n.type = g.type(made[at]);
         for (std::size_t d = 0; d < n.type.shape.size(); ++d) {
-            Values v;
-            for (std::size_t k = 0; k < graphs_.size(); ++k)
-                if (const Dim& each = node(ids, k).type.shape[d]; each.is_const()) v.push_back(each.value());
-            if (v.size() == graphs_.size()) names_.know(v, n.type.shape[d]);
+            if (const auto v = values(ids, [&](const Node& m) -> const Dim& { return m.type.shape[d]; })) names_.know(*v, n.type.shape[d]);
         }
         r.nodes.push_back(std::move(n));
     }

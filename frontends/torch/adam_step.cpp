@@ -144,28 +144,34 @@ std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::
 }
 // The same loss where what it samples has other sizes; nothing if it samples nothing, or fails there.
 std::shared_ptr<Variant> AdamStep::State::captured_elsewhere(const Variant& v, at::TensorList in) {
-    at::AutoGradMode on(true);
-    const Tensors all = v.with_held(in);
-    const OtherSizes other = looks_elsewhere && !all.empty() ? other_sizes(v, all, in.size()) : OtherSizes{};
-    if (other.held.empty()) return {};
-    std::shared_ptr<Variant> w;
-    for (const Tensors& arguments : {other.arguments, in.vec()}) try {
-            const Elsewhere there{.at = other.held, .as = &v.captured};
-            w = capture_variant(loss, arguments, v.dynamic(), options, true, &there);
-            break;
-        } catch (const std::exception&) {
-        }
-    if (v.with_held(in).empty()) {  // it made tensors for those sizes, in place of its own
-        looks_elsewhere = false;
-        throw Replaced();
-    }
-    return w;
+    auto capture = [&]() -> std::shared_ptr<Variant> {
+        at::AutoGradMode on(true);
+        const Tensors all = v.with_held(in);
+        const OtherSizes apart = other_sizes(v, all, in.size(), true), together = other_sizes(v, all, in.size(), false);
+        if (apart.held.empty()) return {};
+        for (const auto& [sizes, arguments] : {std::pair(apart.held, apart.arguments), std::pair(apart.held, in.vec()), std::pair(together.held, together.arguments)}) try {
+                const Elsewhere there{.at = sizes, .as = &v.captured};
+                return capture_variant(loss, arguments, v.dynamic(), options, true, &there);
+            } catch (const std::exception&) {
+            }
+        return {};
+    };
+    if (!looks_elsewhere || v.with_held(in).empty()) return {};
+    auto w = capture();
+    if (!v.with_held(in).empty()) return w;
+    looks_elsewhere = false;  // it makes tensors of its own for those sizes
+    throw Replaced();
 }
 
 std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, const std::vector<AdamGroup>& groups) {
     try {
         return make_once(in, groups);
     } catch (const Replaced&) {
+        at::AutoGradMode on(true);
+        try {
+            capture_variant(loss, in.vec(), options.dynamic, options);  // makes them again
+        } catch (const std::exception&) {
+        }
         return make_once(in, groups);
     }
 }
@@ -185,13 +191,14 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
                 dynamic.insert(dynamic.end(), more.begin(), more.end());
                 v = variant(in, dynamic, groups, false);
             });
-        const Tensors all = v->with_held(in);
+        Tensors all = v->with_held(in);
         if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
         if (const Type& t = v->body.type(v->body.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
         if (v->reaches[0].empty()) throw Error(options.name + ": the loss doesn't depend on anything that requires a gradient");
         for (const auto& w : v->captured.writes)
             for (const AdamParameter& p : parameters)
                 if (all[static_cast<std::size_t>(w.input)].is_alias_of(p.parameter)) throw Error(options.name + ": writes into a parameter that it trains");
+        all.clear();  // what the loss alone holds may go
         for (const AdamParameter& p : parameters) way->forms.push_back(form(groups.at(p.group)));
         std::vector<Trained> trained = this->trained(*v, in, groups, way->rows);
         std::string key = step_key(*v, trained, options);

@@ -51,7 +51,7 @@ std::vector<std::vector<int>> sampled(const Graph& captured) {
 }
 
 // May a size get a name, if it was seen to differ? Not the channels of what is trained: kernels are written around them, and another number of
-// them is another model. What is sampled grows, arguments come as they come, and rows may be added anywhere.
+// them is another model. What is sampled grows, arguments come as they come, and rows may be added to anything.
 class Varies {
 public:
     Varies(const Variant& v, std::size_t arguments) : v_(v), arguments_(arguments), sampled_(sampled(v.captured.graph)) {}
@@ -59,10 +59,8 @@ public:
         if (input < arguments_ || !v_.wants[input]) return true;
         const auto& order = v_.orders[input];
         const int own = order.empty() ? static_cast<int>(dim) : order[dim];
-        const auto& s = sampled_[input];
-        if (std::find(s.begin(), s.end(), own) != s.end()) return true;
-        const int rank = v_.body.type(v_.body.inputs[input]).rank();
-        return rank == 1 || static_cast<int>(dim) + 1 < rank;
+        if (const auto& s = sampled_[input]; !s.empty()) return std::find(s.begin(), s.end(), own) != s.end();
+        return own == 0 || v_.body.type(v_.body.inputs[input]).rank() != 2;
     }
 
 private:
@@ -149,28 +147,29 @@ FoundPlan make_plan(const std::shared_ptr<StepPlan>& made, const Variant& v, con
     return {made, std::move(*binding)};
 }
 
-OtherSizes other_sizes(const Variant& v, at::TensorList all, std::size_t arguments) {
+OtherSizes other_sizes(const Variant& v, at::TensorList all, std::size_t arguments, bool apart) {
     constexpr std::int64_t kSizes[] = {23, 31, 42, 53, 61, 74, 83, 29, 37, 47, 59, 67};
     constexpr std::int64_t kFew = 16;  // sizes of arguments that may be what they are: coordinates, colours
+    enum From { kArgument, kTrained, kOther };
     const auto dims = sampled(v.captured.graph);
-    std::map<std::int64_t, std::int64_t> others;  // by size
+    std::map<std::pair<int, std::int64_t>, std::int64_t> others;
     std::set<std::int64_t> used;
     for (const at::Tensor& t : all) used.insert(t.sizes().begin(), t.sizes().end());
-    auto other = [&](std::int64_t size) {
-        if (!others.count(size)) {
-            const auto* free = std::find_if(std::begin(kSizes), std::end(kSizes), [&](std::int64_t s) { return !used.count(s); });
-            others[size] = free == std::end(kSizes) ? size : *free;
-            used.insert(others[size]);
-        }
-        return others[size];
+    auto other = [&](From from, std::int64_t size) {
+        const auto [at, fresh] = others.emplace(std::pair(apart ? from : kOther, size), size);
+        if (!fresh) return at->second;
+        const auto* free = std::find_if(std::begin(kSizes), std::end(kSizes), [&](std::int64_t s) { return !used.count(s); });
+        if (free != std::end(kSizes)) at->second = *free;
+        used.insert(at->second);
+        return at->second;
     };
     OtherSizes sizes;
     for (std::size_t k = arguments; k < all.size(); ++k)
-        for (int d : dims[k]) sizes.held.push_back({all[k], d, other(all[k].size(d))});
+        for (int d : dims[k]) sizes.held.push_back({all[k], d, other(v.wants[k] ? kTrained : kOther, all[k].size(d))});
     for (std::size_t k = 0; k < arguments; ++k) {
         std::vector<std::pair<int, std::int64_t>> to;
         for (int d = 0; d < all[k].dim(); ++d)
-            if (all[k].size(d) > kFew) to.emplace_back(d, other(all[k].size(d)));
+            if (all[k].size(d) > kFew) to.emplace_back(d, other(kArgument, all[k].size(d)));
         sizes.arguments.push_back(resized(all[k], to));
     }
     return sizes;

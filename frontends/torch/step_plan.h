@@ -37,11 +37,11 @@ std::shared_ptr<StepPlan> draft(const std::string& key, const Variant&, const Va
 // `compile` fills in `step` and `executable`. The plan is kept for find_plan.
 FoundPlan make_plan(const std::shared_ptr<StepPlan>&, const Variant&, const std::function<void(StepPlan&, const Pair&)>& compile);
 // For a capture elsewhere: spatial sizes of tensors that the callable holds and samples by coordinates, as others; `arguments` (the first ones of
-// `all`) get other sizes too. Sizes that are equal stay so. Nothing if it samples nothing.
+// `all`) get other sizes too. Sizes that are equal stay so, `apart` only among arguments, what is trained and what isn't. Nothing if it samples nothing.
 struct OtherSizes {
     std::vector<CaptureOptions::Size> held;
     Tensors arguments;
 };
-OtherSizes other_sizes(const Variant&, at::TensorList all, std::size_t arguments);
+OtherSizes other_sizes(const Variant&, at::TensorList all, std::size_t arguments, bool apart);
 
 }  // namespace heddle
