@@ -148,7 +148,8 @@ FoundPlan make_plan(const std::shared_ptr<StepPlan>& made, const Variant& v, con
 }
 
 OtherSizes other_sizes(const Variant& v, at::TensorList all, std::size_t arguments, bool apart) {
-    constexpr std::int64_t kSizes[] = {23, 31, 42, 53, 61, 74, 83, 29, 37, 47, 59, 67};
+    // Small, and such that a number of samples which follows from one, as of a diagonal (1.73 or 3.46 times it), isn't another.
+    constexpr std::int64_t kSizes[] = {23, 31, 42, 55, 61, 74, 83, 29, 37, 47, 59, 67, 26, 35, 44};
     constexpr std::int64_t kFew = 16;  // sizes of arguments that may be what they are: coordinates, colours
     enum From { kArgument, kTrained, kOther };
     const auto dims = sampled(v.captured.graph);
