@@ -65,11 +65,11 @@ class Differentiated(Case):
         return {k: v.detach() for k, v in named.items()} | {f"d {k}": g for k, g in enumerate(gradients)}
 
 
-def whole_step(loss: Callable, optimiser: torch.optim.Optimizer) -> Callable:
+def whole_step(loss: Callable, optimiser: torch.optim.Optimizer, bounded: bool | None = None) -> Callable:
     """heddle.TrainStep. What can't be fused is an error: a time of heddle is one of heddle's kernels."""
     import heddle
 
-    step = heddle.TrainStep(loss, optimiser)
+    step = heddle.TrainStep(loss, optimiser, bounded=bounded)
 
     def run(*inputs: Tensor) -> object:
         out = step(*inputs)
@@ -135,16 +135,32 @@ class Adam(Case):
 
 
 class Iteration(Case):
-    """Render, loss, backward, Adam; parameters are put back before each, so that all do the same work."""
+    """Render, loss, backward, Adam; parameters are put back before each, so that all do the same work. `graph`: heddle's step, replayed as a CUDA graph."""
 
     def __init__(self, scale: hexplane.Scale, thick: bool, column: str, wrap: Callable, dtype: torch.dtype) -> None:
         model = hexplane.HexPlane(scale).fill()
         self.model = (model.thicken() if thick else model).to(Run.device, dtype)
         self.inputs = [t.to(Run.device, dtype) for t in hexplane.step_inputs(scale)]
         self.loss = wrap(self.model)
-        self.optimiser = hexplane.adam(self.model, fused=column != "heddle")
-        self.step = whole_step(self.model, self.optimiser) if column == "heddle" else None
+        graph = column == "graph"
+        self.optimiser = hexplane.adam(self.model, fused=column not in ("heddle", "graph"), capturable=graph)
+        self.step = whole_step(self.model, self.optimiser, True if graph else None) if column in ("heddle", "graph") else None
         self.start = [p.detach().clone() for p in self.model.parameters()]
+        self.replay = self.record() if graph else None
+
+    def record(self) -> Callable:
+        for _ in range(3):
+            self.out = self.step(*self.inputs)
+
+        def again() -> None:
+            self.out = self.step(*self.inputs)
+
+        if Run.device.type != "cuda":
+            return again
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            again()
+        return graph.replay
 
     def before(self) -> None:
         with torch.no_grad():
@@ -154,6 +170,8 @@ class Iteration(Case):
         return self.loss(*self.inputs)
 
     def both(self, _: int) -> None:
+        if self.replay is not None:
+            return self.replay()
         if self.step is not None:
             self.step(*self.inputs)
             return
@@ -164,8 +182,13 @@ class Iteration(Case):
     def results(self) -> dict[str, Tensor | None]:
         if self.step is not None:  # Adam's first average is (1 - beta1) of the gradient
             self.before()
-            self.optimiser.state.clear()
-            out = self.step(*self.inputs)
+            if self.replay is not None:
+                torch._foreach_zero_([t for s in self.optimiser.state.values() for t in s.values()])
+                self.replay()
+                out = self.out
+            else:
+                self.optimiser.state.clear()
+                out = self.step(*self.inputs)
             beta = self.optimiser.param_groups[0]["betas"][0]
             gradients = [self.optimiser.state[p]["exp_avg"] / (1 - beta) if p in self.optimiser.state else None for p in self.model.parameters()]
         else:

@@ -64,10 +64,10 @@ def show(result: dict) -> str:
         ratio = f"{best / c['heddle']['both_event_ms']:.2f}" if best and "both_event_ms" in c["heddle"] else "–"
         times = [ms(c[n], f"{what}_ms") for what in ("both_event", "both_batch", "forward_event") for n in c]
         kernels = [str(c[n].get("kernels", "–")) for n in ("eager", "heddle")]
-        lines.append([r["row"], *times, ratio, ms(r, "least_ms"), *kernels, f"{c['heddle'].get('worst_error', 0):.0e}"])
-    text = "ms by events, forward and backward | many in a row | forward; x: the faster of eager and inductor by heddle; least: by the limits of this run\n"
+        lines.append([r["row"], *times, ms(r["columns"].get("graph", {}), "both_event_ms"), ratio, ms(r, "least_ms"), *kernels, f"{c['heddle'].get('worst_error', 0):.0e}"])
+    text = "ms by events, forward and backward | many in a row | forward | heddle's step as a CUDA graph; x: the faster of eager and inductor by heddle; least: by the limits of this run\n"
     three = ["eager", "compile", "heddle"]
-    text += text_table(["row", *three, *["| eager", *three[1:]] * 2, "x", "least", "kernels", "heddle", "error"], lines)
+    text += text_table(["row", *three, *["| eager", *three[1:]] * 2, "| graph", "x", "least", "kernels", "heddle", "error"], lines)
     met = {True: "met", False: "missed", None: "not measured"}
     asked = [[g["name"], g["row"], g["what"], f"{g['goal']:g}", "–" if g["value"] is None else f"{g['value']:.3g}", met[g["met"]]]
              for g in result.get("goals", [])]

@@ -26,7 +26,7 @@ from heddle._fuse import door_of
 from measure import TOLERANCE, median, safe
 
 WARM, LEAST = 5, 50
-COLUMNS = ("eager", "heddle", "compile")
+COLUMNS = ("eager", "heddle", "graph", "compile")
 O: argparse.Namespace
 
 
@@ -147,6 +147,8 @@ def measure(name: str) -> dict:
     cases: dict[str, Case] = {}
     own: dict[str, float] = {}
     for column in COLUMNS:
+        if column == "graph" and not name.startswith("iteration"):
+            continue
         if column == "compile" and (O.compile_seconds <= 0 or name in O.no_compile):
             why = "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"
             row["columns"][column] = {"ok": False, "skipped": why}

@@ -5,12 +5,16 @@
 
 namespace heddle {
 
-std::vector<std::string> names_in(const Node& n) {
+std::vector<std::string> names_in(const Attrs& attrs) {
     std::vector<std::string> names;
-    for (const auto& [key, a] : n.attrs)
+    for (const auto& [key, a] : attrs)
         if (auto* d = std::get_if<Dim>(&a)) d->names(names);
         else if (auto* list = std::get_if<std::vector<Dim>>(&a))
             for (const Dim& x : *list) x.names(names);
+    return names;
+}
+std::vector<std::string> names_in(const Node& n) {
+    std::vector<std::string> names = names_in(n.attrs);
     for (const Dim& d : n.type.shape) d.names(names);
     for (const Type& t : n.more)
         for (const Dim& d : t.shape) d.names(names);

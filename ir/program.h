@@ -68,7 +68,8 @@ struct Program {
     }
 };
 
-std::vector<std::string> names_in(const Node&);  // sizes in its attributes and types
+std::vector<std::string> names_in(const Attrs&);  // sizes in them
+std::vector<std::string> names_in(const Node&);   // in its attributes and types
 bool is_guard(const Node&);  // a call heddle.guard: the plan holds as long as its operand has the attribute's value
 // The stored value a library call reads for operand `id`, and how it views it: a reshape, or the last two axes swapped.
 struct Operand {

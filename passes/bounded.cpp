@@ -11,11 +11,11 @@ namespace heddle {
 namespace {
 class Bounding {
 public:
-    Bounding(const Graph& g, std::vector<Bound>& bounds) : g_(g), bounds_(bounds), at_(g.nodes.size(), -1) {
-        for (Id id = 0; id < g.size(); ++id)
-            if (g[id].is(Op::compact)) rows_.insert(print(g.type(id).shape[0])), counts_.insert(g[id].in[2]);
+    explicit Bounding(const Graph& g) : g_(g), at_(g.nodes.size(), -1) {
+        for (Id id = 0; id < g_.size(); ++id)
+            if (g_[id].is(Op::compact)) rows_.insert(print(g_.type(id).shape[0]));
     }
-    Graph run() {
+    Bounded run(const std::vector<Update>& updates) {
         out_.name = g_.name;
         for (Id i : g_.outputs)
             if (std::string u = rows_in(g_.type(i).shape); !u.empty())
@@ -28,11 +28,8 @@ public:
         }
         out_.here.clear();
         for (Id i : g_.outputs) out_.outputs.push_back(at_[at(i)]);
-        for (std::size_t k = 0; k < bounds_.size(); ++k) {
-            bounds_[k].count = out_.outputs.size(), out_.outputs.push_back(counted_[k].rows);
-            bounds_[k].overflow = out_.outputs.size(), out_.outputs.push_back(counted_[k].fails);
-        }
-        return read_back();
+        Graph g = in_order(updates);
+        return {std::move(g), std::move(bounds_), fails_ ? static_cast<int>(g_.outputs.size()) : -1};
     }
 
 private:
@@ -50,7 +47,7 @@ private:
     V one(Id id) {
         const Node& n = g_[id];
         if (n.is(Op::compact)) return places(n);
-        if (is_guard(n)) return any(n);
+        if (is_guard(n)) return guard(n);
         if (n.is(Op::dot)) return product(n);
         if (n.is(Op::call) || n.is(Op::result)) call(n);
         Node m = n;
@@ -64,26 +61,27 @@ private:
         attrs.emplace_back("bounded", true);
         for (std::size_t k = 0; k < bounds_.size(); ++k)
             if (bounds_[k].size == u) {  // captured where two masks have as many rows: where they haven't, nothing holds
-                Counted& c = counted_[k];
-                c.fails = or_(out_.value(c.fails), ne(all, out_.value(c.all))).id;
+                const Counted& c = counted_[k];
+                fails_if(ne(all, out_.value(c.all)));
                 attrs.emplace_back("cleared", true);
                 return apply(Op::compact, {now(n.in[0]), now(n.in[1]), out_.value(c.rows)}, std::move(attrs), Type(n.type));
             }
         V room = size(out_, all.type(), capacity(u)), count = min(all, room);
         const Node& mask = g_[n.in[0]];
-        bounds_.push_back({u, u + "_max", numel(mask.is(Op::blocks) ? g_.type(mask.in[0]).shape : mask.type.shape), 0, 0});
-        counted_.push_back({all.id, count.id, gt(all, room).id});
+        bounds_.push_back({u, u + "_max", numel(mask.is(Op::blocks) ? g_.type(mask.in[0]).shape : mask.type.shape)});
+        counted_.push_back({all.id, count.id});
+        fails_if(gt(all, room));
         return apply(Op::compact, {now(n.in[0]), now(n.in[1]), count}, std::move(attrs), Type(n.type));
     }
-    V any(const Node& n) {
-        const Node& held = g_[n.in[0]];
-        const bool of_mask = held.is(Op::gt) && counts_.contains(held.in[0]) && g_[held.in[1]].is(Op::constant) && g_[held.in[1]].number("value") == 0;
-        const std::string where = n.loc.empty() ? g_.name : n.loc;
-        if (!of_mask) throw Error(where + ": a branch reads a number that isn't whether a mask holds anywhere: the host has to wait for it");
-        if (n.number("value") != 1)
-            throw Error(where + ": captured where the mask holds nowhere, so that the branch wasn't taken: capture again with inputs that take it");
-        return now(n.in[0]);
+
+    // ---- what may fail
+    void fails_if(V flag) { fails_ = fails_ ? or_(fails_, flag) : flag; }
+    V guard(const Node& n) {
+        V held = now(n.in[0]), value = cast(held, DType::i64);
+        fails_if(ne(value, constant(out_, value.type(), n.number("value"))));
+        return held;
     }
+
     void call(const Node& n) {
         std::string u = rows_in(n.type.shape);
         for (Id i : n.in)
@@ -127,57 +125,79 @@ private:
         for (Id i : n.in) parts.push_back(pad(x.graph->value(i), k, 0, rest));
         return concat(parts, n.integer("axis"));
     }
-    // Who else reads what a library reads takes it from there: it's computed once.
-    Graph read_back() const {
-        std::map<Id, Id> of;  // what a library reads -> what that is made of
+    // The graph with what may fail first, so that an update is what it was before wherever it's read. Who else reads what a library reads takes it
+    // from there: it's computed once.
+    Graph in_order(const std::vector<Update>& updates) const {
+        std::map<Id, Id> of;     // what a library reads -> what that is made of
         for (const auto& [x, v] : roomy_)
             if (!out_[x].is(Op::permute)) of.emplace(v.id, x);
+        std::map<Id, Id> before; // of an update
+        for (const Update& u : updates) before.emplace(out_.outputs[at(u.output)], out_.inputs[at(u.input)]);
+        std::vector<char> checked(out_.nodes.size());
+        if (fails_) checked[at(fails_.id)] = 1;
+        for (Id id = out_.size(); id-- > 0;)
+            for (Id i : out_[id].in) checked[at(i)] |= checked[at(id)];
         Graph g;
         g.name = out_.name;
-        std::vector<Id> at(out_.nodes.size(), -1), whole(out_.nodes.size(), -1);
-        for (Id i : out_.inputs) at[Bounding::at(i)] = g.input(out_.type(i), out_[i].text("name"));
-        for (Id id = 0; id < out_.size(); ++id) {
-            if (out_[id].is(Op::input)) continue;
+        std::vector<Id> now(out_.nodes.size(), -1), whole(out_.nodes.size(), -1);
+        V failed;
+        auto unless_failed = [&](Id id, Id was) {
+            V v = g.value(id), x = g.value(now[at(was)]);
+            return select(expand(failed, axes_from_to(0, v.type().rank()), v.type().shape), x, v).id;
+        };
+        auto put = [&](Id id) {
             Node n = out_[id];
-            for (Id& i : n.in) i = at[Bounding::at(i)];
+            for (Id& i : n.in) i = now[at(i)];
             g.here = n.loc;
-            Id& mine = at[Bounding::at(id)];
+            Id& mine = now[at(id)];
             if (auto it = of.find(id); it != of.end()) {
-                mine = whole[Bounding::at(it->second)];
-                continue;
+                mine = whole[at(it->second)];
+                return;
             }
             mine = g.add(std::move(n));
-            auto it = roomy_.find(id);
-            if (it == roomy_.end() || out_[id].is(Op::permute)) continue;
+            if (auto it = before.find(id); it != before.end() && failed) mine = unless_failed(mine, it->second);
+            if (!roomy_.contains(id) || out_[id].is(Op::permute)) return;
             const std::string u = rows_in(out_.type(id).shape);
             V all = filled(g.value(mine), u);
-            whole[Bounding::at(id)] = all.id;
+            whole[at(id)] = all.id;
             const Shape s = out_.type(id).shape;
             mine = slice(all, static_cast<int>(std::find(s.begin(), s.end(), Dim::symbol(u)) - s.begin()), 0, Dim::symbol(u)).id;
+        };
+        for (Id i : out_.inputs) now[at(i)] = g.input(out_.type(i), out_[i].text("name"));
+        for (char first : {1, 0}) {
+            for (Id id = 0; id < out_.size(); ++id)
+                if (!out_[id].is(Op::input) && checked[at(id)] == first) put(id);
+            if (first && fails_) failed = realize(g.value(now[at(fails_.id)]));
         }
         g.here.clear();
-        for (Id i : out_.outputs) g.outputs.push_back(at[Bounding::at(i)]);
+        for (Id i : out_.outputs) {
+            auto it = before.find(i);
+            g.outputs.push_back(fails_ && it != before.end() && checked[at(i)] ? unless_failed(now[at(i)], it->second) : now[at(i)]);
+        }
+        if (!fails_) return live(g);
+        std::vector<V> told{reshape(cast(failed, DType::i64), {1})};
+        for (const Counted& c : counted_) told.push_back(reshape(cast(g.value(now[at(c.all)]), DType::i64), {1}));
+        g.outputs.push_back(concat(told, 0).id);
+        for (std::size_t k = 0; k < g_.outputs.size(); ++k)
+            if (is_guard(g_[g_.outputs[k]])) g.outputs[k] = g.outputs.back();
         return live(g);
     }
 
     const Graph& g_;
-    std::vector<Bound>& bounds_;
+    std::vector<Bound> bounds_;
     Graph out_;
     std::vector<Id> at_;
     std::set<std::string> rows_;                // names of numbers of rows
-    std::set<Id> counts_;                       // of g_: those numbers
     struct Counted {
-        Id all, rows, fails;  // the last two are outputs
+        Id all, rows;                           // those that there are, and at most the capacity
     };
     std::vector<Counted> counted_;              // per bound
+    V fails_;
     std::map<Id, V> roomy_;
 };
 
 }  // namespace
 
-Graph bounded(const Graph& g, std::vector<Bound>& bounds) {
-    bounds.clear();
-    return Bounding(g, bounds).run();
-}
+Bounded bounded(const Graph& g, const std::vector<Update>& updates) { return Bounding(g).run(updates); }
 
 }  // namespace heddle

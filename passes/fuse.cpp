@@ -36,14 +36,14 @@ public:
         find_roots();
         if (machine_ == Machine::cuda) keep_points();
         divide();
+        const std::set<Id> last = put_off();
         for (Id id = 0; id < graph().size(); ++id) {
             if (graph()[id].is(Op::compact) && !graph()[id].flag("bounded")) add_read(id, graph()[id].in[2]);
-            if (root_.count(id) && !updating_.count(id)) add_root(id);
+            if (root_.count(id) && !last.count(id)) add_root(id);
             else if (is_guard(graph()[id])) add_read(id, library_operand(graph(), graph()[id].in[0]).base);
             else if (is_library(graph()[id])) add_call(id);
         }
-        for (const auto& [id, input] : updating_)
-            if (root_.count(id)) add_root(id);
+        for (Id id : last) add_root(id);
         finish();
         return std::move(plan_);
     }
@@ -96,6 +96,27 @@ private:
             const auto maps = std::count_if(all.begin(), all.end(), [&](Id k) { return graph()[k].kind() == Kind::map && !anyway.contains(k); });
             if (static_cast<std::size_t>(maps) >= kLong) root_.insert(id), plan_.program.stored[static_cast<std::size_t>(id)] = 1;
         }
+    }
+    // Roots that wait till all others have their place: updates, which overwrite what others read, and what is computed of them; but not what a
+    // library or the host goes on with.
+    std::set<Id> put_off() const {
+        std::set<Id> last;
+        for (const auto& [update, input] : updating_) {
+            if (!root_.count(update)) continue;
+            std::vector<char> of(graph().nodes.size());
+            of[static_cast<std::size_t>(update)] = 1;
+            std::vector<Id> found;
+            bool needed = false;
+            for (Id id = update; id < graph().size(); ++id) {
+                const Node& n = graph()[id];
+                for (Id i : n.in) of[static_cast<std::size_t>(id)] |= of[static_cast<std::size_t>(i)];
+                if (!of[static_cast<std::size_t>(id)]) continue;
+                needed |= is_library(n) || n.is(Op::compact);
+                if (root_.count(id)) found.push_back(id);
+            }
+            if (!needed) last.insert(found.begin(), found.end());
+        }
+        return last;
     }
     // All that a value is computed of from what is in memory, each once.
     std::vector<Id> pulled_in(Id id) const {
@@ -249,7 +270,7 @@ private:
         for (int s = std::max(0, first.step - 1); s <= last_step(); ++s) {
             if (plan_.program.steps[static_cast<std::size_t>(s)].launch < 0) continue;
             auto& list = nests(s);
-            for (int k = 0; k < static_cast<int>(list.size()); ++k) {
+            for (int k : by_shared(list, deps)) {
                 Nest& nest = list[static_cast<std::size_t>(k)];
                 if (nest.piece >= 0 || nest.roots.size() >= kMaxRoots || !loop::bind_root(graph(), id, nest.outer)) continue;
                 Place here{{s, nest.stage}, k};
@@ -297,7 +318,8 @@ private:
         Time first;
         for (Id d : deps) {
             const auto& [t, nest] = place_[static_cast<std::size_t>(d)];
-            if (t.step < 0 || (t.step == home.time.step && nest == home.nest)) continue;
+            if (graph()[d].is(Op::input) || (t.step == home.time.step && nest == home.nest)) continue;
+            HEDDLE_CHECK(t.step >= 0, "a root reads one that has no place yet");
             first = std::max(first, after(t));
         }
         return first;
@@ -307,6 +329,22 @@ private:
         for (Id r : nest.roots)
             for (Id d : reads(r)) mine.insert(d);
         return deps.empty() || std::any_of(deps.begin(), deps.end(), [&](Id d) { return mine.count(d) != 0; });
+    }
+    // Nests in the order of what they share with a root that reads `deps`, most bytes first: an update belongs where its parameter is read.
+    std::vector<int> by_shared(const std::vector<Nest>& list, const std::vector<Id>& deps) {
+        std::vector<std::pair<double, int>> order;
+        for (const Nest& n : list) {
+            std::set<Id> mine(n.roots.begin(), n.roots.end());
+            for (Id r : n.roots)
+                for (Id d : reads(r, n.piece)) mine.insert(d);
+            double shared = 0;
+            for (Id d : deps) shared += mine.count(d) ? traffic(d) : 0;
+            order.emplace_back(-shared, static_cast<int>(order.size()));
+        }
+        std::sort(order.begin(), order.end());
+        std::vector<int> ks;
+        for (const auto& [shared, k] : order) ks.push_back(k);
+        return ks;
     }
     // Where `room` more nests may run from a time on. A launch that is there anyway is better than a stage more.
     Time launch_from(Time first, int room) {

@@ -16,7 +16,6 @@ struct Decision {          // for `explain`: why a value did or didn't join a ne
 struct Bound {
     std::string size, capacity;   // a capacity that isn't given is `most`
     Dim most;                     // the elements of the mask
-    std::size_t count, overflow;  // positions among the outputs: i64[], the rows that there are, at most the capacity; b1[], are results to be discarded?
 };
 struct Plan {
     Program program;
@@ -24,6 +23,7 @@ struct Plan {
     std::vector<Decision> decisions;
     std::vector<Id> zeroed;                      // accumulated buffers: zero before their launch
     std::vector<Bound> bounds;                   // of a bounded plan
+    int check = -1;                              // of a bounded plan that may fail: the output that says so, see passes/bounded.h
     bool deterministic = false;                  // on the CPU floats are added in an order that sizes alone decide, not how many threads there are
 };
 // `updates`: outputs that had best be written over inputs. Those that can be are in Program::updates; they are written after all guards.

@@ -47,7 +47,6 @@ Joint joint(const Graph& graph, const std::vector<char>& wants, const Watch& wat
 
 Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch) {
     Pair pair;
-    pair.conditions = conditions(graph, wants);
     const Joint joint = heddle::joint(graph, wants, watch);
     pair.split = partition(joint, typical);
     verify(pair.split.forward, "partition");
@@ -62,14 +61,15 @@ Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, co
 
 Plan plan(const Graph& graph, const Watch& watch, const PlanOptions& options) {
     Graph g = through(kAfter, graph, watch);
-    std::vector<Bound> bounds;
+    Bounded b;
     if (options.bounded) {
-        g = bounded(g, bounds);
+        b = bounded(g, options.updates);
+        g = std::move(b.graph);
         verify(g, "bounded");
         if (watch) watch("bounded", g);
     }
     Plan p = fuse(g, options.machine, options.updates);
-    p.bounds = std::move(bounds);
+    p.bounds = std::move(b.bounds), p.check = b.check;
     verify(p.program, "fuse");
     return p;
 }

@@ -3,7 +3,6 @@
 #pragma once
 #include <functional>
 
-#include "passes/conditions.h"
 #include "passes/fuse.h"
 #include "passes/partition.h"
 
@@ -17,7 +16,6 @@ struct Pair {
     Split split;
     std::vector<int> gradients;       // per input: position among the backward's outputs, or -1 (None)
     std::vector<char> differentiable; // per output
-    std::vector<Condition> conditions; // per input: when there is a gradient at all, where branches on masks decide
     bool has_backward = false;
 };
 // The two as one graph, before it is cut: outputs, then gradients; seeds are its last inputs.

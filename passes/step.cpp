@@ -63,19 +63,44 @@ private:
     const Shape& shape_;
     DType type_;
 };
+// The numbers of the steps that follow `steps`, which become those.
+V numbers_of(V options, V& steps) {
+    const Shape rows = steps.type().shape, column{rows[0], 1};
+    auto option = [&](AdamOption k) { return reshape(slice(options, 1, k, k + 1), rows); };
+    V after = steps + cast(option(kCounts), DType::f32), t = cast(after, DType::f64), beta1 = option(kFirstBeta), beta2 = option(kSecondBeta), lr = option(kRate), one = like(lr, 1);
+    steps = realize(after);  // not what the numbers read
+    std::vector<V> all(kAdamNumbers);
+    all[kStepSize] = lr / (one - pow(beta1, t));
+    all[kScale2] = one / sqrt(one - pow(beta2, t));
+    all[kOneMinusBeta1] = one - beta1;
+    all[kBeta2] = beta2;
+    all[kOneMinusBeta2] = one - beta2;
+    all[kEps] = option(kEpsilon);
+    all[kDecay] = option(kWeightDecay);
+    all[kKept] = one - lr * option(kWeightDecay);
+    for (V& v : all) v = reshape(v, column);
+    return realize(concat(all, 1));
+}
 }  // namespace
 
-WholeStep whole_step(const Pair& pair, std::size_t outputs, std::size_t loss, const std::vector<Trained>& trained) {
+WholeStep whole_step(const Pair& pair, std::size_t outputs, std::size_t loss, const std::vector<Trained>& trained, std::size_t rows, bool counts) {
     const Graph &f = pair.split.forward, &b = pair.split.backward;
     WholeStep w;
     Graph& g = w.graph;
     g.name = f.name.substr(0, f.name.rfind("_forward")) + "_step";
     std::vector<V> at(f.nodes.size()), back(b.nodes.size());
     for (Id i : f.inputs) at[static_cast<std::size_t>(i)] = g.value(g.input(f.type(i), f[i].text("name")));
-    V numbers = g.value(g.input({DType::f64, {static_cast<std::int64_t>(trained.size()), kAdamNumbers}}, "adam"));
+    const Dim all = static_cast<std::int64_t>(rows);
+    V numbers = g.value(g.input({DType::f64, {all, counts ? int{kAdamOptions} : int{kAdamNumbers}}}, "adam")), steps;
+    if (counts) steps = g.value(g.input({DType::f32, {all}}, "steps"));
     w.states = g.inputs.size();
     put(f, g, at);
     for (std::size_t k = 0; k < outputs; ++k) g.outputs.push_back(at[static_cast<std::size_t>(f.outputs[k])].id);
+    if (counts) {
+        numbers = numbers_of(numbers, steps);
+        w.updates.push_back({static_cast<int>(g.outputs.size()), static_cast<int>(w.states) - 1});
+        g.outputs.push_back(steps.id);
+    }
     for (std::size_t k = 0; k < b.inputs.size(); ++k) {
         const auto& s = pair.split.backward_inputs[k];
         const Id i = b.inputs[k];
@@ -98,7 +123,7 @@ WholeStep whole_step(const Pair& pair, std::size_t outputs, std::size_t loss, co
         const int found = pair.gradients[input];
         V gradient = found < 0 ? zeros_like(p) : back[static_cast<std::size_t>(b.outputs[static_cast<std::size_t>(found)])];
         if (needs_neighbours(g, gradient.id, p.id)) gradient = realize(gradient);  // in memory before the parameter changes
-        auto after = Adam(numbers, k, t.shape, t.dtype)(trained[k].form, p, gradient, m, v, most);
+        auto after = Adam(numbers, trained[k].row, t.shape, t.dtype)(trained[k].form, p, gradient, m, v, most);
         const int states = static_cast<int>(g.inputs.size()) - static_cast<int>(after.size()) + 1;
         for (std::size_t s = 0; s < after.size(); ++s) {
             w.updates.push_back({static_cast<int>(g.outputs.size()), s == 0 ? static_cast<int>(input) : states + static_cast<int>(s) - 1});

@@ -13,10 +13,11 @@ struct AdamForm {
 };
 struct Trained {                   // a parameter
     int input = -1;                // position among the forward's inputs
+    std::size_t row = 0;           // of the numbers
     bool reached = true;           // by the loss: a gradient that rewriting found to be nothing is zeros then, else it is None and there is no update
     AdamForm form;
 };
-// One row of numbers per trained parameter, float64, computed on the host from the options and the number of the step t.
+// One row of numbers per parameter, float64, computed from the options and the number of the step t: on the host, or by the plan.
 enum AdamNumber : int {
     kStepSize,                     // lr / (1 - beta1^t)
     kScale2,                       // 1 / sqrt(1 - beta2^t), as a factor: a division by a number is one more for each element
@@ -25,14 +26,20 @@ enum AdamNumber : int {
     kKept,                         // 1 - lr * weight_decay, of a decoupled one
     kAdamNumbers
 };
+// What the plan computes them from, likewise. kCounts: 1 where a step counts, 0 where there is no gradient.
+enum AdamOption : int { kRate, kFirstBeta, kSecondBeta, kEpsilon, kWeightDecay, kCounts, kAdamOptions };
 
 struct WholeStep {
-    Graph graph;                   // inputs: the forward's, numbers f64[trained, kAdamNumbers], then exp_avg, exp_avg_sq (and max_exp_avg_sq) of each that is updated
-    std::vector<Update> updates;   // of outputs, which are the forward's (results, writes, guards), then parameter, exp_avg, exp_avg_sq (max_exp_avg_sq) of each
+    // Inputs: the forward's; numbers f64[rows, kAdamNumbers], or where the plan counts options f64[rows, kAdamOptions] and steps f32[rows] (as
+    // torch.optim's capturable optimisers count); then exp_avg, exp_avg_sq (and max_exp_avg_sq) of each that is updated.
+    Graph graph;
+    // Of outputs, which are the forward's (results, writes, guards), then steps, then parameter, exp_avg, exp_avg_sq (max_exp_avg_sq) of each.
+    std::vector<Update> updates;
     std::vector<std::size_t> updated;  // which of `trained`: those that have a gradient
     std::size_t states = 0;        // position of the first state among the inputs
 };
-// `loss`: which of the forward's outputs the gradient is of. `outputs`: how many of the forward's outputs are not saved values.
-WholeStep whole_step(const Pair&, std::size_t outputs, std::size_t loss, const std::vector<Trained>&);
+// `loss`: which of the forward's outputs the gradient is of. `outputs`: how many of the forward's outputs are not saved values. `rows`: of the
+// numbers. `counts`: the plan counts the steps and computes the numbers, so that it can run again and again with no host.
+WholeStep whole_step(const Pair&, std::size_t outputs, std::size_t loss, const std::vector<Trained>&, std::size_t rows, bool counts = false);
 
 }  // namespace heddle

@@ -17,14 +17,6 @@ namespace heddle {
 namespace {
 auto at(auto i) { return static_cast<std::size_t>(i); }
 // Named sizes in a node's attributes.
-std::vector<std::string> names_in(const Attrs& attrs) {
-    std::vector<std::string> names;
-    for (const auto& [key, a] : attrs)
-        if (auto* d = std::get_if<Dim>(&a)) d->names(names);
-        else if (auto* list = std::get_if<std::vector<Dim>>(&a))
-            for (const Dim& x : *list) x.names(names);
-    return names;
-}
 std::string name_of(const Node& n) { return n.is(Op::dot) ? "dot" : n.text("name"); }
 }  // namespace
 
@@ -147,6 +139,7 @@ void Executable::arrange() {
             bound[at(d.slot)] = from;
             derived_.push_back(d);
         }
+    if (plan_.check >= 0) work_[at(writer[at(g.outputs[at(plan_.check)])])].checks = true;
     // A name that is needed before anything binds it has to be given.
     for (int s = 0; s < static_cast<int>(work_.size()); ++s)
         for (int slot : needed(work_[at(s)]))
@@ -211,7 +204,7 @@ struct Executable::Running {
     std::vector<Array> results;                     // of calls, once there is one
 };
 
-void Executable::run(Host& host, std::span<const Array> inputs, std::span<Array> outputs, SizeValues& sizes) const {
+void Executable::run(Host& host, std::span<const Array> inputs, std::span<Array> outputs, SizeValues& sizes, const Checked& checked) const {
     HEDDLE_CHECK(outputs.size() == outputs_.size(), "room for " + std::to_string(outputs.size()) + " outputs");
     bind(inputs, sizes);
     Running r{host, inputs, outputs, sizes, Small<void*, 48>(frame_.elements.size()), {}, {}};
@@ -222,6 +215,7 @@ void Executable::run(Host& host, std::span<const Array> inputs, std::span<Array>
         else if (!w.reads.empty()) read(w, r);
         else call(w, r);
         for (std::size_t k : w.dropped) r.results[k].owner.reset();
+        if (w.checks && checked) checked(outputs[first_[at(plan_.check)]]);
     }
     for (std::size_t k = 0; k < outputs.size(); ++k)
         if (const Source& s = sources_[at(outputs_[k])]; s.from != Source::From::output || s.index != k) outputs[k] = array(outputs_[k], r);

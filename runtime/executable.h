@@ -24,13 +24,16 @@ public:
     ~Executable();
     // Outputs for inputs in argument order; `sizes` may know names beforehand and gets those that inputs and calls bind. Throws Error
     // "input name: size ..., expected ..." where sizes disagree with the capture.
-    void run(Host&, std::span<const Array> inputs, std::span<Array> outputs, SizeValues& sizes) const;
+    // `checked` gets the array of Plan::check as soon as what writes it is under way (on a device it may not be there yet).
+    using Checked = std::function<void(const Array&)>;
+    void run(Host&, std::span<const Array> inputs, std::span<Array> outputs, SizeValues& sizes, const Checked& checked = {}) const;
     std::vector<Array> run(Host&, const std::vector<Array>& inputs, Sizes& sizes) const;
     const Plan& plan() const { return plan_; }
     const SizeNames& names() const { return frame_.names; }
     Stats stats(const SizeValues& sizes) const;  // of a run that ended with these sizes
     std::int64_t output_bytes(std::size_t k, const SizeValues& sizes) const { return frame_.bytes(frame_.of(plan_.program.graph.outputs[k]), sizes.data()); }
     Extents input_sizes(std::size_t k, const SizeValues& sizes) const { return extents(inputs_[k].shape.shape(), sizes); }
+    std::int64_t most(std::size_t bound, const SizeValues& sizes) const { return bounded_[bound].most(sizes.data()); }
     // Whose memory output k is: the first output's that is the same value, or input's, -1 if it is none.
     std::size_t first_same(std::size_t k) const { return first_[k]; }
     int same_input(std::size_t k) const;
@@ -92,6 +95,7 @@ private:
         int product = -1;             // of a dot: its buffer
         ShapeExpr shape;              // and sizes
         bool named = false;           // it asks for sizes by name
+        bool checks = false;          // it writes Plan::check
         std::vector<Operand> operands;
         std::vector<Result> results;
         std::vector<std::size_t> dropped;  // results of calls whose last reader this is

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <cctype>
 #include <utility>
 
@@ -65,12 +66,13 @@ public:
 
     std::string write() {
         inner_ = names_.fresh("j");
+        along_ = run_ == 1 && runs_along();
+        if (run_ == 1) place();  // a thread with no point reads nothing that a point's may write over
         for (Val v : n_.uniform) statement(v, Scope::uniform);
         if (run_ > 1) {
             walk();
             return std::move(out_);
         }
-        place();
         for (Val v : n_.prologue) statement(v, Scope::point);
         if (!n_.phases.empty()) stored_by_the_group();
         for (const loop::Phase& p : n_.phases) phase(p);
@@ -92,7 +94,6 @@ private:
 
     // Which point this thread is at.
     void place() {
-        along_ = runs_along();
         std::string here = fmt::format("block * {} + (int)threadIdx.x", threads_);
         if (group_ > 1) {
             line("const int lane = threadIdx.x % {};", group_);
@@ -199,7 +200,11 @@ private:
         bool reads_back = std::any_of(n_.values.begin(), n_.values.end(), [&](const Value& v) {
             return v.what == What::load && n_.buffers[at(v.index)].written;
         });
-        if (group_ > 1 && reads_back) line("{}();", group_ > 32 ? "__syncthreads" : "__syncwarp");
+        if (reads_back) meet();
+    }
+    void meet() {
+        if (group_ > 1) line("{}();", group_ > 32 ? "__syncthreads" : "__syncwarp");
+        read_.clear();
     }
 
     // ---- operands
@@ -328,6 +333,10 @@ private:
                 std::string e = element(x);
                 if (narrow(v)) e = "(index_t)" + e;
                 e = from_stored(buffer(x).dtype, e);
+                if (along_ && buffer(x).written && scope != Scope::body) {
+                    e = fmt::format("live ? {} : {}", e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
+                    read_.insert(x.index);
+                }
                 if (x.in.size() > 1 && x.in[1] >= 0)
                     e = fmt::format("{} ? {} : {}", operand(x.in[1]), e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
                 text_[at(v)] = e;
@@ -335,6 +344,7 @@ private:
             }
             case What::store:
                 if (scope == Scope::body && taken_ > 1) return stores(v, x);
+                if (scope != Scope::body && read_.contains(x.index)) meet();  // the others have read what one of them writes over
                 return effect(scope, fmt::format("{}{} = {}", where(x), element(x), to_stored(buffer(x).dtype, bare(x.in[1]))), comment(x));
             case What::accumulate: return accumulate(v, x, scope);
             case What::fold_step: {
@@ -425,6 +435,7 @@ private:
     bool each_ = false;               // an expression is of one of them: e
     std::string inner_, out_, loc_;
     bool along_ = false;
+    std::set<int> read_;              // buffers that are written too, read by the threads of a group since they last met
 };
 
 }  // namespace

@@ -91,7 +91,14 @@ std::vector<std::string> flat(std::vector<std::pair<std::string, std::string>> n
 struct StepOfAdam final : torch::CustomClassHolder {
     std::int64_t id;
     StepOfAdam(std::int64_t function, const std::string& options)
-        : id(steps().add(AdamStep([function](const Tensors& in) { return call_python(function, in); }, {}, options_of(options), nlohmann::json::parse(options).value("restride", true)))) {}
+        : id(steps().add(AdamStep([function](const Tensors& in) { return call_python(function, in); }, {}, options_of(options), form_of(options)))) {}
+    // Of "restride", "bounded" (null: as the device wants it) and "capturable".
+    static StepOptions form_of(const std::string& text) {
+        auto j = nlohmann::json::parse(text);
+        StepOptions o{.restride = j.value("restride", true), .bounded = {}, .capturable = j.value("capturable", false)};
+        if (auto b = j.find("bounded"); b != j.end() && !b->is_null()) o.bounded = b->get<bool>();
+        return o;
+    }
     ~StepOfAdam() override { steps().drop(id); }
     AdamStep& step() const { return *steps().get(id); }
     // Per parameter: itself, its number of steps, exp_avg, exp_avg_sq, max_exp_avg_sq; its group.
@@ -102,17 +109,22 @@ struct StepOfAdam final : torch::CustomClassHolder {
             list.push_back({all.at(5 * k), all.at(5 * k + 1), given(5 * k + 2), given(5 * k + 3), given(5 * k + 4), static_cast<std::size_t>(groups[k])});
         step().parameters(std::move(list));
     }
-    Tensors states() const {  // exp_avg, exp_avg_sq, max_exp_avg_sq of each
+    Tensors states() const {  // step, exp_avg, exp_avg_sq, max_exp_avg_sq of each
         Tensors all;
         for (const AdamParameter& p : step().parameters())
-            for (const at::Tensor& t : {p.exp_avg, p.exp_avg_sq, p.max_exp_avg_sq}) all.push_back(t.defined() ? t : at::empty({0}));
+            for (const at::Tensor& t : {p.step, p.exp_avg, p.exp_avg_sq, p.max_exp_avg_sq}) all.push_back(t.defined() ? t : at::empty({0}));
         return all;
     }
     std::string report() const {
         const AdamStep::Report r = step().report();
         return nlohmann::json{{"launches", r.launches}, {"calls", r.calls}, {"host_reads", r.host_reads}, {"in_place", r.in_place}, {"copied", r.copied}, {"bytes", r.bytes},
                               {"arena", r.arena}, {"allocations", r.allocations}, {"library_calls", r.library_calls}, {"eager_reason", r.eager_reason}, {"captures", r.captures},
-                              {"compiles", r.compiles}, {"capture_seconds", r.capture_seconds}, {"plan_seconds", r.plan_seconds}}.dump();
+                              {"compiles", r.compiles}, {"capture_seconds", r.capture_seconds}, {"plan_seconds", r.plan_seconds},
+                              {"bounded", r.bounded}, {"repeated", r.repeated}, {"waits", r.waits}}.dump();
+    }
+    at::Tensor failed() const {
+        at::Tensor t = step().failed();
+        return t.defined() ? t : at::empty({0}, at::kLong);
     }
 };
 
@@ -158,11 +170,11 @@ Tensors run_with_numbers(std::int64_t region, at::TensorList in, at::IntArrayRef
     return (*regions().get(region))(with_numbers(in, integers, floats));
 }
 // `groups`: eight numbers each, as AdamGroup has them. False: the step can't be fused, and nothing has changed.
-std::tuple<bool, Tensors> step(std::int64_t id, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats, at::ArrayRef<double> groups) {
+std::tuple<bool, Tensors> step(std::int64_t id, at::TensorList in, at::IntArrayRef integers, at::ArrayRef<double> floats, at::ArrayRef<double> groups, bool wait) {
     std::vector<AdamGroup> all;
     for (std::size_t k = 0; k + 8 <= groups.size(); k += 8)
         all.push_back({groups[k], groups[k + 1], groups[k + 2], groups[k + 3], groups[k + 4], groups[k + 5] != 0, groups[k + 6] != 0, groups[k + 7] != 0});
-    auto results = (*steps().get(id))(with_numbers(in, integers, floats), all);
+    auto results = (*steps().get(id))(with_numbers(in, integers, floats), all, wait);
     return {results.has_value(), results ? std::move(*results) : Tensors{}};
 }
 // From here on this tensor counts like Python's numbers in type promotion. (Returning it would make a Python number of it.)
@@ -176,7 +188,7 @@ TORCH_LIBRARY(heddle, m) {
     m.def("run(int region, Tensor[] inputs) -> Tensor[]", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run)));
     m.def("run_with_numbers(int region, Tensor[] inputs, int[] integers, float[] floats) -> Tensor[]",
           torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(run_with_numbers)));
-    m.def("step(int step, Tensor[] inputs, int[] integers, float[] floats, float[] groups) -> (bool, Tensor[])",
+    m.def("step(int step, Tensor[] inputs, int[] integers, float[] floats, float[] groups, bool wait) -> (bool, Tensor[])",
           torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(step)));
     m.def("mark_number(Tensor x) -> ()", torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, TORCH_FN(mark_number)));
     m.def("decide(int of, int lhs, int rhs) -> int", [](std::int64_t of, std::int64_t lhs, std::int64_t rhs) { return decide(static_cast<Choice::Of>(of), lhs, rhs); });
@@ -194,6 +206,7 @@ TORCH_LIBRARY(heddle, m) {
         .def(torch::init<std::int64_t, std::string>())
         .def("id", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->id; })
         .def("parameters", [](const c10::intrusive_ptr<StepOfAdam>& s, const Tensors& all, const std::vector<std::int64_t>& groups) { s->parameters(all, groups); })
+        .def("failed", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->failed(); })
         .def("states", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->states(); })
         .def("report", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->report(); })
         .def("explain", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->step().explain(); })

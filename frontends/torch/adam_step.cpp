@@ -4,6 +4,7 @@
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/Event.h>
 #include <fmt/format.h>
 
 #include <chrono>
@@ -25,7 +26,7 @@ namespace {
 constexpr std::size_t kWays = 16;  // plans of one loss
 struct Replaced {};                // thrown: what the loss holds is gone since it was captured
 
-AdamForm form(const AdamGroup& g) { return {g.weight_decay != 0, g.decoupled, g.amsgrad, g.maximize}; }
+AdamForm form_of(const AdamGroup& g) { return {g.weight_decay != 0, g.decoupled, g.amsgrad, g.maximize}; }
 
 // One row of numbers, as torch.optim.Adam computes them in Python's floats.
 void fill(double* row, const AdamGroup& g, double t) {
@@ -39,6 +40,40 @@ void fill(double* row, const AdamGroup& g, double t) {
     row[kDecay] = g.weight_decay;
     row[kKept] = 1 - g.lr * g.weight_decay;
 }
+// What the plan computes them from.
+void fill(double* row, const AdamGroup& g, bool counts) {
+    row[kRate] = g.lr, row[kFirstBeta] = g.beta1, row[kSecondBeta] = g.beta2, row[kEpsilon] = g.eps, row[kWeightDecay] = g.weight_decay;
+    row[kCounts] = counts;
+}
+
+// Room for the rows of a mask: an eighth more than there were, as numbers that don't change with every step.
+std::int64_t room_for(std::int64_t rows, std::int64_t most) {
+    constexpr std::int64_t kUnit = 256;
+    return std::min(most, (rows + rows / 8 + 2 * kUnit - 1) / kUnit * kUnit);
+}
+
+// Numbers that a device writes in the middle of a step, for the host once they are there.
+class Late {
+public:
+    void take(const at::Tensor& t) {
+        if (t.is_cpu()) {
+            here_ = t.clone();
+            return;
+        }
+        if (!here_.defined() || here_.numel() != t.numel()) here_ = at::empty(t.sizes(), t.options().device(at::kCPU).pinned_memory(true));
+        here_.copy_(t, true);
+        if (!event_) event_.emplace(t.device().type());
+        event_->record(c10::impl::VirtualGuardImpl(t.device().type()).getStream(t.device()));
+    }
+    at::IntArrayRef wait() {  // for them, and not for what comes after
+        if (event_) event_->synchronize();
+        return {here_.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(here_.numel())};
+    }
+
+private:
+    at::Tensor here_;
+    std::optional<c10::Event> event_;
+};
 }  // namespace
 
 struct AdamStep::State {
@@ -51,37 +86,49 @@ struct AdamStep::State {
         std::vector<std::size_t> updated;    // parameters, in the order of the plan's states
         std::vector<Update> updates;         // asked for; those that aren't in place are copied
         std::size_t states = 0;              // position of the first state among the plan's inputs
-        std::vector<int> rows;               // per row of numbers: the parameter
         at::Tensor constants;                // numbers of the loss that the plan takes as an input, if any
-        at::Tensor numbers, on_device;       // [rows, kAdamNumbers], float64
+        at::Tensor numbers, on_device;       // [parameters, kAdamNumbers or kAdamOptions], float64
+        std::vector<std::int64_t> room;      // per bound; 0: not known yet
+        Late late;
+        at::Tensor check;                    // of the last step
+        bool bounded = false;
+        std::string waits;                   // why it isn't
         std::unique_ptr<KeepingHost> host;
         std::string reason;                  // no variant: why
         Guard guard;
         SizeValues sizes;                    // of the last run
     };
 
-    State(Callable loss, FuseOptions options, bool restride) : loss(std::move(loss)), options(std::move(options)), restride(restride), seen(this->options.earlier) { this->options.recapture = true; }
+    State(Callable loss, FuseOptions options, StepOptions step) : loss(std::move(loss)), options(std::move(options)), form(step), seen(this->options.earlier) { this->options.recapture = true; }
     Callable loss;
     FuseOptions options;
-    bool restride, looks_elsewhere = true;
+    StepOptions form;
+    bool looks_elsewhere = true;
     SeenSizes seen;
     Tensors laid_out;                        // anew, since the loss was last captured
     std::vector<AdamParameter> parameters;
+    at::Tensor steps;                        // capturable: f32[parameters]
     std::vector<std::shared_ptr<Way>> ways;  // most recent first
     std::string reason;
     int captures = 0, compiles = 0;
     double capture_seconds = 0, plan_seconds = 0;
     std::int64_t allocations = 0;            // of ways that are gone
+    int repeated = 0;
     mutable std::mutex mutex;                // one step at a time
 
-    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>&, bool once);
     std::shared_ptr<Variant> as_they_lie(const std::function<std::shared_ptr<Variant>()>& capture);
-    std::vector<Trained> trained(const Variant&, at::TensorList in, const std::vector<AdamGroup>&, std::vector<int>& rows) const;
+    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>&, bool once);
+    std::vector<Trained> trained(const Variant&, at::TensorList in, const std::vector<AdamGroup>&) const;
+    std::string key(const Variant&, const std::vector<Trained>&) const;
     std::shared_ptr<Variant> captured_elsewhere(const Variant&, at::TensorList in);
     std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
     std::shared_ptr<Way> make_once(at::TensorList in, const std::vector<AdamGroup>&);
-    std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&);
-    std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&);
+    void compile(StepPlan&, at::Device, const std::vector<std::string>& names) const;
+    std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&, bool wait);
+    std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&, bool wait);
+    void count_on(at::Device);
+    void numbers(Way&, const std::vector<AdamGroup>&);
+    bool holds(Way&, const SizeValues&);
 };
 
 // Lies as `order` says; values, sizes and the tensor itself stay.
@@ -97,8 +144,8 @@ std::vector<int> identity(const at::Tensor& t) { return axes_from_to(0, static_c
 at::Tensor as_it_lies(const at::Tensor& t, const std::vector<int>& order) { return order.empty() ? t : t.permute(std::vector<std::int64_t>(order.begin(), order.end())); }
 }  // namespace
 
-// What the step updates, by inputs of the loss. `rows`: which parameter each is.
-std::vector<Trained> AdamStep::State::trained(const Variant& v, at::TensorList in, const std::vector<AdamGroup>& groups, std::vector<int>& rows) const {
+// What the step updates, by inputs of the loss.
+std::vector<Trained> AdamStep::State::trained(const Variant& v, at::TensorList in, const std::vector<AdamGroup>& groups) const {
     const Tensors all = v.with_held(in);
     std::vector<Trained> found;
     for (std::size_t k = 0; k < parameters.size(); ++k)
@@ -106,11 +153,13 @@ std::vector<Trained> AdamStep::State::trained(const Variant& v, at::TensorList i
             if (!all[i].is_same(parameters[k].parameter)) continue;
             if (i < in.size() && !all[i].is_contiguous()) throw Error(fmt::format("{}: parameter {} is an argument and isn't contiguous; let the function hold it", options.name, k));
             const auto& reached = v.reaches.at(0);
-            found.push_back({static_cast<int>(i), std::find(reached.begin(), reached.end(), i) != reached.end(), form(groups.at(parameters[k].group))});
-            rows.push_back(static_cast<int>(k));
+            found.push_back({static_cast<int>(i), k, std::find(reached.begin(), reached.end(), i) != reached.end(), form_of(groups.at(parameters[k].group))});
             break;
         }
     return found;
+}
+std::string AdamStep::State::key(const Variant& v, const std::vector<Trained>& trained) const {
+    return fmt::format("{} of {} {} {}", step_key(v, trained, options), parameters.size(), form.capturable, form.bounded.value_or(v.device.is_cuda()));
 }
 
 // A capture on parameters that were laid out anew; on what they were, if it views what doesn't lie together then.
@@ -119,7 +168,7 @@ std::shared_ptr<Variant> AdamStep::State::as_they_lie(const std::function<std::s
         return capture();
     } catch (const std::exception&) {
         for (const at::Tensor& t : laid_out) lay_out(t, identity(t));
-        restride = false;
+        form.restride = false;
         return capture();
     }
 }
@@ -130,7 +179,7 @@ std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::
     auto capture = [&] { return capture_variant(loss, in.vec(), dynamic, options, true, &alone); };
     std::shared_ptr<Variant> v = laid_out.empty() ? capture() : as_they_lie(capture);
     laid_out.clear();
-    if (restride) {
+    if (form.restride) {
         const Tensors all = v->with_held(in);
         const auto better = better_orders(v->lowered());
         for (const AdamParameter& p : parameters)
@@ -139,8 +188,7 @@ std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::
         if (!laid_out.empty()) v->lower(all);
     }
     if (!once) return v;
-    std::vector<int> rows;
-    return v->returned > 0 && find_plan(step_key(*v, trained(*v, in, groups, rows), options), *v) ? v : nullptr;
+    return v->returned > 0 && find_plan(key(*v, trained(*v, in, groups)), *v) ? v : nullptr;
 }
 // The same loss where what it samples has other sizes; nothing if it samples nothing, or fails there.
 std::shared_ptr<Variant> AdamStep::State::captured_elsewhere(const Variant& v, at::TensorList in) {
@@ -199,9 +247,9 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
             for (const AdamParameter& p : parameters)
                 if (all[static_cast<std::size_t>(w.input)].is_alias_of(p.parameter)) throw Error(options.name + ": writes into a parameter that it trains");
         all.clear();  // what the loss alone holds may go
-        for (const AdamParameter& p : parameters) way->forms.push_back(form(groups.at(p.group)));
-        std::vector<Trained> trained = this->trained(*v, in, groups, way->rows);
-        std::string key = step_key(*v, trained, options);
+        for (const AdamParameter& p : parameters) way->forms.push_back(form_of(groups.at(p.group)));
+        std::vector<Trained> trained = this->trained(*v, in, groups);
+        std::string key = this->key(*v, trained);
         way->found = find_plan(key, *v);
         std::shared_ptr<StepPlan> made;
         if (!way->found && !(made = draft_with_known(key, *v))) {
@@ -210,9 +258,8 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
                 const auto dynamic = v->dynamic();
                 at::AutoGradMode on(true);
                 v = as_they_lie([&] { return capture_variant(loss, in.vec(), dynamic, options, true); });
-                way->rows.clear();
-                trained = this->trained(*v, in, groups, way->rows);
-                key = step_key(*v, trained, options);
+                trained = this->trained(*v, in, groups);
+                key = this->key(*v, trained);
                 if (auto other = captured_elsewhere(*v, in)) made = draft(key, *v, other.get());
             }
             if (!made) made = draft(key, *v);
@@ -222,31 +269,25 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
         if (made) {
             start = Clock::now();
             way->found = make_plan(made, *v, [&](StepPlan& made, const Pair& pair) {
-                WholeStep w = whole_step(pair, v->forward_outputs, 0, trained);
-                Target target;
-                if (v->device.is_cuda()) target = {device_info(v->device.index()).arch, v->device.index()};
+                made.step = whole_step(pair, v->forward_outputs, 0, trained, parameters.size(), form.capturable);
                 std::vector<std::string> names;
                 for (const auto& [name, input] : v->integers) names.push_back(name);
                 for (const auto& q : v->captured.quotients) names.push_back(q.name);
                 names.insert(names.end(), made.general.given.begin(), made.general.given.end());
-                Plan plan = heddle::plan(w.graph, {}, {.machine = v->device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = w.updates});
-                plan.deterministic = options.deterministic;
-                made.executable = std::make_shared<const Executable>(std::move(plan), target, names);
-                made.step = std::move(w);
-                if (options.deterministic && v->device.is_cuda())
-                    if (std::string at = adds_in_any_order(made.executable->plan()); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
+                compile(made, v->device, names);
             });
             ++compiles;
             plan_seconds += seconds(start);
         }
         const StepPlan& plan = *way->found.plan;
         way->plan = plan.executable;
-        for (std::size_t k : plan.step.updated) way->updated.push_back(static_cast<std::size_t>(way->rows[k]));
+        for (std::size_t k : plan.step.updated) way->updated.push_back(trained[k].row);
         way->updates = plan.step.updates;
         way->states = plan.step.states;
+        way->bounded = plan.bounded, way->waits = plan.waits;
+        way->room.assign(way->plan->plan().bounds.size(), 0);
         way->constants = way->found.numbers(v->device);
-        way->numbers = at::zeros({static_cast<std::int64_t>(trained.size()), kAdamNumbers}, at::kDouble);
-        if (v->device.is_cuda()) way->on_device = at::zeros_like(way->numbers, way->numbers.options().device(v->device));
+        way->numbers = at::zeros({static_cast<std::int64_t>(parameters.size()), form.capturable ? int{kAdamOptions} : int{kAdamNumbers}}, at::kDouble);
         way->host = keeping_host(*v->host);
         way->guard = v->guard;
         way->variant = std::move(v);
@@ -261,31 +302,98 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
     return way;
 }
 
+void AdamStep::State::compile(StepPlan& made, at::Device device, const std::vector<std::string>& names) const {
+    Target target;
+    if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
+    PlanOptions how{.machine = device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = made.step.updates, .bounded = form.bounded.value_or(device.is_cuda())};
+    Plan plan;
+    try {
+        plan = heddle::plan(made.step.graph, {}, how);
+    } catch (const Error& e) {
+        if (!std::exchange(how.bounded, false)) throw;
+        made.waits = first_line(e);
+        plan = heddle::plan(made.step.graph, {}, how);
+    }
+    plan.deterministic = options.deterministic;
+    made.bounded = how.bounded;
+    if (options.deterministic && device.is_cuda())
+        if (std::string at = adds_in_any_order(plan); !at.empty()) throw Error(fmt::format("{}: deterministic: kernel {} adds floats with atomics, in an order that changes from run to run", options.name, at));
+    made.executable = std::make_shared<const Executable>(std::move(plan), target, names);
+}
+
+// The numbers of steps as one tensor on the device, of which each parameter has a view; they may have been replaced, by a checkpoint say.
+void AdamStep::State::count_on(at::Device device) {
+    const auto n = static_cast<std::int64_t>(parameters.size());
+    bool same = steps.defined() && steps.device() == device && steps.size(0) == n;
+    for (std::int64_t k = 0; same && k < n; ++k) {
+        const at::Tensor& t = parameters[static_cast<std::size_t>(k)].step;
+        same = t.is_alias_of(steps) && t.storage_offset() == k && t.scalar_type() == at::kFloat;
+    }
+    if (same) return;
+    at::Tensor now = at::empty({n}, at::kFloat);
+    for (std::int64_t k = 0; k < n; ++k) now.mutable_data_ptr<float>()[k] = parameters[static_cast<std::size_t>(k)].step.item<float>();
+    steps = now.to(device);
+    for (std::int64_t k = 0; k < n; ++k) parameters[static_cast<std::size_t>(k)].step = steps.select(0, k);
+}
+
+// Of this step. To a device they go only if they differ from those that are there.
+void AdamStep::State::numbers(Way& way, const std::vector<AdamGroup>& groups) {
+    const at::Tensor before = way.on_device.defined() ? way.numbers.clone() : at::Tensor();
+    const std::int64_t columns = way.numbers.size(1);
+    for (std::size_t k : way.updated) {
+        const AdamParameter& p = parameters[k];
+        double* row = way.numbers.mutable_data_ptr<double>() + static_cast<std::int64_t>(k) * columns;
+        if (form.capturable) fill(row, groups[p.group], true);
+        else fill(row, groups[p.group], p.step.item<double>() + 1);
+    }
+    const at::Device device = way.variant->device;
+    if (device.is_cuda() && (!before.defined() || !before.equal(way.numbers))) {
+        if (!way.on_device.defined()) way.on_device = at::empty_like(way.numbers, way.numbers.options().device(device));
+        way.on_device.copy_(way.numbers, true);
+    }
+}
+
+// Did the step that is under way hold? If a mask had more rows than there was room for, there is more now.
+bool AdamStep::State::holds(Way& way, const SizeValues& sizes) {
+    const auto told = way.late.wait();
+    const Plan& plan = way.plan->plan();
+    bool grown = false;
+    for (std::size_t k = 0; k < plan.bounds.size(); ++k) {
+        const std::int64_t rows = told[k + 1], had = sizes[static_cast<std::size_t>(way.plan->names().slot(plan.bounds[k].size))];
+        std::int64_t& room = way.room[k];
+        const std::int64_t wanted = room_for(rows, way.plan->most(k, sizes));
+        if (rows > had) room = wanted, grown = true;
+        else if (told[0] == 0 && (room == 0 || wanted < room - room / 4)) room = wanted;
+    }
+    if (told[0] == 0) return true;
+    if (!grown) throw GuardFailed{};
+    ++repeated;
+    return false;
+}
+
 // Nothing: the plan doesn't hold for these inputs; nothing has changed.
-std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const std::vector<AdamGroup>& groups) {
+std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const std::vector<AdamGroup>& groups, bool wait) {
     const Variant& v = *way.variant;
     const Tensors all = v.holds_tensors() ? v.with_held(in) : in.vec();
     if (all.empty() || !way.guard.holds(all) || !v.knows_gradients(all) || common_device(all) != v.device || v.entangled(all)) return {};
     for (std::size_t k = 0; k < parameters.size(); ++k)
-        if (!(way.forms[k] == form(groups.at(parameters[k].group)))) return {};
+        if (!(way.forms[k] == form_of(groups.at(parameters[k].group)))) return {};
     c10::OptionalDeviceGuard on_device(v.device.is_cpu() ? std::nullopt : std::optional(v.device));
     at::NoGradGuard no_grad;
     const Executable& e = *way.plan;
-    SizeValues sizes;
-    sizes.resize(e.names().list().size(), kUnknown);
-    for (std::size_t i = 0; i < v.integers.size(); ++i) sizes[i] = all[v.integers[i].second].item<std::int64_t>();
-    if (auto q = v.guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), sizes.begin() + static_cast<std::ptrdiff_t>(v.integers.size()));
-    way.found.give(sizes, v.integers.size() + v.captured.quotients.size());
+    SizeValues given;
+    given.resize(e.names().list().size(), kUnknown);
+    for (std::size_t i = 0; i < v.integers.size(); ++i) given[i] = all[v.integers[i].second].item<std::int64_t>();
+    if (auto q = v.guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), given.begin() + static_cast<std::ptrdiff_t>(v.integers.size()));
+    way.found.give(given, v.integers.size() + v.captured.quotients.size());
     c10::SmallVector<Array, 64> arrays, out(e.plan().program.graph.outputs.size());
     for (std::size_t k = 0; k < all.size(); ++k) arrays.push_back(array_of(as_it_lies(all[k], v.orders[k]), v.device, "input", k));
     if (way.constants.defined()) arrays.push_back(array_of(way.constants, v.device, "constants", 0));
-    for (std::size_t r = 0; r < way.rows.size(); ++r) {
-        const AdamParameter& p = parameters[static_cast<std::size_t>(way.rows[r])];
-        fill(way.numbers.mutable_data_ptr<double>() + r * kAdamNumbers, groups[p.group], p.step.item<double>() + 1);
-    }
-    if (v.device.is_cuda()) way.on_device.copy_(way.numbers, true);
+    if (form.capturable) count_on(v.device);
+    numbers(way, groups);
     arrays.push_back(array_of(v.device.is_cuda() ? way.on_device : way.numbers, v.device, "numbers", 0));
-    Tensors states;
+    Tensors states;  // from the plan's input after the numbers on
+    if (form.capturable) states.push_back(steps), arrays.push_back(array_of(steps, v.device, "steps", 0));
     for (std::size_t k : way.updated) {
         AdamParameter& p = parameters[k];
         for (at::Tensor* s : {&p.exp_avg, &p.exp_avg_sq, &p.max_exp_avg_sq}) {
@@ -301,11 +409,22 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
     }
     at::Generator generator;
     at::Tensor before;
-    if (v.guarded && v.random) generator = at::globalContext().defaultGenerator(v.device), before = generator.get_state();
-    try {
+    const bool may_fail = v.guarded || e.plan().check >= 0;
+    if (may_fail && v.random && wait) generator = at::globalContext().defaultGenerator(v.device), before = generator.get_state();
+    SizeValues sizes;
+    for (bool again = true; std::exchange(again, false);) try {
         at::AutoDispatchBelowADInplaceOrView below;
+        sizes = given;
+        for (std::size_t k = 0; k < way.room.size(); ++k)
+            if (way.room[k] > 0) sizes[static_cast<std::size_t>(e.names().slot(e.plan().bounds[k].capacity))] = way.room[k];
+        way.check.reset();  // its memory is used again
         way.host->begin();
-        e.run(*way.host, std::span(arrays.begin(), arrays.end()), std::span(out.begin(), out.end()), sizes);
+        e.run(*way.host, std::span(arrays.begin(), arrays.end()), std::span(out.begin(), out.end()), sizes, [&](const Array& a) {
+            way.check = tensor_of(a);
+            if (wait) way.late.take(way.check);
+        });
+        again = wait && e.plan().check >= 0 && !holds(way, sizes);
+        if (again && before.defined()) generator.set_state(before);
     } catch (const GuardFailed&) {
         if (before.defined()) generator.set_state(before);
         return {};
@@ -316,17 +435,19 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
     v.other_results(results, all, e, sizes);
     for (at::Tensor& r : results) r = r.detach();
     const auto& done = e.plan().program.updates;
+    const std::size_t first_state = way.states - (form.capturable ? 1 : 0);
     for (const Update& u : way.updates) {
         const auto i = static_cast<std::size_t>(u.input);
-        const at::Tensor& t = i < way.states ? all[i] : states[i - way.states];
+        const at::Tensor& t = i < first_state ? all[i] : states[i - first_state];
         if (std::find(done.begin(), done.end(), u) == done.end()) as_it_lies(t.detach(), memory_order(t)).copy_(tensor_of(out[static_cast<std::size_t>(u.output)]));
         else t.unsafeGetTensorImpl()->bump_version();
     }
-    for (std::size_t k : way.updated) parameters[k].step.add_(1);
+    if (!form.capturable)
+        for (std::size_t k : way.updated) parameters[k].step.add_(1);
     return results;
 }
 
-std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vector<AdamGroup>& groups) {
+std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vector<AdamGroup>& groups, bool wait) {
     reason.clear();
     for (int attempt = 0; attempt < 2; ++attempt) {
         for (std::size_t k = 0; k < ways.size(); ++k) {
@@ -336,7 +457,7 @@ std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vecto
                 reason = way->reason;
                 return {};
             }
-            auto out = run(*way, in, groups);
+            auto out = run(*way, in, groups, wait);
             if (!out) continue;
             std::rotate(ways.begin(), ways.begin() + static_cast<std::ptrdiff_t>(k), ways.begin() + static_cast<std::ptrdiff_t>(k) + 1);
             return out;
@@ -348,11 +469,11 @@ std::optional<Tensors> AdamStep::State::step(at::TensorList in, const std::vecto
     return {};
 }
 
-AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options, bool restride)
-    : state_(std::make_shared<State>(std::move(loss), std::move(options), restride)) {
+AdamStep::AdamStep(Callable loss, std::vector<AdamParameter> parameters, FuseOptions options, StepOptions form)
+    : state_(std::make_shared<State>(std::move(loss), std::move(options), form)) {
     this->parameters(std::move(parameters));
 }
-std::optional<Tensors> AdamStep::operator()(at::TensorList inputs, const std::vector<AdamGroup>& groups) {
+std::optional<Tensors> AdamStep::operator()(at::TensorList inputs, const std::vector<AdamGroup>& groups, bool wait) {
     State& s = *state_;
     std::lock_guard lock(s.mutex);
     for (const AdamParameter& p : s.parameters)
@@ -361,7 +482,11 @@ std::optional<Tensors> AdamStep::operator()(at::TensorList inputs, const std::ve
         s.reason = why;
         return {};
     }
-    return s.step(inputs, groups);
+    return s.step(inputs, groups, wait);
+}
+at::Tensor AdamStep::failed() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->ways.empty() ? at::Tensor() : state_->ways[0]->check;
 }
 const std::vector<AdamParameter>& AdamStep::parameters() const { return state_->parameters; }
 void AdamStep::parameters(std::vector<AdamParameter> all) {
@@ -369,7 +494,7 @@ void AdamStep::parameters(std::vector<AdamParameter> all) {
     for (AdamParameter& p : all) {
         if (!p.parameter.defined() || !p.parameter.is_leaf() || !p.parameter.requires_grad()) throw Error(state_->options.name + ": what is trained has to be a leaf that requires a gradient");
         if (!p.step.defined()) p.step = at::zeros({}, at::kLong);
-        if (!p.step.is_cpu() || p.step.numel() != 1) throw Error(state_->options.name + ": a parameter's step is one number on the CPU; capturable optimisers keep it elsewhere");
+        if ((!p.step.is_cpu() && !state_->form.capturable) || p.step.numel() != 1) throw Error(state_->options.name + ": a parameter's step is one number on the CPU; capturable optimisers keep it elsewhere");
     }
     bool same = all.size() == state_->parameters.size();
     for (std::size_t k = 0; same && k < all.size(); ++k) same = all[k].parameter.is_same(state_->parameters[k].parameter) && all[k].group == state_->parameters[k].group;
@@ -386,6 +511,7 @@ AdamStep::Report AdamStep::report() const {
     r.eager_reason = s.reason;
     if (s.ways.empty() || !s.ways[0]->plan) return r;
     const State::Way& way = *s.ways[0];
+    r.bounded = way.bounded, r.waits = way.waits, r.repeated = s.repeated;
     const Program& p = way.plan->plan().program;
     for (const Step& step : p.steps)
         if (step.call >= 0) r.library_calls.push_back(p.graph[step.call].is(Op::dot) ? "dot" : p.graph[step.call].text("name"));
@@ -399,7 +525,7 @@ AdamStep::Report AdamStep::report() const {
 std::string AdamStep::explain() const {
     std::lock_guard lock(state_->mutex);
     std::string text;
-    for (const auto& w : state_->ways) text += w->plan ? print(w->plan->plan().program) : "runs eagerly: " + w->reason + "\n";
+    for (const auto& w : state_->ways) text += w->plan ? print(w->plan->plan().program) + decisions(w->plan->plan()) : "runs eagerly: " + w->reason + "\n";
     return text;
 }
 std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const {
@@ -407,7 +533,7 @@ std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const 
     std::vector<std::pair<std::string, std::string>> all;
     for (const auto& w : state_->ways)
         if (w->plan)
-            for (auto& k : cuda_texts(heddle::plan(w->found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = w->updates}))) all.push_back(std::move(k));
+            for (auto& k : cuda_texts(heddle::plan(w->found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = w->updates, .bounded = w->bounded}))) all.push_back(std::move(k));
     return all;
 }
 

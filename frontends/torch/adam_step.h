@@ -13,20 +13,34 @@ struct AdamGroup {                       // numbers may change with each step; f
 };
 struct AdamParameter {
     at::Tensor parameter;                // a leaf
-    at::Tensor step;                     // one number on the CPU, of any type: how many updates it has had
+    at::Tensor step;                     // one number on the CPU, of any type: how many updates it has had. capturable: float32, a view of all of them
     at::Tensor exp_avg, exp_avg_sq, max_exp_avg_sq;  // like the parameter. Undefined: zeros, made at its first update
     std::size_t group = 0;
+};
+
+struct StepOptions {
+    // A parameter that is looked up by rows that don't lie together is laid out anew, once, so that they do: its values and sizes stay, its strides
+    // change (as Tensor::to(memory_format) does).
+    bool restride = true;
+    // No kernel waits for the host: numbers of rows of masks stay on the device, in memory with room for some more than were seen, and branches
+    // on values are taken as at capture. The host looks at both when all is under way, and repeats a step that didn't hold, which has changed
+    // nothing. Not given: on CUDA, if the loss allows.
+    std::optional<bool> bounded;
+    // The plan counts its steps itself, in AdamParameter::step, then on the parameters' device; with `bounded` the work of a step is the same from
+    // step to step and can be recorded as a CUDA graph.
+    bool capturable = false;
 };
 
 class AdamStep {
 public:
     // `loss`: as for heddle::fuse; its first result is minimised. Tensors that it holds are read anew at each step.
-    // `restride`: a parameter that is looked up by rows that don't lie together is laid out anew, once, so that they do: its values and sizes stay,
-    // its strides change (as Tensor::to(memory_format) does).
-    AdamStep(Callable loss, std::vector<AdamParameter>, FuseOptions = {}, bool restride = true);
+    AdamStep(Callable loss, std::vector<AdamParameter>, FuseOptions = {}, StepOptions = {});
     // One step. Returns the loss's results, detached; nothing if it can't be fused for these inputs: nothing has changed then, and
     // report().eager_reason says why. Memory of results is used again once nobody holds them.
-    std::optional<Tensors> operator()(at::TensorList inputs, const std::vector<AdamGroup>&);
+    // `wait`: false while a CUDA graph is recorded: a step that doesn't hold changes nothing and isn't repeated; see failed().
+    std::optional<Tensors> operator()(at::TensorList inputs, const std::vector<AdamGroup>&, bool wait = true);
+    // Of a bounded plan's last step, on its device: i64[1 + masks], whether it didn't hold, then the rows of each mask. Undefined if it can't fail.
+    at::Tensor failed() const;
     const std::vector<AdamParameter>& parameters() const;   // with their states
     void parameters(std::vector<AdamParameter>);            // others: after an upsampling, or of a checkpoint
     struct Report {
@@ -38,6 +52,9 @@ public:
         std::string eager_reason;
         int captures = 0, compiles = 0;                      // so far: of the loss, one for each size; of whole steps, each for all sizes that it can
         double capture_seconds = 0, plan_seconds = 0;        // so far: of captures, and of what follows where no plan holds
+        bool bounded = false;                                // no kernel waits for the host
+        int repeated = 0;                                    // bounded steps that didn't hold and were run again, so far
+        std::string waits;                                   // why it isn't bounded though that was wanted
     };
     Report report() const;
     std::string explain() const;

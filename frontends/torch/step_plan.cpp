@@ -89,7 +89,7 @@ std::string step_key(const Variant& v, const std::vector<Trained>& trained, cons
     for (const auto& q : v.captured.quotients) key += fmt::format(" {}={}/{}", q.name, print(q.of), q.by);
     for (const auto& w : v.captured.writes) key += fmt::format(" w{}:{}", w.input, w.output);
     for (const Trained& t : trained)
-        key += fmt::format(" t{}:{}{}{}{}{}", t.input, t.reached ? 1 : 0, t.form.weight_decay ? 1 : 0, t.form.decoupled ? 1 : 0, t.form.amsgrad ? 1 : 0, t.form.maximize ? 1 : 0);
+        key += fmt::format(" t{}:{}:{}{}{}{}{}", t.input, t.row, t.reached ? 1 : 0, t.form.weight_decay ? 1 : 0, t.form.decoupled ? 1 : 0, t.form.amsgrad ? 1 : 0, t.form.maximize ? 1 : 0);
     return key;
 }
 

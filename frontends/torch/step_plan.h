@@ -15,6 +15,8 @@ struct StepPlan {
     General general;
     std::shared_ptr<const StepPlan> instead;  // of which it is; gone once this one is made
     WholeStep step;                           // inputs: of the loss, f64[general.numbers] if there are any, then what Adam adds
+    bool bounded = false;
+    std::string waits;                        // why it isn't, where that was wanted
     std::shared_ptr<const Executable> executable;  // first names: the capture's integers and quotients, then general.given
 };
 // One capture's way to a plan.

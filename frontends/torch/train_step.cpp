@@ -24,11 +24,12 @@ void read(const torch::optim::OptimizerParamState& from, AdamParameter& p) {
     p.exp_avg = s.exp_avg(), p.exp_avg_sq = s.exp_avg_sq(), p.max_exp_avg_sq = s.max_exp_avg_sq();
 }
 template <class State>
-void write(std::unique_ptr<torch::optim::OptimizerParamState>& to, const AdamParameter& p) {
+std::int64_t write(std::unique_ptr<torch::optim::OptimizerParamState>& to, const AdamParameter& p, bool count) {
     if (!to) to = std::make_unique<State>();
     auto& s = static_cast<State&>(*to);
-    s.step(p.step.item<std::int64_t>());
+    if (count) s.step(p.step.item<std::int64_t>());
     s.exp_avg(p.exp_avg), s.exp_avg_sq(p.exp_avg_sq), s.max_exp_avg_sq(p.max_exp_avg_sq);
+    return s.step();
 }
 bool adam(const torch::optim::Optimizer& o) { return dynamic_cast<const Adam*>(&o) || dynamic_cast<const AdamW*>(&o); }
 bool decoupled(const torch::optim::Optimizer& o) { return dynamic_cast<const AdamW*>(&o) != nullptr; }
@@ -42,37 +43,47 @@ std::vector<AdamGroup> TrainStep::groups() const {
 }
 std::vector<AdamParameter> TrainStep::parameters() const {
     std::vector<AdamParameter> all;
+    const auto& before = step_.parameters();
     for (std::size_t k = 0; k < optimiser_.param_groups().size(); ++k)
         for (const at::Tensor& t : optimiser_.param_groups()[k].params()) {
             AdamParameter p;
             p.parameter = t, p.group = k;
             if (auto s = optimiser_.state().find(t.unsafeGetTensorImpl()); s != optimiser_.state().end())
                 decoupled(optimiser_) ? read<torch::optim::AdamWParamState>(*s->second, p) : read<torch::optim::AdamParamState>(*s->second, p);
+            const std::size_t i = all.size();
+            if (capturable_ && i < before.size() && before[i].parameter.is_same(t) && before[i].exp_avg.is_same(p.exp_avg) &&
+                (p.step.defined() ? p.step.item<std::int64_t>() : 0) == (i < noted_.size() ? noted_[i] : 0))
+                p.step = before[i].step;  // the device has counted on
             all.push_back(std::move(p));
         }
     return all;
 }
-void TrainStep::note() {
-    for (const AdamParameter& p : step_.parameters()) {
+void TrainStep::note(bool count) {
+    noted_.resize(step_.parameters().size());
+    for (std::size_t k = 0; k < noted_.size(); ++k) {
+        const AdamParameter& p = step_.parameters()[k];
         if (!p.exp_avg.defined()) continue;
         auto& state = optimiser_.state()[p.parameter.unsafeGetTensorImpl()];
-        decoupled(optimiser_) ? write<torch::optim::AdamWParamState>(state, p) : write<torch::optim::AdamParamState>(state, p);
+        noted_[k] = decoupled(optimiser_) ? write<torch::optim::AdamWParamState>(state, p, count) : write<torch::optim::AdamParamState>(state, p, count);
     }
 }
 
-TrainStep::TrainStep(Callable loss, torch::optim::Optimizer& optimiser, FuseOptions options) : loss_(std::move(loss)), optimiser_(optimiser), step_(loss_, {}, std::move(options)) {}
+TrainStep::TrainStep(Callable loss, torch::optim::Optimizer& optimiser, FuseOptions options, StepOptions form)
+    : loss_(std::move(loss)), optimiser_(optimiser), capturable_(form.capturable), step_(loss_, {}, std::move(options), form) {}
 
-Tensors TrainStep::operator()(at::TensorList inputs) {
+Tensors TrainStep::operator()(at::TensorList inputs, bool wait) {
     reason_ = adam(optimiser_) ? "" : "the optimiser is neither torch::optim::Adam nor AdamW";
     if (reason_.empty()) {
         // States may have been replaced since the last step, by a checkpoint that was loaded or an eager step.
         step_.parameters(parameters());
-        if (auto results = step_(inputs, groups())) {
-            note();
+        if (auto results = step_(inputs, groups(), wait)) {
+            note(!capturable_);
             return std::move(*results);
         }
         reason_ = step_.report().eager_reason;
     }
+    if (!wait) throw Error("TrainStep: can't be recorded: " + reason_);
+    if (capturable_) note();
     at::AutoGradMode on(true);
     optimiser_.zero_grad();
     Tensors results = loss_(inputs.vec());

@@ -280,6 +280,13 @@ std::string first_line(const std::exception& e) {
     return what.substr(0, what.find('\n'));
 }
 
+std::string decisions(const Plan& p) {
+    std::string text;
+    for (const Decision& d : p.decisions)
+        text += fmt::format("  {} {}: {}\n    {}\n", d.joined ? "fused into" : "starts in", p.program.launches[static_cast<std::size_t>(d.launch)].name, d.reason, listed(p.program.graph, d.value));
+    return text;
+}
+
 std::string explain_variant(Variant& v) {
     std::string text;
     auto direction = [&](const char* what, const Executable& e) {
@@ -288,8 +295,7 @@ std::string explain_variant(Variant& v) {
         for (const Step& s : p.program.steps) calls += s.call >= 0, reads += !s.reads.empty();
         const std::string waits = reads > 0 ? fmt::format(", {} host reads", reads) : "";
         text += fmt::format("{}: {} kernels, {} library calls{}\n", what, p.program.launches.size(), calls, waits);
-        for (const Decision& d : p.decisions)
-            text += fmt::format("  {} {}: {}\n    {}\n", d.joined ? "fused into" : "starts in", p.program.launches[static_cast<std::size_t>(d.launch)].name, d.reason, listed(p.program.graph, d.value));
+        text += decisions(p);
         for (const Step& s : p.program.steps)
             if (s.call >= 0) text += fmt::format("  library call: {}\n", listed(p.program.graph, s.call));
     };

@@ -110,6 +110,7 @@ std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, c
 // Before any pass. `as_it_lies`: tensors that the callable holds are read as they lie in memory, if dense, and not from row-major copies.
 std::shared_ptr<Variant> capture_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&, bool as_it_lies = false, const Elsewhere* = nullptr);
 std::vector<int> memory_order(const at::Tensor&);  // its axes as they lie, outermost first: empty if row-major. Throws Error where it isn't dense
+std::string decisions(const Plan&);  // what each value joined or began, and why
 std::string explain_variant(Variant&);
 std::string first_line(const std::exception&);  // of what it says
 std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan&);

@@ -25,6 +25,19 @@ inline Tensor random_tensor(const Type& t, const Sizes& sizes, std::mt19937& rng
     }
     return x;
 }
+// Coordinates of the elements that aren't 0, in row-major order: i64[n, rank].
+inline Tensor nonzero_of(const Tensor& m) {
+    Tensor out{DType::i64, {0, static_cast<std::int64_t>(m.sizes.size())}, {}};
+    for (std::int64_t i = 0; i < m.numel(); ++i) {
+        if (m.data[static_cast<std::size_t>(i)] == 0) continue;
+        std::vector<double> at(m.sizes.size());
+        std::int64_t rest = i;
+        for (std::size_t a = m.sizes.size(); a-- > 0; rest /= m.sizes[a]) at[a] = static_cast<double>(rest % m.sizes[a]);
+        out.data.insert(out.data.end(), at.begin(), at.end());
+        ++out.sizes[0];
+    }
+    return out;
+}
 inline Array to_array(Host& h, const Tensor& t) {
     Array a = h.allocate(t.dtype, Extents(t.sizes.begin(), t.sizes.end()));
     for (std::size_t i = 0; i < t.data.size(); ++i) cuda_on_cpu::put_number(t.dtype, static_cast<char*>(a.data) + i * static_cast<std::size_t>(bytes(t.dtype)), t.data[i]);

@@ -21,11 +21,11 @@ struct Failure {
     std::string oracle, what;             // who disagrees; where, with numbers
 };
 struct Tally {                            // how many graphs each oracle has seen
-    int graphs = 0, nodes = 0, gradients = 0, differences = 0, memory = 0, memory_more = 0, llvm = 0, cuda = 0, empty = 0;
+    int graphs = 0, nodes = 0, gradients = 0, differences = 0, memory = 0, memory_more = 0, llvm = 0, cuda = 0, empty = 0, updates = 0, in_place = 0, bounded = 0;
     int not_finite = 0;                   // values that the interpreter itself makes inf or NaN, or too large to compare
     int jumps = 0;                        // runs where somebody disagrees and the interpreter jumps
     Tally& operator+=(const Tally& o) {
-        for (int Tally::*m : {&Tally::graphs, &Tally::nodes, &Tally::gradients, &Tally::differences, &Tally::memory, &Tally::memory_more, &Tally::llvm, &Tally::cuda, &Tally::empty, &Tally::not_finite, &Tally::jumps})
+        for (int Tally::*m : {&Tally::graphs, &Tally::nodes, &Tally::gradients, &Tally::differences, &Tally::memory, &Tally::memory_more, &Tally::llvm, &Tally::cuda, &Tally::empty, &Tally::updates, &Tally::in_place, &Tally::bounded, &Tally::not_finite, &Tally::jumps})
             this->*m += o.*m;
         return *this;
     }

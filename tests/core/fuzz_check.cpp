@@ -52,15 +52,7 @@ std::vector<Tensor> calls(const Node& n, const std::vector<Tensor>& in, Sizes& s
         return {sorted, from};
     }
     if (n.text("name") != "aten.nonzero.default") throw Error("call " + n.text("name") + ": no library at hand");
-    Tensor out{DType::i64, {0, static_cast<std::int64_t>(m.sizes.size())}, {}};
-    for (std::int64_t i = 0; i < m.numel(); ++i) {
-        if (m.data[static_cast<std::size_t>(i)] == 0) continue;
-        std::vector<double> at(m.sizes.size());
-        std::int64_t rest = i;
-        for (std::size_t a = m.sizes.size(); a-- > 0; rest /= m.sizes[a]) at[a] = static_cast<double>(rest % m.sizes[a]);
-        out.data.insert(out.data.end(), at.begin(), at.end());
-        ++out.sizes[0];
-    }
+    Tensor out = nonzero_of(m);
     bind_sizes(n.type.shape, out.sizes, sizes, "nonzero");
     return {out};
 }
@@ -136,6 +128,12 @@ public:
             compile("CUDA on the CPU", forward, backward, cuda_on_cpu::target(seed_of(g_))), ++tally_.cuda;
         }
         if (!has_calls(g_)) whole_ = plan(g_);
+        std::vector<std::unique_ptr<Executable>> updating;
+        if (by != By::interpreter) updating.push_back(over_inputs(Machine::cpu, {}));
+        if (by == By::all) updating.push_back(over_inputs(Machine::cuda, cuda_on_cpu::target(seed_of(g_))));
+        std::vector<std::unique_ptr<Executable>> waitless;
+        if (by != By::interpreter) waitless.push_back(bounded(Machine::cpu, {}));
+        if (by == By::all) waitless.push_back(bounded(Machine::cuda, cuda_on_cpu::target(seed_of(g_))));
         ++tally_.graphs, tally_.nodes += g_.size(), tally_.gradients += w_.pair.has_backward;
         for (int round = 0; round < kRounds; ++round) {
             draw(round);
@@ -143,6 +141,10 @@ public:
             for (const Way& way : ways) {
                 if (auto f = compare(way.forward.get(), way.backward.get(), round)) return Failure{way.name, *f + fmt::format(" (sizes {})", said())};
             }
+            for (const auto& e : updating)
+                if (auto f = e ? compare_updates(*e, round) : std::nullopt) return Failure{"updates", *f + fmt::format(" (sizes {})", said())};
+            for (const auto& e : waitless)
+                if (auto f = e ? compare_bounded(*e, round) : std::nullopt) return Failure{"bounded", *f + fmt::format(" (sizes {})", said())};
             if (round == 0 && smooth(g_))
                 if (auto f = differences()) return Failure{"differences", *f + fmt::format(" (sizes {})", said())};
         }
@@ -237,6 +239,60 @@ private:
             got.push_back(grads[static_cast<std::size_t>(here)]);
         }
         auto f = close(expected, got, "gradient");
+        return f && jumps() ? std::nullopt : f;
+    }
+    // The forward with inputs that are written over by something made of them and of a value of the graph; nothing where no value has such a type.
+    std::unique_ptr<Executable> over_inputs(Machine machine, const Target& target) {
+        Graph g = w_.pair.split.forward;
+        auto rng = drawn(g_, "updates");
+        std::vector<Update> updates;
+        for (std::size_t k = 0; k < g.inputs.size() && updates.size() < 4; ++k) {
+            const Type& t = g.type(g.inputs[k]);
+            std::vector<Id> alike;
+            for (Id id = 0; id < g.size(); ++id)
+                if (g.type(id) == t && !g[id].is(Op::input)) alike.push_back(id);
+            if (alike.empty() || !is_float(t.dtype)) continue;
+            updates.push_back({static_cast<int>(g.outputs.size()), static_cast<int>(k)});
+            g.outputs.push_back((g.value(g.inputs[k]) * 0.5 + g.value(alike[rng() % alike.size()]) * 0.25).id);
+        }
+        if (updates.empty()) return {};
+        tally_.updates += static_cast<int>(updates.size());
+        const Plan p = plan(g, {}, {.machine = machine, .updates = updates});
+        tally_.in_place += static_cast<int>(p.program.updates.size());
+        return std::make_unique<Executable>(p, target);
+    }
+    // The forward with numbers of rows that stay in memory; nothing where no mask is compacted or rows leave the graph.
+    std::unique_ptr<Executable> bounded(Machine machine, const Target& target) {
+        const Graph& g = w_.pair.split.forward;
+        if (std::none_of(g.nodes.begin(), g.nodes.end(), [](const Node& n) { return n.is(Op::compact); })) return {};
+        try {
+            auto e = std::make_unique<Executable>(plan(g, {}, {.machine = machine, .bounded = true}), target);
+            ++tally_.bounded;
+            return e;
+        } catch (const Error&) {
+            return {};
+        }
+    }
+    std::optional<std::string> compare_bounded(const Executable& e, int round) {
+        LibraryHost host(1 + 2 * (round % 2));
+        std::vector<Array> arrays;
+        for (const Tensor& t : in_) arrays.push_back(to_array(host, t));
+        Sizes sizes = sizes_;
+        std::vector<Tensor> got;
+        for (const Array& a : e.run(host, arrays, sizes)) got.push_back(to_tensor(a));
+        if (got.back().data.at(0) != 0) return "a run with room for all rows says that it failed";
+        got.pop_back();
+        auto f = close(evaluate(w_.pair.split.forward, in_, calls, sizes_), got, "output");
+        return f && jumps() ? std::nullopt : f;
+    }
+    std::optional<std::string> compare_updates(const Executable& e, int round) {
+        LibraryHost host(1 + 2 * (round % 2));
+        std::vector<Array> arrays;
+        for (const Tensor& t : in_) arrays.push_back(to_array(host, t));
+        Sizes sizes = sizes_;
+        std::vector<Tensor> got;
+        for (const Array& a : e.run(host, arrays, sizes)) got.push_back(to_tensor(a));
+        auto f = close(evaluate(e.plan().program.graph, in_, calls, sizes_), got, "output");
         return f && jumps() ? std::nullopt : f;
     }
     // Does the interpreter itself jump, moved by what rounding moves? Asked only where somebody disagrees; tests bound how often it does.

@@ -30,8 +30,8 @@ double variable(const char* name, double otherwise) {  // HEDDLE_..: see README.
     return s ? std::strtod(s, nullptr) : otherwise;
 }
 std::string told(const Tally& t) {
-    return fmt::format("{} graphs of {} nodes: gradients of {}, {} against differences, memory of {} plans ({} took more for what launches hold), {} compiled for the CPU, {} as CUDA text on the CPU; {} runs with an empty input, {} values not compared (not finite, or over 1e5), {} at jumps",
-                       t.graphs, t.nodes, t.gradients, t.differences, t.memory, t.memory_more, t.llvm, t.cuda, t.empty, t.not_finite, t.jumps);
+    return fmt::format("{} graphs of {} nodes: gradients of {}, {} against differences, memory of {} plans ({} took more for what launches hold), {} compiled for the CPU, {} as CUDA text on the CPU; {} runs with an empty input, {} values not compared (not finite, or over 1e5), {} at jumps; {} updates, {} of them in place; {} bounded plans",
+                       t.graphs, t.nodes, t.gradients, t.differences, t.memory, t.memory_more, t.llvm, t.cuda, t.empty, t.not_finite, t.jumps, t.updates, t.in_place, t.bounded);
 }
 struct Small {
     Graph graph;
@@ -114,6 +114,7 @@ bool check_all(const std::vector<Seeds>& seeds, Tally& tally) {
 // The law of memory allows what a launch uses up; were it often taken, fusion would cost memory.
 void expect_rare(const Tally& t) {
     EXPECT_LE(t.memory_more * 200, t.memory) << "plans take more memory than their ops one by one, for what launches hold together";
+    EXPECT_GE(t.in_place * 4, t.updates) << "hardly any input is written over";
     EXPECT_LE(t.jumps * 200, t.graphs) << "graphs jump, where somebody disagrees";
 }
 void check_for(double minutes, unsigned seed) {

@@ -17,6 +17,7 @@ struct Facts {
     std::string name;
     DType dtype = DType::f32;
     bool written = false, accumulated = false;
+    bool given = false;  // has values from the start though it's written: an input that an update is written over
 };
 std::map<Id, Facts> facts(const std::vector<loop::Nest>& nests) {
     std::map<Id, Facts> of;
@@ -33,7 +34,7 @@ void launch(const Object& code, const CudaSource& s, const std::map<Id, Facts>& 
     std::vector<Buffer> buffers;
     for (std::size_t k = 0; k < s.buffers.size(); ++k) {
         const Facts& f = of.at(s.buffers[k]);
-        buffers.push_back({f.name, f.dtype, memory[k].data, memory[k].bytes, !f.written || f.accumulated, whole.contains(s.buffers[k])});
+        buffers.push_back({f.name, f.dtype, memory[k].data, memory[k].bytes, !f.written || f.accumulated || f.given, whole.contains(s.buffers[k])});
     }
     Grid grid{static_cast<unsigned>(blocks), static_cast<unsigned>(s.threads), s.staged(), s.staged()};
     ++runs, ran.insert(&code);
@@ -82,6 +83,7 @@ private:
         for (Id id : s.buffers) {
             int b = frame_.of(id);
             Memory m{memory[b], static_cast<std::size_t>(frame_.bytes(b, sizes))};
+            of.at(id).given = plan_.program.graph[id].is(Op::input);
             if (of.at(id).accumulated) std::fill_n(static_cast<char*>(m.data), m.bytes, 0);
             arguments.push_back(m);
         }

@@ -264,6 +264,62 @@ def test_an_optimiser_that_takes_new_parameters():
     assert (step.report()["captures"], step.report()["compiles"]) == (3, 1)
 
 
+def masked(model: nn.Module):
+    def loss(x: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
+        y = model[:2](x)
+        total = (y ** 2).mean()
+        chosen = y[:, 0] > over
+        if chosen.any():
+            total = total + model[2](y[chosen]).relu().pow(2).sum() / 50
+        return total
+
+    return loss
+
+
+def test_bounded_steps_repeat_what_did_not_hold():
+    """Rows that grow, and a branch that is taken or not, without a kernel that waits for the host."""
+    a = mlp()
+    b = copy.deepcopy(a)
+    oa, ob = torch.optim.Adam(a.parameters(), lr=1e-2), torch.optim.Adam(b.parameters(), lr=1e-2)
+    step = heddle.TrainStep(masked(b), ob, bounded=True)
+    for i, over in enumerate([0.9, 0.9, -0.5, -0.5, 5.0, 0.0, 5.0, 0.9]):
+        x, over = batch(i, 2000)[0], torch.tensor(over, dtype=torch.float64)
+        want = eager(masked(a), oa, x, over)
+        assert step(x, over).item() == pytest.approx(want.item(), rel=1e-11)
+        report = step.report()
+        assert report["eager_reason"] == "" and report["bounded"] and report["host_reads"] == 0, report
+        same(a, b, 1e-11)
+    assert report["repeated"] == 1 and report["captures"] == 2
+    assert step.failed()[0] == 0
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_capturable_optimisers_count_in_the_plan(bounded):
+    """Their numbers of steps are float32 and views of one tensor; state_dict saves them, load_state_dict replaces them."""
+    a = mlp()
+    b = copy.deepcopy(a)
+    oa = torch.optim.AdamW(a.parameters(), lr=1e-2)
+    ob = torch.optim.AdamW(b.parameters(), lr=1e-2, capturable=True)
+    step = heddle.TrainStep(masked(b), ob, bounded=bounded)
+    over = torch.tensor(0.1, dtype=torch.float64)
+    for i in range(8):
+        want = eager(masked(a), oa, batch(i, 60)[0], over)
+        assert step(batch(i, 60)[0], over).item() == pytest.approx(want.item(), rel=1e-11)
+        assert step.report()["eager_reason"] == ""
+        same(a, b, 1e-11)
+        assert [s["step"].item() for s in ob.state.values()] == [i + 1] * 4
+        if i == 3:
+            saved = copy.deepcopy(ob.state_dict())
+            ob.load_state_dict(saved)
+        if i == 5:
+            ob.param_groups[0]["lr"] = oa.param_groups[0]["lr"] = 3e-3
+    assert all(s["step"].dtype == torch.float32 for s in ob.state.values())
+    before = step.report()
+    for i in range(3):
+        step(batch(i, 60)[0], over)
+    assert step.report()["allocations"] == before["allocations"]
+
+
 def test_what_cannot_be_fused_runs_eagerly_and_says_why():
     a = mlp()
     b = copy.deepcopy(a)

@@ -29,8 +29,9 @@ class _Step(Compiled):
     _kind = staticmethod(torch.classes.heddle.Step)
 
     def __init__(self, of: "TrainStep", function: Callable, **options: Any) -> None:
-        super().__init__(function, restride=of.restride, **options)
+        super().__init__(function, restride=of.restride, bounded=of.bounded, capturable=of._capturable(), **options)
         self.known: list[Any] = []  # the optimiser's tensors, as C++ was given them
+        self.counts = False         # C++ may have made other numbers of steps of them
 
     def report(self) -> dict:
         return json.loads(self._handle.report())
@@ -48,7 +49,8 @@ class _Captures(Static):
 
     def run_with_numbers(self, number: int, tensors: Any, integers: list[int], floats: list[float]) -> list[Tensor]:
         fused, results = self.of._before(number), None
-        done, results = _step(number, tensors, integers, floats, self.of._numbers())
+        wait = not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+        done, results = _step(number, tensors, integers, floats, self.of._numbers(), wait)
         if not done:
             raise _NotFused(fused.report()["eager_reason"])
         self.of._after(fused)
@@ -81,18 +83,24 @@ class TrainStep:
         optimizer: `torch.optim.Adam` or `AdamW`. Learning rates and other numbers may change between steps, by hand or by a scheduler; its state
             is kept where it always is, so that `state_dict` and `load_state_dict` save and resume. With another optimiser steps run eagerly.
         deterministic: steps that would add floats in an order that changes from run to run aren't fused (atomics on CUDA; none on the CPU).
+        bounded: no kernel waits for the host: numbers of rows of masks stay on the device, in memory with room for some more than were seen, and
+            branches on values are taken as at capture. The host looks at both while the step runs and repeats a step that didn't hold, which has
+            changed nothing. None: on CUDA, if the loss allows; `report()["waits"]` says why not.
         restride: lay out anew, once, parameters that are looked up by rows which don't lie together: their values and sizes stay, their strides
             change, as with `Tensor.to(memory_format=...)`.
+
+    An optimiser that is `capturable` counts its steps on the device, whatever the device; with `bounded` a step can then be recorded by
+    `torch.cuda.graph`, after a few steps outside of it. What is replayed is not looked at by the host: `failed()` says whether it held.
 
     Calling it returns what `loss_fn` returns, detached. Raises what `loss_fn` raises.
     """
 
-    def __init__(self, loss_fn: Callable, optimizer: torch.optim.Optimizer, *, deterministic: bool = False, restride: bool = True) -> None:
+    def __init__(self, loss_fn: Callable, optimizer: torch.optim.Optimizer, *, deterministic: bool = False, restride: bool = True, bounded: bool | None = None) -> None:
         if not callable(loss_fn):
             raise TypeError(f"heddle.TrainStep: got a {type(loss_fn).__name__}, expected a function or an nn.Module")
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"heddle.TrainStep: got a {type(optimizer).__name__}, expected an optimiser of torch.optim")
-        self.loss_fn, self.optimizer, self.restride = loss_fn, optimizer, restride
+        self.loss_fn, self.optimizer, self.restride, self.bounded = loss_fn, optimizer, restride, bounded
         self._captures = _Captures(self, loss_fn, deterministic)
         self._last: _Step | None = None
         self._reason = ""
@@ -117,13 +125,16 @@ class TrainStep:
         if type(o) not in _OPTIMISERS:
             return f"the optimiser is a {type(o).__name__}, neither torch.optim.Adam nor AdamW"
         for g in o.param_groups:
-            if g.get("capturable") or g.get("differentiable"):
-                return "the optimiser is capturable or differentiable"
+            if g.get("differentiable"):
+                return "the optimiser is differentiable"
             if isinstance(g["lr"], Tensor) or any(isinstance(b, Tensor) for b in g["betas"]):
                 return "a learning rate is a tensor"
         if any(p.requires_grad is False for g in o.param_groups for p in g["params"]):
             return "a parameter of the optimiser doesn't require a gradient"
         return ""
+
+    def _capturable(self) -> bool:
+        return any(g.get("capturable", False) for g in self.optimizer.param_groups)
 
     def _numbers(self) -> list[float]:
         numbers: list[float] = []
@@ -149,25 +160,33 @@ class TrainStep:
             given = [torch.zeros((), dtype=torch.float32) if x is None and k % 5 == 1 else none if x is None else x for k, x in enumerate(held)]
             groups = [k for k, g in enumerate(self.optimizer.param_groups) for _ in g["params"]]
             fused._handle.parameters(given, groups)
-            fused.steps, fused.known = given[1::5], held
+            fused.steps, fused.known, fused.counts = given[1::5], held, self._capturable()
         return fused
 
     def _after(self, fused: _Step) -> None:
         """States that the step made become the optimiser's."""
         self._last = fused
         self.optimizer._opt_called = True  # a scheduler asks
-        if None in fused.known:
+        if None in fused.known or fused.counts:
             states = fused._handle.states()
             for k, p in enumerate(fused.known[::5]):
-                own = [t for t in states[3 * k:3 * k + 3] if t.numel() > 0 or t.dim() > 1]
+                step, *own = (t for t in states[4 * k:4 * k + 4] if t.numel() > 0 or t.dim() > 1)
                 if own and fused.known[5 * k + 2] is None:
                     self.optimizer.state[p] = {"step": fused.steps[k], **dict(zip(_STATES, own))}
-            fused.known = self._tensors()
+                if own and fused.counts:  # a view of all numbers of steps
+                    self.optimizer.state[p]["step"] = step
+            fused.known, fused.counts = self._tensors(), False
 
     def report(self) -> dict:
         """Of the last step: launches, library calls, host reads, bytes, and why it ran eagerly if it did."""
         found = self._last.report() if self._last else {}
         return {**found, "eager_reason": self._reason}
+
+    def failed(self) -> Tensor | None:
+        """Of the last step, on its device: int64 `[1 + masks]`, whether it didn't hold and so changed nothing (not 0), then the rows of each mask.
+        None if nothing in it can fail. For steps that a CUDA graph replays; others are repeated until they hold."""
+        told = self._last._handle.failed() if self._last else None
+        return None if told is None or told.numel() == 0 else told
 
     def explain(self) -> str:
         """The plan of each capture: kernels, library calls, and what is written in place."""
