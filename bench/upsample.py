@@ -44,16 +44,18 @@ def measured(rays: int, sizes: list[tuple[int, int]], steps: int) -> list[dict]:
         else:
             grow(model, scale)
         step = heddle.TrainStep(model, hexplane.adam(model))
-        times = []
+        times, cpu = [], []
         for i in range(1 + steps):
             inputs = hexplane.step_inputs(scale, i)
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             loss = step(*inputs)[0].item()
             times.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - before)
         report = step.report()
         if report["eager_reason"] or not math.isfinite(loss):
             raise SystemExit(f"grid {grid}: {report['eager_reason'] or f'the loss is {loss}'}")
         rows.append({"grid": grid, "time": moments, "samples": scale.samples, "first_step_s": times[0], "step_s": median(times[1:]), "fastest_step_s": min(times[1:]),
+                     "first_step_cpu_s": cpu[0], "step_cpu_s": median(cpu[1:]),
                      **{k: report.get(k) for k in ("captures", "compiles", "capture_seconds", "plan_seconds", "launches")}})
         print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -74,9 +76,10 @@ def main() -> None:
     before = json.loads(args.before.read_text())["rows"] if args.before else []
     if before:
         result["before"] = before
-    header = ["planes", "samples", "until the first step is done", "captures", "compiles", "capture", "plan and compile", "a step"] + (["before"] if before else [])
-    table = [[f"{r['grid']}^2, {r['grid']} x {r['time']}", str(r["samples"]), f"{r['first_step_s']:.2f} s", str(r["captures"]), str(r["compiles"]),
-              f"{r['capture_seconds'] or 0:.2f} s", f"{r['plan_seconds'] or 0:.2f} s", f"{r['step_s']:.3f} s"] + ([f"{b['first_step_s']:.2f} s"] if before else [])
+    header = ["planes", "samples", "until the first step is done", "of CPU", "captures", "compiles", "capture", "plan and compile", "a step"]
+    header += ["before", "of CPU"] if before else []
+    table = [[f"{r['grid']}^2, {r['grid']} x {r['time']}", str(r["samples"]), f"{r['first_step_s']:.2f} s", f"{r['first_step_cpu_s']:.2f} s", str(r["captures"]), str(r["compiles"]),
+              f"{r['capture_seconds'] or 0:.2f} s", f"{r['plan_seconds'] or 0:.2f} s", f"{r['step_s']:.3f} s"] + ([f"{b['first_step_s']:.2f} s", f"{b['first_step_cpu_s']:.2f} s"] if before else [])
              for r, b in zip(result["rows"], before or result["rows"])]
     print(text_table(header, table))
     if args.json:
