@@ -130,9 +130,12 @@ void Executable::arrange() {
             Derived d{names.slot(print(n.type.shape[0])), SizeExpr(g.type(n.in[0]).shape[0], names), n.type.shape[1].value()};
             std::vector<int> slots;
             d.of.slots(slots);
+            if (bound[at(d.slot)] != kNever) continue;
             int from = 0;
-            for (int s : slots) from = std::max(from, bound[at(s)]);
-            if (bound[at(d.slot)] != kNever || from == kNever) continue;
+            for (int s : slots) {
+                if (bound[at(s)] == kNever) bound[at(s)] = 0, given_.push_back(s);  // nothing here binds it
+                from = std::max(from, bound[at(s)]);
+            }
             bound[at(d.slot)] = from;
             derived_.push_back(d);
         }

@@ -58,29 +58,6 @@ at::Tensor with_other_values(const at::Tensor& t, std::size_t run) {
     return flat.as_strided(t.sizes(), t.strides()).set_requires_grad(t.requires_grad());
 }
 
-// The same tensor with other sizes: values are the example's, repeated or cut, and strides have the example's order.
-at::Tensor resized(const at::Tensor& t, const std::vector<std::pair<int, std::int64_t>>& sizes) {
-    if (sizes.empty()) return t;
-    c10::AutoGradMode off(false);
-    std::vector<std::int64_t> target = t.sizes().vec(), order(static_cast<std::size_t>(t.dim()));
-    at::Tensor x = t.detach();
-    for (auto [dim, n] : sizes) {
-        if (dim == Varying::kValue) return at::full_like(t, n);
-        target[static_cast<std::size_t>(dim)] = n;
-        if (t.size(dim) == 0) x = x.new_zeros(t.sizes()).sum(dim, true).to(t.scalar_type());  // nothing to repeat
-        if (t.stride(dim) == 0) x = x.narrow(dim, 0, 1);
-        else x = x.index_select(dim, at::arange(n, x.options().dtype(at::kLong)).remainder(x.size(dim)));
-    }
-    for (std::int64_t d = 0; d < t.dim(); ++d)
-        if (t.stride(d) == 0) x = x.narrow(d, 0, 1);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return t.stride(a) > t.stride(b); });
-    std::vector<std::int64_t> back(order.size());
-    for (std::size_t i = 0; i < order.size(); ++i) back[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
-    x = x.permute(order).contiguous().permute(back).expand(target);
-    return x.set_requires_grad(t.requires_grad());
-}
-
 struct Held {  // a tensor the callable holds, shown another storage for one run
     at::Tensor tensor, data;
     ~Held() { tensor.set_data(data); }
@@ -215,15 +192,59 @@ void Trials::trial(std::size_t r) {
     runs_.push_back(std::move(*last));
 }
 
+// As much of a run as another one follows.
+Recording guards_of(const Captured& c) {
+    Recording r;
+    for (std::size_t k = c.graph.outputs.size() - c.guards; k < c.graph.outputs.size(); ++k) {
+        r.guards.push_back(static_cast<Id>(r.nodes.size()));
+        r.nodes.push_back(c.graph[c.graph.outputs[k]]);
+    }
+    return r;
+}
+
 Captured Trials::run() {
     at_.push_back(sizes_);
-    runs_.push_back(record(f_, example_, integers_, options_.host_read, nullptr, 0, 0));
+    const Recording as = options_.as ? guards_of(*options_.as) : Recording{};
+    runs_.push_back(record(f_, example_, integers_, options_.host_read, options_.as ? &as : nullptr, 0, 0));
     const bool varies = !names_.empty() || !runs_[0].counted.empty();
-    for (std::size_t r = 1; r < (varies ? kRuns : 2); ++r) trial(r);
+    for (std::size_t r = 1; r < (varies ? kRuns : 2) && !(options_.once && names_.empty()); ++r) trial(r);
     return merge(runs_, at_, example_.size(), options_.name);
 }
 }  // namespace
 
-Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options) { return Trials(f, example, options).run(); }
+at::Tensor resized(const at::Tensor& t, const std::vector<std::pair<int, std::int64_t>>& sizes) {
+    if (sizes.empty()) return t;
+    c10::AutoGradMode off(false);
+    std::vector<std::int64_t> target = t.sizes().vec(), order(static_cast<std::size_t>(t.dim()));
+    at::Tensor x = t.detach();
+    for (auto [dim, n] : sizes) {
+        if (dim == Varying::kValue) return at::full_like(t, n);
+        target[static_cast<std::size_t>(dim)] = n;
+        if (t.size(dim) == 0) x = x.new_zeros(t.sizes()).sum(dim, true).to(t.scalar_type());  // nothing to repeat
+        if (t.stride(dim) == 0) x = x.narrow(dim, 0, 1);
+        else x = x.index_select(dim, at::arange(n, x.options().dtype(at::kLong)).remainder(x.size(dim)));
+    }
+    for (std::int64_t d = 0; d < t.dim(); ++d)
+        if (t.stride(d) == 0) x = x.narrow(d, 0, 1);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return t.stride(a) > t.stride(b); });
+    std::vector<std::int64_t> back(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) back[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
+    x = x.permute(order).contiguous().permute(back).expand(target);
+    return x.set_requires_grad(t.requires_grad());
+}
+
+Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options) {
+    std::vector<std::unique_ptr<Held>> held;
+    for (const auto& s : options.at) {
+        if (std::any_of(held.begin(), held.end(), [&](auto& h) { return h->tensor.is_same(s.tensor); })) continue;
+        std::vector<std::pair<int, std::int64_t>> sizes;
+        for (const auto& t : options.at)
+            if (t.tensor.is_same(s.tensor)) sizes.emplace_back(t.dim, t.size);
+        held.push_back(std::make_unique<Held>(Held{s.tensor, s.tensor.detach()}));
+        at::Tensor(s.tensor).set_data(resized(held.back()->data, sizes));
+    }
+    return Trials(f, example, options).run();
+}
 
 }  // namespace heddle

@@ -40,10 +40,20 @@ struct Choice {
 };
 std::int64_t decided(Choice::Of, std::int64_t lhs, std::int64_t rhs);
 
+struct Captured;
 struct CaptureOptions {
     std::vector<Varying> dynamic;
     HostRead host_read = HostRead::error;
     std::string name = "f";
+    struct Size {                      // of a tensor that the callable holds, which has it while it's captured: a capture for other sizes
+        at::Tensor tensor;
+        int dim;
+        std::int64_t size;
+    };
+    std::vector<Size> at = {};
+    const Captured* as = nullptr;      // guards have the values that they have there
+    bool once = false;                 // where no size is named: one run alone. All sizes are numbers then, those that depend on values too, and nothing
+                                       // tells what was computed by other means than PyTorch's ops: only good for what another capture is known to be
 };
 
 struct Captured {
@@ -79,6 +89,8 @@ struct Captured {
 // where f can't be captured: a read by the host, a float literal or an order of ops that depends on sizes or values,
 // a tensor filled by other means than PyTorch's ops with varying values, an autograd Function of its own.
 Captured capture(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& = {});
+// The same tensor with other sizes, (dim, size) each: values are its own, repeated or cut, and strides have its order.
+at::Tensor resized(const at::Tensor&, const std::vector<std::pair<int, std::int64_t>>& sizes);
 
 // Names the ops that are recorded while it lives: Node::loc.
 class Scope {

@@ -120,6 +120,7 @@ struct StepOfAdam final : torch::CustomClassHolder {
         const AdamStep::Report r = step().report();
         return nlohmann::json{{"launches", r.launches}, {"calls", r.calls}, {"host_reads", r.host_reads}, {"in_place", r.in_place}, {"copied", r.copied}, {"bytes", r.bytes},
                               {"arena", r.arena}, {"allocations", r.allocations}, {"library_calls", r.library_calls}, {"eager_reason", r.eager_reason}, {"captures", r.captures},
+                              {"compiles", r.compiles}, {"capture_seconds", r.capture_seconds}, {"plan_seconds", r.plan_seconds},
                               {"bounded", r.bounded}, {"repeated", r.repeated}, {"waits", r.waits}}.dump();
     }
     at::Tensor failed() const {

@@ -7,13 +7,14 @@
 #include <c10/core/Event.h>
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 #include <mutex>
 
 #include "frontends/capture/recorder.h"
 #include "frontends/torch/host.h"
 #include "frontends/torch/recapture.h"
-#include "frontends/torch/variant.h"
+#include "frontends/torch/step_plan.h"
 #include "ir/text.h"
 #include "passes/prepare.h"
 #include "passes/step.h"
@@ -23,6 +24,7 @@ namespace heddle {
 
 namespace {
 constexpr std::size_t kWays = 16;  // plans of one loss
+struct Replaced {};                // thrown: what the loss holds is gone since it was captured
 
 AdamForm form_of(const AdamGroup& g) { return {g.weight_decay != 0, g.decoupled, g.amsgrad, g.maximize}; }
 
@@ -79,11 +81,12 @@ struct AdamStep::State {
     struct Way {
         std::shared_ptr<Variant> variant;
         std::vector<AdamForm> forms;         // of the parameters
-        Graph graph;
-        std::unique_ptr<Executable> plan;
+        FoundPlan found;
+        std::shared_ptr<const Executable> plan;
         std::vector<std::size_t> updated;    // parameters, in the order of the plan's states
         std::vector<Update> updates;         // asked for; those that aren't in place are copied
         std::size_t states = 0;              // position of the first state among the plan's inputs
+        at::Tensor constants;                // numbers of the loss that the plan takes as an input, if any
         at::Tensor numbers, on_device;       // [parameters, kAdamNumbers or kAdamOptions], float64
         std::vector<std::int64_t> room;      // per bound; 0: not known yet
         Late late;
@@ -100,19 +103,27 @@ struct AdamStep::State {
     Callable loss;
     FuseOptions options;
     StepOptions form;
+    bool looks_elsewhere = true;
     SeenSizes seen;
+    Tensors laid_out;                        // anew, since the loss was last captured
     std::vector<AdamParameter> parameters;
     at::Tensor steps;                        // capturable: f32[parameters]
     std::vector<std::shared_ptr<Way>> ways;  // most recent first
     std::string reason;
-    int captures = 0;
+    int captures = 0, compiles = 0;
+    double capture_seconds = 0, plan_seconds = 0;
     std::int64_t allocations = 0;            // of ways that are gone
     int repeated = 0;
     mutable std::mutex mutex;                // one step at a time
 
-    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic);
+    std::shared_ptr<Variant> as_they_lie(const std::function<std::shared_ptr<Variant>()>& capture);
+    std::shared_ptr<Variant> variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>&, bool once);
+    std::vector<Trained> trained(const Variant&, at::TensorList in, const std::vector<AdamGroup>&) const;
+    std::string key(const Variant&, const std::vector<Trained>&) const;
+    std::shared_ptr<Variant> captured_elsewhere(const Variant&, at::TensorList in);
     std::shared_ptr<Way> make(at::TensorList in, const std::vector<AdamGroup>&);
-    void make_plan(Way&, at::Device, const std::vector<std::string>& names) const;
+    std::shared_ptr<Way> make_once(at::TensorList in, const std::vector<AdamGroup>&);
+    void compile(StepPlan&, at::Device, const std::vector<std::string>& names) const;
     std::optional<Tensors> run(Way&, at::TensorList in, const std::vector<AdamGroup>&, bool wait);
     std::optional<Tensors> step(at::TensorList in, const std::vector<AdamGroup>&, bool wait);
     void count_on(at::Device);
@@ -133,71 +144,155 @@ std::vector<int> identity(const at::Tensor& t) { return axes_from_to(0, static_c
 at::Tensor as_it_lies(const at::Tensor& t, const std::vector<int>& order) { return order.empty() ? t : t.permute(std::vector<std::int64_t>(order.begin(), order.end())); }
 }  // namespace
 
-std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic) {
-    at::AutoGradMode on(true);
-    auto v = make_variant(loss, in.vec(), dynamic, options, true);
-    if (!form.restride) return v;
-    const Tensors all = v->with_held(in);
-    const auto better = better_orders(v->lowered());
-    std::vector<std::pair<const AdamParameter*, std::vector<int>>> before;
-    for (const AdamParameter& p : parameters)
-        for (std::size_t k = in.size(); k < all.size(); ++k)
-            if (all[k].is_same(p.parameter) && !better[k].empty() && v->orders[k].empty()) before.emplace_back(&p, better[k]);
-    if (before.empty()) return v;
-    for (const auto& [p, order] : before) lay_out(p->parameter, order);
+// What the step updates, by inputs of the loss.
+std::vector<Trained> AdamStep::State::trained(const Variant& v, at::TensorList in, const std::vector<AdamGroup>& groups) const {
+    const Tensors all = v.with_held(in);
+    std::vector<Trained> found;
+    for (std::size_t k = 0; k < parameters.size(); ++k)
+        for (std::size_t i = 0; i < all.size(); ++i) {
+            if (!all[i].is_same(parameters[k].parameter)) continue;
+            if (i < in.size() && !all[i].is_contiguous()) throw Error(fmt::format("{}: parameter {} is an argument and isn't contiguous; let the function hold it", options.name, k));
+            const auto& reached = v.reaches.at(0);
+            found.push_back({static_cast<int>(i), k, std::find(reached.begin(), reached.end(), i) != reached.end(), form_of(groups.at(parameters[k].group))});
+            break;
+        }
+    return found;
+}
+std::string AdamStep::State::key(const Variant& v, const std::vector<Trained>& trained) const {
+    return fmt::format("{} of {} {} {}", step_key(v, trained, options), parameters.size(), form.capturable, form.bounded.value_or(v.device.is_cuda()));
+}
+
+// A capture on parameters that were laid out anew; on what they were, if it views what doesn't lie together then.
+std::shared_ptr<Variant> AdamStep::State::as_they_lie(const std::function<std::shared_ptr<Variant>()>& capture) {
     try {
-        return make_variant(loss, in.vec(), dynamic, options, true);
-    } catch (const std::exception&) {  // it views what doesn't lie together
-        for (const auto& [p, order] : before) lay_out(p->parameter, identity(p->parameter));
+        return capture();
+    } catch (const std::exception&) {
+        for (const at::Tensor& t : laid_out) lay_out(t, identity(t));
         form.restride = false;
-        return make_variant(loss, in.vec(), dynamic, options, true);
+        return capture();
     }
+}
+// `once`: a capture that a plan is known for, or nothing. Else one that plans can be made from. Parameters are laid out anew.
+std::shared_ptr<Variant> AdamStep::State::variant(at::TensorList in, const std::vector<Varying>& dynamic, const std::vector<AdamGroup>& groups, bool once) {
+    at::AutoGradMode on(true);
+    const Elsewhere alone{.once = once};
+    auto capture = [&] { return capture_variant(loss, in.vec(), dynamic, options, true, &alone); };
+    std::shared_ptr<Variant> v = laid_out.empty() ? capture() : as_they_lie(capture);
+    laid_out.clear();
+    if (form.restride) {
+        const Tensors all = v->with_held(in);
+        const auto better = better_orders(v->lowered());
+        for (const AdamParameter& p : parameters)
+            for (std::size_t k = in.size(); k < all.size(); ++k)
+                if (all[k].is_same(p.parameter) && !better[k].empty() && v->orders[k].empty()) laid_out.push_back(p.parameter), lay_out(p.parameter, better[k]);
+        if (!laid_out.empty()) v->lower(all);
+    }
+    if (!once) return v;
+    return v->returned > 0 && find_plan(key(*v, trained(*v, in, groups)), *v) ? v : nullptr;
+}
+// The same loss where what it samples has other sizes; nothing if it samples nothing, or fails there.
+std::shared_ptr<Variant> AdamStep::State::captured_elsewhere(const Variant& v, at::TensorList in) {
+    auto capture = [&]() -> std::shared_ptr<Variant> {
+        at::AutoGradMode on(true);
+        const Tensors all = v.with_held(in);
+        const OtherSizes apart = other_sizes(v, all, in.size(), true), together = other_sizes(v, all, in.size(), false);
+        if (apart.held.empty()) return {};
+        for (const auto& [sizes, arguments] : {std::pair(apart.held, apart.arguments), std::pair(apart.held, in.vec()), std::pair(together.held, together.arguments)}) try {
+                const Elsewhere there{.at = sizes, .as = &v.captured};
+                return capture_variant(loss, arguments, v.dynamic(), options, true, &there);
+            } catch (const std::exception&) {
+            }
+        return {};
+    };
+    if (!looks_elsewhere || v.with_held(in).empty()) return {};
+    auto w = capture();
+    if (!v.with_held(in).empty()) return w;
+    looks_elsewhere = false;  // it makes tensors of its own for those sizes
+    throw Replaced();
 }
 
 std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, const std::vector<AdamGroup>& groups) {
+    try {
+        return make_once(in, groups);
+    } catch (const Replaced&) {
+        at::AutoGradMode on(true);
+        try {
+            capture_variant(loss, in.vec(), options.dynamic, options);  // makes them again
+        } catch (const std::exception&) {
+        }
+        return make_once(in, groups);
+    }
+}
+std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList in, const std::vector<AdamGroup>& groups) {
+    using Clock = std::chrono::steady_clock;
+    auto seconds = [](Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); };
     auto way = std::make_shared<Way>();
     ++captures;
     std::vector<Varying> names = seen.changed(in, options.dynamic);
     try {
+        auto start = Clock::now();
         std::shared_ptr<Variant> v;
-        capture_with(names, [&](const std::vector<Varying>& more) {
-            std::vector<Varying> dynamic = options.dynamic;
-            dynamic.insert(dynamic.end(), more.begin(), more.end());
-            v = variant(in, dynamic);
-        });
-        const Tensors all = v->with_held(in);
+        if (ways.empty() && knows_plan(options.name)) v = variant(in, options.dynamic, groups, true);
+        if (!v)
+            capture_with(names, [&](const std::vector<Varying>& more) {
+                std::vector<Varying> dynamic = options.dynamic;
+                dynamic.insert(dynamic.end(), more.begin(), more.end());
+                v = variant(in, dynamic, groups, false);
+            });
+        Tensors all = v->with_held(in);
         if (v->returned == 0 || !v->results[0].own()) throw Error(options.name + ": returns no loss of its own");
-        const Graph& f = v->pair.split.forward;
-        if (const Type& t = f.type(f.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
+        if (const Type& t = v->body.type(v->body.outputs[0]); !is_float(t.dtype) || numel(t.shape) != Dim(1)) throw Error(fmt::format("{}: the loss is {}, expected one floating-point number", options.name, print(t)));
         if (v->reaches[0].empty()) throw Error(options.name + ": the loss doesn't depend on anything that requires a gradient");
         for (const auto& w : v->captured.writes)
             for (const AdamParameter& p : parameters)
                 if (all[static_cast<std::size_t>(w.input)].is_alias_of(p.parameter)) throw Error(options.name + ": writes into a parameter that it trains");
-        std::vector<Trained> trained;
-        for (std::size_t k = 0; k < parameters.size(); ++k) {
-            const AdamParameter& p = parameters[k];
-            way->forms.push_back(form_of(groups.at(p.group)));
-            for (std::size_t i = 0; i < all.size(); ++i) {
-                if (!all[i].is_same(p.parameter)) continue;
-                if (i < in.size() && !p.parameter.is_contiguous()) throw Error(fmt::format("{}: parameter {} is an argument and isn't contiguous; let the function hold it", options.name, k));
-                const auto& reached = v->reaches[0];
-                trained.push_back({static_cast<int>(i), k, std::find(reached.begin(), reached.end(), i) != reached.end(), way->forms[k]});
-                break;
+        all.clear();  // what the loss alone holds may go
+        for (const AdamParameter& p : parameters) way->forms.push_back(form_of(groups.at(p.group)));
+        std::vector<Trained> trained = this->trained(*v, in, groups);
+        std::string key = this->key(*v, trained);
+        way->found = find_plan(key, *v);
+        std::shared_ptr<StepPlan> made;
+        if (!way->found && !(made = draft_with_known(key, *v))) {
+            if (auto other = captured_elsewhere(*v, in)) made = draft(key, *v, other.get());
+            if (!made && !laid_out.empty()) {
+                const auto dynamic = v->dynamic();
+                at::AutoGradMode on(true);
+                v = as_they_lie([&] { return capture_variant(loss, in.vec(), dynamic, options, true); });
+                trained = this->trained(*v, in, groups);
+                key = this->key(*v, trained);
+                if (auto other = captured_elsewhere(*v, in)) made = draft(key, *v, other.get());
             }
+            if (!made) made = draft(key, *v);
+            if (!made) throw Error(options.name + ": its graph isn't itself");
         }
-        WholeStep w = whole_step(v->pair, v->forward_outputs, 0, trained, parameters.size(), form.capturable);
-        for (std::size_t k : w.updated) way->updated.push_back(trained[k].row);
-        way->updates = w.updates;
-        way->states = w.states;
-        way->graph = w.graph;
-        std::vector<std::string> names;
-        for (const auto& [name, input] : v->integers) names.push_back(name);
-        for (const auto& q : v->captured.quotients) names.push_back(q.name);
-        make_plan(*way, v->device, names);
+        capture_seconds += seconds(start);
+        if (made) {
+            start = Clock::now();
+            way->found = make_plan(made, *v, [&](StepPlan& made, const Pair& pair) {
+                made.step = whole_step(pair, v->forward_outputs, 0, trained, parameters.size(), form.capturable);
+                std::vector<std::string> names;
+                for (const auto& [name, input] : v->integers) names.push_back(name);
+                for (const auto& q : v->captured.quotients) names.push_back(q.name);
+                names.insert(names.end(), made.general.given.begin(), made.general.given.end());
+                compile(made, v->device, names);
+            });
+            ++compiles;
+            plan_seconds += seconds(start);
+        }
+        const StepPlan& plan = *way->found.plan;
+        way->plan = plan.executable;
+        for (std::size_t k : plan.step.updated) way->updated.push_back(trained[k].row);
+        way->updates = plan.step.updates;
+        way->states = plan.step.states;
+        way->bounded = plan.bounded, way->waits = plan.waits;
+        way->room.assign(way->plan->plan().bounds.size(), 0);
+        way->constants = way->found.numbers(v->device);
         way->numbers = at::zeros({static_cast<std::int64_t>(parameters.size()), form.capturable ? int{kAdamOptions} : int{kAdamNumbers}}, at::kDouble);
         way->host = keeping_host(*v->host);
         way->guard = v->guard;
         way->variant = std::move(v);
+    } catch (const Replaced&) {
+        throw;
     } catch (const std::exception& e) {
         way->reason = first_line(e);
         names.insert(names.end(), options.dynamic.begin(), options.dynamic.end());
@@ -207,21 +302,20 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make(at::TensorList in, c
     return way;
 }
 
-void AdamStep::State::make_plan(Way& way, at::Device device, const std::vector<std::string>& names) const {
+void AdamStep::State::compile(StepPlan& made, at::Device device, const std::vector<std::string>& names) const {
     Target target;
     if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-    PlanOptions how{.machine = device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = way.updates, .deterministic = options.deterministic, .bounded = form.bounded.value_or(device.is_cuda())};
+    PlanOptions how{.machine = device.is_cuda() ? Machine::cuda : Machine::cpu, .updates = made.step.updates, .deterministic = options.deterministic, .bounded = form.bounded.value_or(device.is_cuda())};
     Plan plan;
     try {
-        plan = heddle::plan(way.graph, {}, how);
+        plan = heddle::plan(made.step.graph, {}, how);
     } catch (const Error& e) {
         if (!std::exchange(how.bounded, false)) throw;
-        way.waits = first_line(e);
-        plan = heddle::plan(way.graph, {}, how);
+        made.waits = first_line(e);
+        plan = heddle::plan(made.step.graph, {}, how);
     }
-    way.room.assign(plan.bounds.size(), 0);
-    way.bounded = how.bounded;
-    way.plan = std::make_unique<Executable>(std::move(plan), target, names);
+    made.bounded = how.bounded;
+    made.executable = std::make_shared<const Executable>(std::move(plan), target, names);
 }
 
 // The numbers of steps as one tensor on the device, of which each parameter has a view; they may have been replaced, by a checkpoint say.
@@ -288,8 +382,10 @@ std::optional<Tensors> AdamStep::State::run(Way& way, at::TensorList in, const s
     given.resize(e.names().list().size(), kUnknown);
     for (std::size_t i = 0; i < v.integers.size(); ++i) given[i] = all[v.integers[i].second].item<std::int64_t>();
     if (auto q = v.guard.quotients(all); !q.empty()) std::copy(q.begin(), q.end(), given.begin() + static_cast<std::ptrdiff_t>(v.integers.size()));
+    way.found.give(given, v.integers.size() + v.captured.quotients.size());
     c10::SmallVector<Array, 64> arrays, out(e.plan().program.graph.outputs.size());
     for (std::size_t k = 0; k < all.size(); ++k) arrays.push_back(array_of(as_it_lies(all[k], v.orders[k]), v.device, "input", k));
+    if (way.constants.defined()) arrays.push_back(array_of(way.constants, v.device, "constants", 0));
     if (form.capturable) count_on(v.device);
     numbers(way, groups);
     arrays.push_back(array_of(v.device.is_cuda() ? way.on_device : way.numbers, v.device, "numbers", 0));
@@ -407,7 +503,8 @@ AdamStep::Report AdamStep::report() const {
     const State& s = *state_;
     std::lock_guard lock(s.mutex);
     Report r;
-    r.captures = s.captures;
+    r.captures = s.captures, r.compiles = s.compiles;
+    r.capture_seconds = s.capture_seconds, r.plan_seconds = s.plan_seconds;
     r.eager_reason = s.reason;
     if (s.ways.empty() || !s.ways[0]->plan) return r;
     const State::Way& way = *s.ways[0];
@@ -433,7 +530,7 @@ std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const 
     std::vector<std::pair<std::string, std::string>> all;
     for (const auto& w : state_->ways)
         if (w->plan)
-            for (auto& k : cuda_texts(heddle::plan(w->graph, {}, {.machine = Machine::cuda, .updates = w->updates, .deterministic = w->plan->plan().deterministic, .bounded = w->bounded}))) all.push_back(std::move(k));
+            for (auto& k : cuda_texts(heddle::plan(w->found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = w->updates, .deterministic = w->plan->plan().deterministic, .bounded = w->bounded}))) all.push_back(std::move(k));
     return all;
 }
 

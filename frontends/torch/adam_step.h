@@ -50,7 +50,8 @@ public:
         std::int64_t allocations = 0;                        // of memory, in all steps so far
         std::vector<std::string> library_calls;
         std::string eager_reason;
-        int captures = 0;
+        int captures = 0, compiles = 0;                      // so far: of the loss, one for each size; of whole steps, each for all sizes that it can
+        double capture_seconds = 0, plan_seconds = 0;        // so far: of captures, and of what follows where no plan holds
         bool bounded = false;                                // no kernel waits for the host
         int repeated = 0;                                    // bounded steps that didn't hold and were run again, so far
         std::string waits;                                   // why it isn't bounded though that was wanted

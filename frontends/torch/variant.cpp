@@ -48,53 +48,39 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 }
 }  // namespace
 
-std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options, bool as_it_lies) {
+std::shared_ptr<Variant> capture_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options, bool as_it_lies, const Elsewhere* elsewhere) {
     const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
     v->deterministic_ = fuse_options.deterministic;
+    v->arguments_ = example.size(), v->dynamic_ = dynamic, v->exact_ = fuse_options.recapture, v->as_it_lies_ = as_it_lies;
     for (const Varying& d : dynamic)
         if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
     CaptureOptions options;
     options.dynamic = dynamic;
     options.host_read = HostRead::guard;
     options.name = name;
+    if (elsewhere) options.at = elsewhere->at, options.as = elsewhere->as, options.once = elsewhere->once;
     v->captured = captured_apart(callable, example, options, !fuse_options.recapture || at::GradMode::is_enabled());
     Tensors everything = example;
     everything.insert(everything.end(), v->captured.implicit.begin(), v->captured.implicit.end());
-    v->guard = Guard(everything, dynamic, fuse_options.recapture);
-    v->guard.decide_as(v->captured);
+    for (const at::Tensor& t : everything) v->wants.push_back(t.requires_grad());
     v->device = common_device(everything);
     v->host = torch_host(v->device);
-    Graph g = v->captured.graph;
     v->returned = v->captured.results;
     v->outputs = v->returned + v->captured.writes.size();
     v->captured.origins.resize(v->outputs);
     v->captured.order.resize(v->outputs);
-    v->random = draws(g);
-    v->stages.emplace_back("capture", g);
-    g = lower_aten(g, v->device.is_cpu());  // on a device, reading a guard would wait for it; eager's errors there aren't exceptions either
-    v->orders.resize(everything.size());
-    if (as_it_lies) {
-        for (std::size_t k = example.size(); k < everything.size(); ++k) v->orders[k] = memory_order(everything[k]);
-        g = in_memory_order(g, v->orders);
-    }
-    const auto counts = [](const Node& n) { return n.is(Op::call) && n.text("name") == "aten.nonzero.default"; };
-    v->guarded = v->captured.guards > 0 || g.outputs.size() > v->captured.graph.outputs.size() || std::any_of(g.nodes.begin(), g.nodes.end(), counts);
-    v->forward_outputs = g.outputs.size();
-    v->stages.emplace_back("lower_aten", g);
-    Sizes typical;
-    std::size_t k = 0;
-    for (const at::Tensor& t : example) {
-        v->wants.push_back(t.requires_grad());
-        const Shape& s = g.type(g.inputs[k++]).shape;
+    v->random = draws(v->captured.graph);
+    v->lower(everything);
+    for (std::size_t k = 0; k < example.size(); ++k) {
+        const Shape& s = v->body.type(v->body.inputs[k]).shape;
         for (std::size_t d = 0; d < s.size(); ++d)
-            if (s[d].is_symbol()) typical[print(s[d])] = t.size(static_cast<std::int64_t>(d));
+            if (s[d].is_symbol()) v->typical[print(s[d])] = example[k].size(static_cast<std::int64_t>(d));
     }
-    for (const auto& [name, input] : v->integers) typical[name] = example[input].item<std::int64_t>();
-    for (const Captured::Quotient& q : v->captured.quotients) typical[q.name] = decided(Choice::Of::div, q.of.eval(typical), q.by);
+    for (const auto& [name, input] : v->integers) v->typical[name] = example[input].item<std::int64_t>();
+    for (const Captured::Quotient& q : v->captured.quotients) v->typical[q.name] = decided(Choice::Of::div, q.of.eval(v->typical), q.by);
     everything.clear();  // what the callable alone holds is counted below
     for (at::Tensor& t : v->captured.implicit) {
-        v->wants.push_back(t.requires_grad());
         if (t.use_count() == 1) throw Error(fmt::format("{}: reads a tensor ({}) that each call makes anew by other means than PyTorch's ops: make it outside and hold it, or pass it as an input", name, c10::str(t.sizes())));
         v->held_.emplace_back(t.getIntrusivePtr());
     }
@@ -107,26 +93,48 @@ std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& e
         for (std::size_t k = 0; k < from.size(); ++k)
             if (from[k]) inputs.push_back(k);
     }
+    return v;
+}
+
+void Variant::lower(const Tensors& everything) {
+    guard = Guard(everything, dynamic_, exact_);
+    guard.decide_as(captured);
+    stages.clear(), results.clear();
+    orders.assign(everything.size(), {});
+    stages.emplace_back("capture", captured.graph);
+    Graph g = lower_aten(captured.graph, device.is_cpu());  // on a device, reading a guard would wait for it; eager's errors there aren't exceptions either
+    if (as_it_lies_) {
+        for (std::size_t k = arguments_; k < everything.size(); ++k) orders[k] = memory_order(everything[k]);
+        g = in_memory_order(g, orders);
+    }
+    const auto counts = [](const Node& n) { return n.is(Op::call) && n.text("name") == "aten.nonzero.default"; };
+    guarded = captured.guards > 0 || g.outputs.size() > captured.graph.outputs.size() || std::any_of(g.nodes.begin(), g.nodes.end(), counts);
+    forward_outputs = g.outputs.size();
+    stages.emplace_back("lower_aten", g);
     // What is another tensor, or a view of one, is made from that at run time; the plan has no gradient to take through it.
     using Of = Captured::Origin::Of;
-    for (std::size_t i = 0; i < v->outputs; ++i) {
-        const Captured::Origin& o = v->captured.origins[i];
-        Variant::Result r;
+    for (std::size_t i = 0; i < outputs; ++i) {
+        const Captured::Origin& o = captured.origins[i];
+        Result r;
         r.of = o.of;
         r.index = static_cast<std::size_t>(std::max(o.index, 0));
-        for (Id id : o.views) r.views.emplace_back(v->captured.graph[id]);
+        for (Id id : o.views) r.views.emplace_back(captured.graph[id]);
         if (!r.own()) g.outputs[i] = stop_grad(g.value(o.of == Of::input ? g.inputs[r.index] : g.outputs[r.index])).id;
-        v->results.push_back(std::move(r));
+        else if (!captured.order[i].empty())
+            for (int axis : inverse(captured.order[i])) r.back.push_back(axis);
+        results.push_back(std::move(r));
     }
-    v->pair = forward_and_backward(g, v->wants, typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); }, fuse_options.activation_memory_budget);
-    // Results lie in memory as eager's do.
-    Graph& forward = v->pair.split.forward;
-    for (std::size_t i = 0; i < v->outputs; ++i) {
-        const std::vector<int>& order = v->captured.order[i];
-        if (order.empty() || !v->results[i].own()) continue;
-        forward.outputs[i] = permute(forward.value(forward.outputs[i]), order).id;
-        for (int axis : inverse(order)) v->results[i].back.push_back(axis);
-    }
+    body = std::move(g);
+}
+void Variant::lay_out_results(Graph& forward) const {
+    for (std::size_t i = 0; i < outputs; ++i)
+        if (!results[i].back.empty()) forward.outputs[i] = permute(forward.value(forward.outputs[i]), captured.order[i]).id;
+}
+
+std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& options) {
+    auto v = capture_variant(callable, example, dynamic, options);
+    v->pair = forward_and_backward(v->body, v->wants, v->typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); }, options.activation_memory_budget);
+    v->lay_out_results(v->pair.split.forward);
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;

@@ -14,6 +14,13 @@
 
 namespace heddle {
 
+// How a capture that goes with another one differs from a plain one: CaptureOptions says what each means.
+struct Elsewhere {
+    std::vector<CaptureOptions::Size> at = {};
+    const Captured* as = nullptr;
+    bool once = false;
+};
+
 struct Variant {
     Captured captured;
     at::Device device = at::kCPU;      // where the example and the callable's own tensors are
@@ -38,13 +45,19 @@ struct Variant {
     std::vector<std::pair<std::string, std::size_t>> integers;  // sizes that are the value of an input: with quotients, the forward's first slots
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
+    Graph body;                        // what passes start from: lowered, held tensors as they lie, no gradient through results that are other tensors
+    Sizes typical;                     // of its names
 
+    void lower(const Tensors& everything);  // from the capture, again if tensors lie in another order now
+    void lay_out_results(Graph& forward) const;  // in memory as eager's do
     const Graph& lowered() const { return stages.at(1).second; }
     const Executable& forward();
     const Executable& backward();      // its first sizes are those of the forward
     double compile_seconds() const;
     const Type& input_type(std::size_t k) const { return pair.split.forward.type(pair.split.forward.inputs[k]); }
     bool holds_tensors() const { return !held_.empty(); }
+    std::size_t holds() const { return held_.size(); }
+    const std::vector<Varying>& dynamic() const { return dynamic_; }
     // The arguments, then what the callable holds; empty where one of these is gone since the capture.
     Tensors with_held(at::TensorList arguments) const;
     std::string gone() const;          // what to say then
@@ -57,9 +70,11 @@ struct Variant {
     bool knows_gradients(at::TensorList all) const;
 
 private:
-    friend std::shared_ptr<Variant> make_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&, bool);
+    friend std::shared_ptr<Variant> capture_variant(const Callable&, const Tensors&, const std::vector<Varying>&, const FuseOptions&, bool, const Elsewhere*);
     std::vector<c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>> held_;  // weak, to see when one is replaced
-    bool deterministic_ = false;
+    std::size_t arguments_ = 0;
+    std::vector<Varying> dynamic_;
+    bool deterministic_ = false, exact_ = false, as_it_lies_ = false;
     struct Compiled {
         std::unique_ptr<const Executable> owned;
         std::exception_ptr failed;
@@ -92,8 +107,9 @@ private:
     std::string reason_;
 };
 
-// `as_it_lies`: tensors that the callable holds are read as they lie in memory, if dense, and not from row-major copies.
-std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&, bool as_it_lies = false);
+std::shared_ptr<Variant> make_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&);
+// Before any pass. `as_it_lies`: tensors that the callable holds are read as they lie in memory, if dense, and not from row-major copies.
+std::shared_ptr<Variant> capture_variant(const Callable&, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions&, bool as_it_lies = false, const Elsewhere* = nullptr);
 std::vector<int> memory_order(const at::Tensor&);  // its axes as they lie, outermost first: empty if row-major. Throws Error where it isn't dense
 std::string decisions(const Plan&);  // what each value joined or began, and why
 std::string explain_variant(Variant&);

@@ -1,6 +1,7 @@
 """heddle.TrainStep trains as eager code does: parameters, the optimiser's state, schedulers, checkpoints, growing planes."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -175,6 +176,92 @@ def test_planes_are_laid_out_once_and_may_grow():
         assert all(p.is_contiguous(memory_format=torch.channels_last) for p in b.parameters())
         assert "copied" in step.report() and step.report()["copied"] == 0
         same_state(oa, ob)
+
+
+class Scene(Planes):
+    """Planes, samples along rays whose number and step follow from the planes' size, and a mask of what is empty that has a size of its own."""
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self.register_buffer("mask", None)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        size = self.planes[0].shape[2]
+        samples = int(size * math.sqrt(3.0))
+        along = torch.linspace(-1, 1, samples, dtype=x.dtype)
+        at = (x[:, None, :] * along[None, :, None]).reshape(-1, 2)
+        inside = (at.abs() <= 1).all(-1)
+        if self.mask is not None:
+            inside = inside.clone()
+            with torch.no_grad():
+                inside[inside.clone()] = nn.functional.grid_sample(self.mask, at[inside][None, :, None], align_corners=True).flatten() > 0
+        density = torch.zeros_like(at[:, 0])
+        if inside.any():
+            a, b = (nn.functional.grid_sample(p, at[inside][None, :, None], align_corners=True)[0, :, :, 0] for p in self.planes)
+            density[inside] = (a * b).sum(0)
+        light = torch.exp(-nn.functional.softplus(density).view(-1, samples) * (4.0 / samples)).cumprod(-1)
+        tv = sum((p[:, :, 1:] - p[:, :, :-1]).square().sum() / float(8 * (p.shape[2] - 1) * p.shape[3]) for p in self.planes)
+        return (light.mean(-1) - y).square().mean() + 0.1 * tv
+
+    def look_for_empty_space(self) -> None:
+        size = self.planes[0].shape[2]
+        self.mask = (torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(size)) > 0.3).double()
+
+
+def test_no_size_of_a_schedule_compiles_anything():
+    a = Scene(7)
+    b = copy.deepcopy(a)
+    oa = ob = step = None
+    compiles, captures = [], []
+    schedule = ["start", 9, 12, "mask", 14, "mask", "save", 17]  # planes grow three times, twice beneath a mask that doesn't; it's made anew in between
+    for k, change in enumerate(schedule):
+        if isinstance(change, int):
+            a.grow(change), b.grow(change)
+        elif change == "mask":
+            a.look_for_empty_space(), b.look_for_empty_space()
+        if isinstance(change, int) or change == "start":
+            oa, ob = torch.optim.Adam(a.parameters(), lr=1e-2), torch.optim.Adam(b.parameters(), lr=1e-2)
+        if change == "save":  # everything anew, from what was saved
+            state, model = copy.deepcopy(ob.state_dict()), b.state_dict()
+            b = Scene(14)
+            b.look_for_empty_space()
+            b.load_state_dict(model)
+            ob = torch.optim.Adam(b.parameters(), lr=1e-2)
+            ob.load_state_dict(state)
+        step = heddle.TrainStep(b, ob)
+        for i in range(3):
+            g = torch.Generator().manual_seed(10 * k + i)
+            x, y = torch.rand(20, 2, generator=g, dtype=torch.float64) * 2.4 - 1.2, torch.rand(20, generator=g, dtype=torch.float64)
+            want = eager(a, oa, x, y)
+            assert step(x, y).item() == pytest.approx(want.item(), rel=1e-9)
+            assert step.report()["eager_reason"] == ""
+            same(a, b, 1e-9)
+        compiles.append(step.report()["compiles"])
+        captures.append(step.report()["captures"])
+    assert compiles == [1, 0, 0, 1, 0, 0, 0, 0]  # without a mask and with one
+    assert captures == [1] * len(schedule)
+
+
+def test_an_optimiser_that_takes_new_parameters():
+    """The step stays, its optimiser is given planes that have grown."""
+    a = Scene(8)
+    b = copy.deepcopy(a)
+    oa, ob = torch.optim.Adam(a.parameters(), lr=1e-2), torch.optim.Adam(b.parameters(), lr=1e-2)
+    step = heddle.TrainStep(lambda x, y: b(x, y), ob)
+    for size in (8, 11, 13):
+        if size != 8:
+            a.grow(size), b.grow(size)
+            for o, m in ((oa, a), (ob, b)):
+                o.state.clear()
+                o.param_groups[0]["params"] = list(m.parameters())
+        for i in range(2):
+            g = torch.Generator().manual_seed(i)
+            x, y = torch.rand(20, 2, generator=g, dtype=torch.float64) * 2.4 - 1.2, torch.rand(20, generator=g, dtype=torch.float64)
+            want = eager(a, oa, x, y)
+            assert step(x, y).item() == pytest.approx(want.item(), rel=1e-9)
+            assert step.report()["eager_reason"] == ""
+            same(a, b, 1e-9)
+    assert (step.report()["captures"], step.report()["compiles"]) == (3, 1)
 
 
 def masked(model: nn.Module):
