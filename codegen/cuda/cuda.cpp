@@ -215,10 +215,10 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     }
     if (r.staged()) uses.stages = true;
     r.vectors = uses.vectors;
-    // Nests of a staged kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another. Where threads take
+    // Nests of a kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another. Where threads take
     // several elements it would take more than it needs, to load all of them early.
     const bool several = std::any_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return n.schedule.vector > 1; });
-    const bool bound = r.staged() && !(several && std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; }));
+    const bool bound = nests.size() > 1 && !(several && std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; }));
     const std::string bounds = bound ? fmt::format("{}, {}", r.threads, std::max(1, 512 / r.threads)) : std::to_string(r.threads);
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
