@@ -242,6 +242,15 @@ private:
         auto f = close(expected, got, "gradient");
         return f && jumps() ? std::nullopt : f;
     }
+    std::vector<Tensor> run_forward(const Executable& e, int round) const {
+        LibraryHost host(1 + 2 * (round % 2));
+        std::vector<Array> arrays;
+        for (const Tensor& t : in_) arrays.push_back(to_array(host, t));
+        Sizes sizes = sizes_;
+        std::vector<Tensor> got;
+        for (const Array& a : e.run(host, arrays, sizes)) got.push_back(to_tensor(a));
+        return got;
+    }
     // The forward with inputs that are written over by something made of them and of a value of the graph; nothing where no value has such a type.
     std::unique_ptr<Executable> over_inputs(Machine machine, const Target& target) {
         Graph g = w_.pair.split.forward;
@@ -275,24 +284,14 @@ private:
         }
     }
     std::optional<std::string> compare_bounded(const Executable& e, int round) {
-        LibraryHost host(1 + 2 * (round % 2));
-        std::vector<Array> arrays;
-        for (const Tensor& t : in_) arrays.push_back(to_array(host, t));
-        Sizes sizes = sizes_;
-        std::vector<Tensor> got;
-        for (const Array& a : e.run(host, arrays, sizes)) got.push_back(to_tensor(a));
+        std::vector<Tensor> got = run_forward(e, round);
         if (got.back().data.at(0) != 0) return "a run with room for all rows says that it failed";
         got.pop_back();
         auto f = close(evaluate(w_.pair.split.forward, in_, calls, sizes_), got, "output");
         return f && jumps() ? std::nullopt : f;
     }
     std::optional<std::string> compare_updates(const Executable& e, int round) {
-        LibraryHost host(1 + 2 * (round % 2));
-        std::vector<Array> arrays;
-        for (const Tensor& t : in_) arrays.push_back(to_array(host, t));
-        Sizes sizes = sizes_;
-        std::vector<Tensor> got;
-        for (const Array& a : e.run(host, arrays, sizes)) got.push_back(to_tensor(a));
+        std::vector<Tensor> got = run_forward(e, round);
         auto f = close(evaluate(e.plan().program.graph, in_, calls, sizes_), got, "output");
         return f && jumps() ? std::nullopt : f;
     }

@@ -14,6 +14,7 @@
 #include "models/hexplane/parts.h"
 #include "models/hexplane/task.h"
 #include "models/trainer.h"
+#include "tests/torch/scene.h"
 
 namespace heddle::testing {
 namespace {
@@ -145,17 +146,6 @@ models::HexPlaneConfig schedule() {
     c.emptiness_after = {0.25, 0.5, 0.75};      // after 6, 12, 18: planes grow twice beneath a mask of the old size
     return c;
 }
-models::BlenderSplit scene() {
-    at::manual_seed(8);
-    const std::int64_t n = 300;
-    Tensor origin = at::randn({n, 3}), target = at::rand({n, 3}) * 1.6 - 0.8;
-    origin = origin / origin.norm(2, -1, true) * 4;
-    Tensor direction = (target - origin) / (target - origin).norm(2, -1, true);
-    models::BlenderSplit s;
-    s.rays = at::cat({origin, direction}, 1).to(at::kDouble), s.rgb = at::rand({n, 3}).to(at::kDouble), s.time = (at::rand({n, 1}) * 2 - 1).to(at::kDouble);
-    s.views = 1, s.width = n, s.height = 1;
-    return s;
-}
 struct Trained {
     models::TrainResult result;
     std::shared_ptr<HexPlane> model;
@@ -183,7 +173,7 @@ Trained train(bool fused, const std::string& name, std::int64_t stop = 0, const 
                 return out;
             };
         };
-    t.result = models::train(models::hexplane_task(t.model), scene(), {}, o);
+    t.result = models::train(models::hexplane_task(t.model), random_rays(at::kDouble), {}, o);
     return t;
 }
 TEST(Resume, HexPlanesSchedule) {

@@ -16,6 +16,7 @@
 #include "models/hexplane/parts.h"
 #include "models/hexplane/task.h"
 #include "models/trainer.h"
+#include "tests/torch/scene.h"
 
 namespace heddle::testing {
 namespace {
@@ -381,19 +382,8 @@ TEST(TrainStep, HexPlaneThick) {
 }
 
 // ---- a whole schedule: planes grow after 8 of 20 iterations, the emptiness mask comes after 12, the run is cut and resumed
-models::BlenderSplit scene(at::ScalarType t) {
-    at::manual_seed(8);
-    const std::int64_t n = 300;
-    Tensor origin = at::randn({n, 3}), target = at::rand({n, 3}) * 1.6 - 0.8;
-    origin = origin / origin.norm(2, -1, true) * 4;
-    Tensor direction = (target - origin) / (target - origin).norm(2, -1, true);
-    models::BlenderSplit s;
-    s.rays = at::cat({origin, direction}, 1).to(t), s.rgb = at::rand({n, 3}).to(t), s.time = (at::rand({n, 1}) * 2 - 1).to(t);
-    s.views = 1, s.width = n, s.height = 1;
-    return s;
-}
 TEST(TrainStep, TrainsTheScheduleAsEagerAndResumes) {
-    const auto data = scene(at::kDouble);
+    const auto data = random_rays(at::kDouble);
     const auto folder = std::filesystem::temp_directory_path() / fmt::format("heddle-step-{}", ::getpid());
     std::filesystem::create_directories(folder);
     auto run = [&](bool fused, std::int64_t stop, const std::string& resume, const std::string& checkpoint) {
