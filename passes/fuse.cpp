@@ -432,6 +432,7 @@ private:
     const Form& best(const Nest& n) {  // asked again and again of the same roots and points
         auto [it, fresh] = best_.try_emplace({print(n.outer), n.roots, n.piece, n.pieces});
         if (fresh) try {
+                if (n.roots.size() > 1 && counts_itself(n)) throw loop::Unfusable("would write the number of rows that it runs over");
                 it->second.emplace<Form>(find_best(n));
             } catch (const loop::TooLarge& e) {
                 it->second.emplace<loop::TooLarge>(e);
@@ -441,6 +442,15 @@ private:
         if (auto* why_not = std::get_if<loop::TooLarge>(&it->second)) throw *why_not;
         if (auto* why_not = std::get_if<loop::Unfusable>(&it->second)) throw *why_not;
         return std::get<Form>(it->second);
+    }
+    // Is a number of rows that a nest takes from memory as it begins one of its own roots?
+    bool counts_itself(const Nest& n) {
+        for (Id r : n.roots) {
+            reads(r, n.piece);
+            for (const auto& name : asked_[{r, n.piece}])
+                if (auto it = plan_.program.counted.find(name); it != plan_.program.counted.end() && std::count(n.roots.begin(), n.roots.end(), it->second)) return true;
+        }
+        return false;
     }
     Form find_best(Nest n) const {
         std::size_t most = n.roots.size() == 1 && whole_.count(n.roots[0]) ? loop::kAny : kMaxValues;
