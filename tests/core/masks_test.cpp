@@ -363,6 +363,30 @@ TEST(Bounded, ARunThatFailsUpdatesNothing) {
     }
 }
 
+// Few enough for one nest to count them and to list them: the list is made once their number is there.
+TEST(Bounded, RowsWaitForTheirNumber) {
+    NEEDS_LLVM();
+    Graph g;
+    g.name = "few";
+    V x = g.value(g.input({DType::f64, {1, 2}}, "x")), m = gt(x, like(x, -0.5));
+    auto places = columns(nonzero(m, "u0"));
+    V rows = gather(x, places), after = scan(like(rows, 0.5), rows, 0, 1, true, 0);
+    g.outputs = {scatter(constant(g, {DType::f64, {1, 2}}, 0), places, after).id};
+    const Plan p = plan(joint(g, {0}).graph, {}, {.bounded = true});
+    ASSERT_EQ(p.bounds.size(), 1u) << print(p.program);
+    for (const auto& [who, target] : targets()) {
+        const Executable e(p, target);
+        for (const std::vector<double>& values : {std::vector{0.3, 0.7}, {0.3, -0.7}, {-0.7, 0.3}, {-0.7, -0.9}}) {
+            const std::vector<Tensor> in{{DType::f64, {1, 2}, values}};
+            PoisonedHost host;
+            auto got = run(e, host, in);
+            ASSERT_EQ(got.back().data[0], 0);
+            got.pop_back();
+            ASSERT_NO_FATAL_FAILURE(expect_same(evaluate(g, in, library), got, who));
+        }
+    }
+}
+
 TEST(Bounded, CompilesForADevice) {
     if (!Nvrtc().available()) GTEST_SKIP() << "no NVRTC";
     const Graph joined = joint(network(true), kWants).graph;
