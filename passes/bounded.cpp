@@ -141,8 +141,7 @@ private:
     // from there: it's computed once.
     Graph in_order(const std::vector<Update>& updates) const {
         std::map<Id, Id> of;     // what a library reads -> what that is made of
-        for (const auto& [x, v] : roomy_)
-            if (!out_[x].is(Op::permute)) of.emplace(v.id, x);
+        for (const auto& [x, v] : roomy_) of.emplace(v.id, x);
         std::map<Id, Id> before; // of an update
         for (const Update& u : updates) before.emplace(out_.outputs[at(u.output)], out_.inputs[at(u.input)]);
         std::vector<char> checked(out_.nodes.size());
@@ -168,7 +167,7 @@ private:
             }
             mine = g.add(std::move(n));
             if (auto it = before.find(id); it != before.end() && failed) mine = unless_failed(mine, it->second);
-            if (!roomy_.contains(id) || out_[id].is(Op::permute)) return;
+            if (!roomy_.contains(id)) return;
             const std::string u = rows_in(out_.type(id).shape);
             V all = filled(g.value(mine), u);
             whole[at(id)] = all.id;

@@ -10,6 +10,18 @@ constexpr int kWidth = 256;                            // of a row that a long a
 constexpr std::int64_t kShortest = 16, kLongest = 4096;  // a mask's last axis that is a row as it is
 constexpr std::int64_t kFew = 1024;                    // rows that are counted up at one level
 
+// The mask of which this is whether it holds anywhere; -1: it's something else.
+Id any_of(const Graph& g, Id id) {
+    const Node& n = g[id];
+    if (n.type.rank() > 0 || n.type.dtype != DType::b1) return -1;
+    if (n.is(Op::amax)) return n.in[0];
+    if (!n.is(Op::gt) || !g[n.in[1]].is(Op::constant) || g[n.in[1]].number("value") != 0) return -1;
+    const Node& count = g[n.in[0]];
+    if (!count.is(Op::sum) || !is_int(count.type.dtype)) return -1;
+    const Node& ones = g[count.in[0]];
+    return ones.is(Op::cast) && g.type(ones.in[0]).dtype == DType::b1 ? ones.in[0] : -1;
+}
+
 class Compaction {
 public:
     explicit Compaction(const Graph& g) : g_(g), at_(g.nodes.size()), column_(g.nodes.size()) {}
@@ -165,17 +177,6 @@ private:
     std::map<Id, V> places_;       // by call
 };
 }  // namespace
-
-Id any_of(const Graph& g, Id id) {
-    const Node& n = g[id];
-    if (n.type.rank() > 0 || n.type.dtype != DType::b1) return -1;
-    if (n.is(Op::amax)) return n.in[0];
-    if (!n.is(Op::gt) || !g[n.in[1]].is(Op::constant) || g[n.in[1]].number("value") != 0) return -1;
-    const Node& count = g[n.in[0]];
-    if (!count.is(Op::sum) || !is_int(count.type.dtype)) return -1;
-    const Node& ones = g[count.in[0]];
-    return ones.is(Op::cast) && g.type(ones.in[0]).dtype == DType::b1 ? ones.in[0] : -1;
-}
 
 Graph compact_rows(const Graph& g) { return Compaction(g).run(); }
 

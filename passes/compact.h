@@ -11,7 +11,4 @@ namespace heddle {
 // After masks_to_predicates, which leaves no call where predicates do; before the cut, so that places are saved and not coordinates.
 Graph compact_rows(const Graph&);
 
-// The mask of which this is whether it holds anywhere; -1: it's something else.
-Id any_of(const Graph&, Id);
-
 }  // namespace heddle

@@ -324,19 +324,21 @@ private:
         }
         return first;
     }
+    // What a nest's roots are and read.
+    std::set<Id> touched(const Nest& nest) {
+        std::set<Id> all(nest.roots.begin(), nest.roots.end());
+        for (Id r : nest.roots) all.insert(reads(r, nest.piece).begin(), reads(r, nest.piece).end());
+        return all;
+    }
     bool shares(const Nest& nest, const std::vector<Id>& deps) {
-        std::set<Id> mine(nest.roots.begin(), nest.roots.end());
-        for (Id r : nest.roots)
-            for (Id d : reads(r)) mine.insert(d);
+        const std::set<Id> mine = touched(nest);
         return deps.empty() || std::any_of(deps.begin(), deps.end(), [&](Id d) { return mine.count(d) != 0; });
     }
     // Nests in the order of what they share with a root that reads `deps`, most bytes first: an update belongs where its parameter is read.
     std::vector<int> by_shared(const std::vector<Nest>& list, const std::vector<Id>& deps) {
         std::vector<std::pair<double, int>> order;
         for (const Nest& n : list) {
-            std::set<Id> mine(n.roots.begin(), n.roots.end());
-            for (Id r : n.roots)
-                for (Id d : reads(r, n.piece)) mine.insert(d);
+            const std::set<Id> mine = touched(n);
             double shared = 0;
             for (Id d : deps) shared += mine.count(d) ? traffic(d) : 0;
             order.emplace_back(-shared, static_cast<int>(order.size()));
