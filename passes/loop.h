@@ -62,7 +62,7 @@ struct Phase {
     Dim extent;
     Val size = -1;                // the same as a uniform value
     bool reverse = false;
-    bool ordered = false;         // has carries: iterations run in order, so lanes never walk this loop
+    bool ordered = false;         // has carries: iterations run in order, and lanes walk this loop only where these are recurrences
     std::vector<int> folds, carries;
     std::vector<Val> body, after;
 };

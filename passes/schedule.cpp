@@ -195,9 +195,10 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
     // A rest takes lanes of its own: 24 channels are 16 and 8.
     if (narrowest <= 8 && s.width == 16) s.width = 8;
     s.chunk = 1;
-    // On CUDA a thread runs a recurrence by itself.
-    if (std::any_of(n.phases.begin(), n.phases.end(), [](const loop::Phase& p) { return p.ordered; })) return s;
-    s.group = n.outer.empty() ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
+    // On CUDA lanes of a warp hand a recurrence on, or a thread runs it by itself.
+    const bool ordered = std::any_of(n.phases.begin(), n.phases.end(), [](const loop::Phase& p) { return p.ordered; });
+    if (ordered && (narrowest < 8 || !std::all_of(n.phases.begin(), n.phases.end(), [&](const loop::Phase& p) { return loop::walkable(n, p); }))) return s;
+    s.group = n.outer.empty() && !ordered ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
     return s;
 }
 }  // namespace

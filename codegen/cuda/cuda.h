@@ -3,7 +3,8 @@
 //
 //   group == 1    one thread computes one outer point, all phases in order
 //   group == G    G neighbouring threads share a point and stride over the inner loops; folds are reduced over the group and
-//                 every thread gets them; thread 0 of the group stores. G <= 32 by shuffles, above through shared memory
+//                 every thread gets them; thread 0 of the group stores. G <= 32 by shuffles, above through shared memory.
+//                 A recurrence goes from lane to lane, G iterations at a time, by doubling; G <= 32
 //   vector V      a thread of a group takes V neighbouring elements of an inner loop at a time, and moves them as one where they are aligned
 //   run R         a group walks up to R points in a row and keeps in registers what goes to one address; memory gets it when that changes
 //                 or the run ends. What all points add to is added up over the groups of a warp first
@@ -51,7 +52,7 @@ struct CudaSource {
     bool fits_narrow(const Sizes&) const;
 };
 
-// Throws Bug if a schedule can't be: groups with ordered phases, or that don't divide the block.
+// Throws Bug if a schedule can't be: groups at a carry that is no recurrence, or of more than a warp at any, or that don't divide the block.
 CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& nests, const CudaOptions& = {});
 
 // Blocks of one nest, by the formula that the kernel uses itself.

@@ -196,6 +196,67 @@ template <int G, class T> HD T all_{0}(T v) {{
     return s + "  return v;\n}\n";
 }
 
+// A carry that goes from lane to lane of a group, by doubling. Source: Hillis and Steele 1986. What a product that leaves the range of floats says of a
+// state that is 0 is nothing: then one by one, as in codegen/llvm/scan.cpp.
+constexpr char kLanes[] = R"(// Each thread of a group gets a carry as it is before its own step, which follows those of the threads before it; the carry becomes what it is
+// after all of them. The G threads must call this together.
+template <int G> HD unsigned lanes_of() { return 0xffffffffu >> (32 - G) << (threadIdx.x % 32 / G * G); }
+template <int G, class T> HD T before_own(T after, T& carry) {
+  const T up = T(__shfl_up_sync(lanes_of<G>(), after, 1, G)), before = threadIdx.x % G == 0 ? carry : up;
+  carry = T(__shfl_sync(lanes_of<G>(), after, G - 1, G));
+  return before;
+}
+)";
+struct Scan {
+    const char *name, *text;
+};
+constexpr Scan kScans[] = {
+    {"sum_before", R"(template <int G, class T> HD T sum_before(T b, T& carry) {  // a step: + b
+#pragma unroll
+  for (int d = 1; d < G; d *= 2) {
+    const T up = __shfl_up_sync(lanes_of<G>(), b, d, G);
+    if (threadIdx.x % G >= d) b = up + b;
+  }
+  return before_own<G>(carry + b, carry);
+}
+)"},
+    {"product_before", R"(template <int G, class T> HD T product_before(T a, T& carry) {  // a step: * a
+  T all = a;
+#pragma unroll
+  for (int d = 1; d < G; d *= 2) {
+    const T up = __shfl_up_sync(lanes_of<G>(), all, d, G);
+    if (threadIdx.x % G >= d) all = up * all;
+  }
+  T state = all * carry;
+  if (__any_sync(lanes_of<G>(), !(all - all == 0))) {
+    T now = carry;
+    for (int k = 0; k < G; ++k) {
+      now = __shfl_sync(lanes_of<G>(), a, k, G) * now;
+      if (threadIdx.x % G == k) state = now;
+    }
+  }
+  return before_own<G>(state, carry);
+}
+)"},
+    {"state_before", R"(template <int G, class T> HD T state_before(T a, T b, T& carry) {  // a step: * a, + b
+  T all = a, sum = b;
+#pragma unroll
+  for (int d = 1; d < G; d *= 2) {
+    const T up = __shfl_up_sync(lanes_of<G>(), all, d, G), more = __shfl_up_sync(lanes_of<G>(), sum, d, G);
+    if (threadIdx.x % G >= d) sum = all * more + sum, all = up * all;
+  }
+  T state = all * carry + sum;
+  if (__any_sync(lanes_of<G>(), !(all - all == 0))) {
+    T now = carry;
+    for (int k = 0; k < G; ++k) {
+      now = __shfl_sync(lanes_of<G>(), a, k, G) * now + __shfl_sync(lanes_of<G>(), b, k, G);
+      if (threadIdx.x % G == k) state = now;
+    }
+  }
+  return before_own<G>(state, carry);
+}
+)"}};
+
 // Where the parenthesis that opens at i closes.
 std::size_t closing(const std::string& s, std::size_t i) {
     for (int depth = 0; i < s.size(); ++i) {
@@ -314,6 +375,9 @@ std::string prelude(const Uses& u, bool wide_index) {
     s += functions;
     for (auto [op, threads] : u.groups) s += group_of(def(op), threads);
     for (DType t : u.atomics) s += atomics_of(t);
+    if (!u.scans.empty()) s += kLanes;
+    for (const Scan& scan : kScans)
+        if (u.scans.contains(scan.name)) s += scan.text;
     if (u.ordered) s += kOrdered;
     if (u.near) s += kNearText;
     if (u.vectors || u.runs) {

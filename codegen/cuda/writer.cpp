@@ -27,7 +27,7 @@ bool reserved(const std::string& s) {
         "unsigned using virtual void volatile while xor block blocks lane live point points part i64 index_t HD heddle "
         "threadIdx blockIdx blockDim gridDim warpSize signbit isnan isinf fmod copysign add_to from_f16 to_f16 from_bf16 "
         "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done e Vec EACH load store Run run run_of runs first last group at end_together floordiv_real all_sum all_prod all_amax all_amin NULL "
-        "Powers power_of raise Sums room_for add_whole shifted at_least_1 endless sum_of_endless two_to total sums Near near_words clear_near add_near ";
+        "Powers power_of raise Sums room_for add_whole shifted at_least_1 endless sum_of_endless two_to total sums lanes_of before_own sum_before product_before state_before Near near_words clear_near add_near ";
     bool row = s.ends_with('_') && (op_named(s) || op_named(s.substr(0, s.size() - 1)));
     return row || is_vocabulary(s) || kWords.find(" " + s + " ") != std::string_view::npos;
 }
@@ -216,7 +216,8 @@ private:
     }
 
     void phase(const loop::Phase& p) {
-        HEDDLE_CHECK(!p.ordered || group_ == 1, "an ordered phase can't be shared by a group of threads");
+        const bool scans = group_ > 1 && p.ordered;
+        HEDDLE_CHECK(!scans || (group_ <= 32 && loop::walkable(n_, p)), "an ordered phase can't be shared by a group of threads");
         for (int f : p.folds) {
             const loop::Fold& fold = n_.folds[at(f)];
             folds_[f] = names_.fresh(fmt::format("{}{}", def(fold.op).name, f));
@@ -229,6 +230,7 @@ private:
         }
         std::string count = expr(p.extent, sizes_);
         std::string first = p.reverse ? count + " - 1" : "0", step = (p.reverse ? "--" : "++") + inner_;
+        if (scans) return ordered_by_lanes(p, count);
         if (group_ > 1) {  // threads beyond the last point go round no loop
             taken_ = loop::taken(n_, p);
             first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? lane{} : {}", taken_ > 1 ? fmt::format(" * {}", taken_) : "", count);
@@ -242,6 +244,50 @@ private:
         taken_ = 1;
         indent_ -= 2;
         line("}}");
+        end_phase(p);
+    }
+    // A group at as many iterations as it has threads, each at its own, in their order: a carry goes through them all, so that those without an
+    // iteration go along, and neither read nor write.
+    void ordered_by_lanes(const loop::Phase& p, const std::string& count) {
+        const std::string at = names_.fresh("at");
+        line("for (index_t {0} = live ? 0 : {1}; {0} < {1}; {0} += {2}) {{", at, count, group_);
+        indent_ += 2;
+        line("const index_t {} = {}{} + lane{};", inner_, p.reverse ? count + " - 1 - (" : "", at, p.reverse ? ")" : "");
+        if (!(p.extent.is_const() && p.extent.value() % group_ == 0)) {
+            here_ = names_.fresh("here");
+            line("const bool {} = {} {};", here_, inner_, p.reverse ? ">= 0" : "< " + count);
+        }
+        ordered_ = &p;
+        for (int c : p.carries) {
+            const auto r = loop::recurrence(n_, p, c);
+            named_.insert(r->a.begin(), r->a.end());
+            for (const auto& term : r->b) named_.insert(term.begin(), term.end());
+        }
+        for (Val v : p.body) statement(v, Scope::body);
+        ordered_ = nullptr;
+        here_.clear();
+        indent_ -= 2;
+        line("}}");
+        end_phase(p);
+    }
+    // A carry as it is before this thread's iteration: what the iterations before it do to it is a product and a sum. Threads without an iteration come
+    // after all that have one: what they hand on nobody reads.
+    std::string carried(int carry) {
+        const loop::Recurrence r = loop::recurrence(n_, *ordered_, carry).value();
+        const DType t = n_.carries[at(carry)].dtype;
+        auto product = [&](const std::vector<Val>& factors) {
+            std::string s;
+            for (Val f : factors) s += (s.empty() ? "" : " * ") + operand(f);
+            return s;
+        };
+        std::string sum;
+        for (const auto& term : r.b) sum += (sum.empty() ? "" : " + ") + (term.empty() ? literal(t, 1) : product(term));
+        const std::string scan = r.b.empty() ? "product_before" : r.a.empty() ? "sum_before" : "state_before";
+        uses_.scans.insert(scan);
+        auto argument = [&](bool given, const std::string& s) { return given ? fmt::format("{}({}), ", type(t), s) : ""; };
+        return fmt::format("{}<{}>({}{}{})", scan, group_, argument(!r.a.empty(), product(r.a)), argument(!r.b.empty(), sum), carries_.at(carry));
+    }
+    void end_phase(const loop::Phase& p) {
         if (group_ > 1)
             for (int f : p.folds) {
                 uses_.group(n_.folds[at(f)].op, group_);
@@ -353,7 +399,7 @@ private:
     }
     bool written_in_place(Val v) {
         const Value& x = value(v);
-        if (users_[at(v)] != 1 || x.what != What::map || text_[at(v)].size() > 48) return false;
+        if (users_[at(v)] != 1 || x.what != What::map || text_[at(v)].size() > 48 || named_.contains(v)) return false;
         if (x.op == Op::cast ? is_float(x.dtype) && !is_float(value(x.in[0]).dtype) : !in_place(def(x.op))) return false;
         Val user = user_.at(v);
         if (value(user).what == What::carry_step || value(user).what == What::accumulate || (taken_ > 1 && value(user).what == What::store)) return false;
@@ -366,7 +412,10 @@ private:
         if (group_ > 1) return scope == Scope::body ? "" : "live && lane == 0";
         return along_ ? "live" : "";
     }
-    std::string where(const Value& x) { return x.in.size() > 2 ? fmt::format("if ({}) ", bare(x.in[2])) : ""; }
+    std::string where(const Value& x) {
+        if (x.in.size() > 2) return fmt::format("if ({}) ", here_.empty() ? bare(x.in[2]) : here_ + " && " + operand(x.in[2]));
+        return here_.empty() ? "" : fmt::format("if ({}) ", here_);
+    }
     void effect(Scope scope, const std::string& what, const std::string& note) {
         std::string guard = owner(scope);
         line("{}{};{}", guard.empty() ? "" : "if (" + guard + ") ", what, note);
@@ -383,7 +432,7 @@ private:
                 if (users_[at(v)] == 0) return;
                 text_[at(v)] = map(v);
                 break;
-            case What::carry: text_[at(v)] = carries_.at(x.index); break;
+            case What::carry: text_[at(v)] = ordered_ ? carried(x.index) : carries_.at(x.index); break;
             case What::load: {
                 if (parts && loop::beside(n_, v, taken_)) return neighbours(v, x);
                 std::string e = element(x);
@@ -395,6 +444,7 @@ private:
                 }
                 if (x.in.size() > 1 && x.in[1] >= 0)
                     e = fmt::format("{} ? {} : {}", operand(x.in[1]), e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
+                if (!here_.empty()) e = fmt::format("{} ? {} : {}", here_, e, literal(narrow(v) ? DType::i32 : x.dtype, 0));
                 text_[at(v)] = e;
                 break;
             }
@@ -408,7 +458,7 @@ private:
                 const std::string& f = folds_.at(x.index);
                 uses_.rows.insert(x.op);
                 Each one(each_, taken_ > 1);
-                return line("{}{} = {};{}", every(), f, apply(def(x.op), f, operand(x.in[0])), comment(x));
+                return line("{}{}{} = {};{}", here_.empty() ? "" : "if (" + here_ + ") ", every(), f, apply(def(x.op), f, operand(x.in[0])), comment(x));
             }
         }
         if (written_in_place(v)) return;
@@ -508,6 +558,9 @@ private:
     bool each_ = false;               // an expression is of one of them: e
     std::string inner_, out_, loc_;
     bool along_ = false;
+    const loop::Phase* ordered_ = nullptr;  // the phase in which carries go from lane to lane, and
+    std::string here_;                // whether this thread has an iteration of it; empty: it has
+    std::set<Val> named_;             // not written in place
     std::set<int> read_;              // buffers that are written too, read by the threads of a group since they last met
 };
 

@@ -112,6 +112,43 @@ Case recurrence() {
     return c;
 }
 
+// A product, a sum and both at once along rows of [R, S], as each element finds them, and the sum of the products: by lanes of a group.
+Case recurrences(int group, std::int64_t rows, std::int64_t width, bool reverse, double first = 1, double scale = 1) {
+    Build b({R}, grouped(group));
+    int a = b.buffer(0, DType::f64, "a"), c0 = b.buffer(1, DType::f64, "products", true), c1 = b.buffer(2, DType::i64, "sums", true);
+    int c2 = b.buffer(3, DType::f64, "states", true), all = b.buffer(4, DType::f64, "all", true), added = b.buffer(5, DType::f64, "added", false, true);
+    auto r = b.outer(0), base = b.map(Op::mul, DType::i64, {r, b.size(S)});
+    b.phase(S, reverse);
+    int product = b.carry(DType::f64, first), sum = b.carry(DType::i64, 3), state = b.carry(DType::f64, 0.5), f = b.fold(Op::sum, DType::f64, 0);
+    auto address = b.map(Op::add, DType::i64, {base, b.inner()});
+    auto v = b.load(a, address), n = b.map(Op::cast, DType::i64, {b.map(Op::gt, DType::b1, {v, b.constant(DType::f64, 0.5)})});
+    auto p = b.carried(product), q = b.carried(sum), x = b.carried(state);
+    b.store(c0, address, p), b.store(c1, address, q), b.store(c2, address, x);
+    b.accumulate(added, address, p);
+    b.fold_step(f, p);
+    b.carry_step(product, b.map(Op::mul, DType::f64, {p, v}));
+    b.carry_step(sum, b.map(Op::add, DType::i64, {q, n}));
+    b.carry_step(state, b.map(Op::add, DType::f64, {b.map(Op::mul, DType::f64, {x, v}), v}));
+    b.after();
+    b.store(all, r, b.folded(f));
+    Case c{fmt::format("recurrences_{}_{}_{}{}", group, rows, width, reverse ? "_reverse" : first == 0 ? "_endless" : ""), {b.n}, {{"R", rows}, {"S", width}}, {}, 1e-13};
+    std::vector<double> in = numbers(u(rows * width), 0.2, 1.2);
+    for (double& e : in) e *= scale;
+    const std::vector<double> none(u(rows * width));
+    Data products{DType::f64, none, none}, sums{DType::i64, none, none}, states{DType::f64, none, none}, totals{DType::f64, std::vector<double>(u(rows)), {}};
+    for (std::int64_t k = 0; k < rows; ++k) {
+        double product_is = first, sum_is = 3, state_is = 0.5, total = 0;
+        for (std::int64_t j = 0; j < width; ++j) {
+            const std::size_t at = u(k * width + (reverse ? width - 1 - j : j));
+            products.end[at] = product_is, sums.end[at] = sum_is, states.end[at] = state_is;
+            total += product_is, product_is *= in[at], sum_is += in[at] > 0.5, state_is = state_is * in[at] + in[at];
+        }
+        totals.end.push_back(total);
+    }
+    c.data = {{0, {DType::f64, in, {}}}, {1, products}, {2, sums}, {3, states}, {4, totals}, {5, products}};
+    return c;
+}
+
 // y[r, c] = x[index[r], c] and its reverse: total[index[r], c] += x[r, c], in the type t
 Case gather_scatter(DType t) {
     Build b({R, Dim(4)});
@@ -271,7 +308,8 @@ Case every_row(DType t) {
 
 std::vector<Case> cases() {
     return {pointwise(), softmax(1, 128, 40, 9), softmax(8, 64, 21, 13), softmax(32, 128, 9, 70), softmax(64, 128, 5, 150), softmax(256, 256, 3, 300),
-            softmax(32, 128, 3, 1), softmax(32, 128, 0, 5), recurrence(), gather_scatter(DType::f32), gather_scatter(DType::f64),
+            softmax(32, 128, 3, 1), softmax(32, 128, 0, 5), recurrence(), recurrences(32, 9, 70, false), recurrences(32, 7, 70, true), recurrences(8, 21, 13, false), recurrences(16, 5, 32, true),
+            recurrences(32, 3, 1, false), recurrences(32, 0, 5, false), recurrences(8, 5, 20, false, 0, 1e300), gather_scatter(DType::f32), gather_scatter(DType::f64),
             gather_scatter(DType::i32), gather_scatter(DType::i64), gather_scatter(DType::f16), gather_scatter(DType::bf16), gather_scatter(DType::b1),
             shared_sums(1, DType::f32), shared_sums(8, DType::f32), shared_sums(64, DType::f64), shared_sums(1, DType::i64), narrow_floats(), neighbours(),
             read_back(1), read_back(8), read_back(64),

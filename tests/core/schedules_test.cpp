@@ -20,7 +20,9 @@ Plan scheduled(Plan p, const Schedule& s) {
         for (loop::Nest& n : launch) {
             n.schedule = s;
             n.schedule.lanes_inner &= std::any_of(n.phases.begin(), n.phases.end(), [&](const loop::Phase& phase) { return loop::walkable(n, phase); });
-            if (std::any_of(n.phases.begin(), n.phases.end(), [](const loop::Phase& phase) { return phase.ordered; })) n.schedule.group = 1;
+            auto ordered = [](const loop::Phase& phase) { return phase.ordered; };
+            if (std::any_of(n.phases.begin(), n.phases.end(), ordered))
+                n.schedule.group = std::all_of(n.phases.begin(), n.phases.end(), [&](const loop::Phase& phase) { return loop::walkable(n, phase); }) ? std::min(s.group, 32) : 1;
         }
     return p;
 }
