@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly packages=(g++ cmake ninja-build ccache pkg-config python3 python3-venv ca-certificates libfmt-dev nlohmann-json3-dev
-  libcli11-dev libxxhash-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev llvm-19-dev)
+  libcli11-dev libxxhash-dev libpng-dev libminizip-dev libgtest-dev libgmock-dev libbenchmark-dev llvm-19-dev)
 readonly pins=(torch==2.11.0 numpy==2.4.6 setuptools==80.9.0 wheel==0.45.1 pytest==9.0.1 expecttest==0.3.0)
 readonly logs=out/logs
 readonly started=$SECONDS
