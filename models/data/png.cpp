@@ -33,14 +33,17 @@ Image read_png(const std::string& path) {
     throw Error("damaged PNG file", path, "replace it (" + why + ")");
 }
 
-void write_png(const std::string& path, const Image& image) {
+void write_png(const std::string& path, const Image& image, int64_t channels) {
+    std::vector<uint8_t> bytes;
+    for (size_t pixel = 0; pixel < image.rgba.size(); pixel += 4)
+        bytes.insert(bytes.end(), &image.rgba[pixel], &image.rgba[pixel] + channels);
     png_image png{};
     png.version = PNG_IMAGE_VERSION;
     png.width = static_cast<png_uint_32>(image.width);
     png.height = static_cast<png_uint_32>(image.height);
-    png.format = PNG_FORMAT_RGBA;
+    png.format = channels == 4 ? PNG_FORMAT_RGBA : channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
     replace_file(path, [&](const std::string& temporary) {
-        if (!png_image_write_to_file(&png, temporary.c_str(), 0, image.rgba.data(), 0, nullptr))
+        if (!png_image_write_to_file(&png, temporary.c_str(), 0, bytes.data(), 0, nullptr))
             throw Error("cannot write image", path, png.message);
     });
 }

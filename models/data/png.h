@@ -1,4 +1,4 @@
-// PNG files as 8-bit RGBA, through libpng. Law: a file that this writes is whole or absent.
+// PNG files, 8 bits a channel, through libpng. Law: a file that this writes is whole or absent.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@ struct Image {
 
 // Throws Error when the file is missing, isn't a PNG or is damaged.
 Image read_png(const std::string& path);
-void write_png(const std::string& path, const Image& image);
+// Four channels: RGBA; three: without alpha; one: grey, from red.
+void write_png(const std::string& path, const Image& image, int64_t channels = 4);
 
 }  // namespace heddle::models

@@ -8,17 +8,9 @@
 namespace heddle::models {
 namespace {
 
-Vec3 operator+(const Vec3& a, const Vec3& b) { return {a[0] + b[0], a[1] + b[1], a[2] + b[2]}; }
-Vec3 operator-(const Vec3& a, const Vec3& b) { return {a[0] - b[0], a[1] - b[1], a[2] - b[2]}; }
-Vec3 operator*(const Vec3& a, double s) { return {a[0] * s, a[1] * s, a[2] * s}; }
-double dot(const Vec3& a, const Vec3& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
-Vec3 cross(const Vec3& a, const Vec3& b) {
-    return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
-}
-Vec3 unit(const Vec3& a) { return a * (1.0 / std::sqrt(dot(a, a))); }
-
 constexpr double kNothing = std::numeric_limits<double>::infinity();
-constexpr double kGroundHeight = -0.75, kGroundRadius = 1.4, kTile = 0.5;
+constexpr double kGroundHeight = -0.75, kGroundRadius = 1.4, kWall = -2.5, kTile = 0.5;
+const Vec3 kLight = unit({0.5, -0.4, 1.0});
 
 // A ball hops on the spot of a circle that it slowly follows.
 struct Ball {
@@ -42,18 +34,39 @@ double sphere_distance(const Sphere& s, const Vec3& origin, const Vec3& directio
     return t > 1e-6 ? t : kNothing;
 }
 
-double ground_distance(const Vec3& origin, const Vec3& direction) {
-    if (direction[2] == 0) return kNothing;
-    const double t = (kGroundHeight - origin[2]) / direction[2];
-    if (t <= 1e-6) return kNothing;
-    const Vec3 p = origin + direction * t;
-    return p[0] * p[0] + p[1] * p[1] <= kGroundRadius * kGroundRadius ? t : kNothing;
+// To the plane where coordinate `axis` is `at`.
+double plane_distance(size_t axis, double at, const Vec3& origin, const Vec3& direction) {
+    if (direction[axis] == 0) return kNothing;
+    const double t = (at - origin[axis]) / direction[axis];
+    return t > 1e-6 ? t : kNothing;
 }
 
-Vec3 ground_colour(const Vec3& p) {
+Vec3 tile_colour(double a, double b) {
     const bool light =
-        (static_cast<int64_t>(std::floor(p[0] / kTile)) + static_cast<int64_t>(std::floor(p[1] / kTile))) % 2 == 0;
+        (static_cast<int64_t>(std::floor(a / kTile)) + static_cast<int64_t>(std::floor(b / kTile))) % 2 == 0;
     return light ? Vec3{0.78, 0.76, 0.72} : Vec3{0.58, 0.60, 0.66};
+}
+
+// Waves at odd angles, other ones in each channel, so that no two places of a surface look the same.
+Vec3 woven(const Vec3& rgb, double a, double b) {
+    Vec3 out{};
+    for (size_t i = 0; i < 3; ++i) {
+        const double turn = 2.0 * static_cast<double>(i);
+        out[i] =
+            rgb[i] * (0.72 + 0.14 * std::sin(5.3 * a - 3.1 * b + turn) + 0.14 * std::sin(9.7 * b + 6.1 * a - turn));
+    }
+    return out;
+}
+
+Vec3 albedo(const Moment& moment, const Hit& hit) {
+    const Vec3& p = hit.point;
+    if (hit.on_ball()) {
+        const Vec3& rgb = moment.spheres[static_cast<size_t>(hit.surface)].rgb;
+        return moment.stage == Stage::Room ? woven(rgb, hit.normal[1], hit.normal[2]) : rgb;
+    }
+    if (hit.surface == Hit::kWall) return woven(tile_colour(p[1], p[2]), p[1], p[2]);
+    const Vec3 tile = tile_colour(p[0], p[1]);
+    return moment.stage == Stage::Room ? woven(tile, p[0], p[1]) : tile;
 }
 
 uint8_t byte(double v) { return static_cast<uint8_t>(std::lround(std::clamp(v, 0.0, 1.0) * 255)); }
@@ -71,31 +84,50 @@ std::vector<Sphere> balls(double time) {
     return out;
 }
 
-Sight look(const Vec3& origin, const Vec3& direction, double time) {
-    const auto spheres = balls(time);
-    double nearest = ground_distance(origin, direction);
-    const Sphere* seen = nullptr;
-    for (const auto& s : spheres) {
-        const double t = sphere_distance(s, origin, direction);
-        if (t < nearest) nearest = t, seen = &s;
+Hit first_hit(const Moment& moment, const Vec3& origin, const Vec3& direction) {
+    Hit hit;
+    const double floor = plane_distance(2, kGroundHeight, origin, direction);
+    const Vec3 p = origin + direction * floor;
+    if (moment.stage == Stage::Room || p[0] * p[0] + p[1] * p[1] <= kGroundRadius * kGroundRadius) hit.distance = floor;
+    hit.normal = {0, 0, 1};
+    if (moment.stage == Stage::Room) {
+        const double wall = plane_distance(0, kWall, origin, direction);
+        if (wall < hit.distance) hit.distance = wall, hit.surface = Hit::kWall, hit.normal = {1, 0, 0};
     }
-    if (nearest == kNothing) return {};
+    for (size_t i = 0; i < moment.spheres.size(); ++i) {
+        const double t = sphere_distance(moment.spheres[i], origin, direction);
+        if (t < hit.distance) hit.distance = t, hit.surface = static_cast<int64_t>(i);
+    }
+    hit.point = origin + direction * hit.distance;
+    if (hit.on_ball()) hit.normal = unit(hit.point - moment.spheres[static_cast<size_t>(hit.surface)].centre);
+    if (dot(hit.normal, direction) > 0) hit.normal = hit.normal * -1;  // the ground seen from below
+    return hit;
+}
 
-    const Vec3 point = origin + direction * nearest;
-    Vec3 normal = seen ? unit(point - seen->centre) : Vec3{0, 0, 1};
-    if (dot(normal, direction) > 0) normal = normal * -1;  // the ground seen from below
-    const Vec3 albedo = seen ? seen->rgb : ground_colour(point);
-    const Vec3 light = unit({0.5, -0.4, 1.0});
-    const Vec3 lifted = point + normal * 1e-4;
-    bool lit = dot(normal, light) > 0;
-    for (const auto& s : spheres) lit = lit && sphere_distance(s, lifted, light) == kNothing;
+bool lit(const Moment& moment, const Hit& hit) {
+    if (dot(hit.normal, kLight) <= 0) return false;
+    const Vec3 lifted = hit.point + hit.normal * 1e-4;
+    return std::all_of(moment.spheres.begin(), moment.spheres.end(),
+                       [&](const Sphere& s) { return sphere_distance(s, lifted, kLight) == kNothing; });
+}
 
-    const double sky = 0.30 + 0.12 * normal[2];
-    const double diffuse = lit ? 0.68 * dot(normal, light) : 0;
-    const double gloss = lit && seen ? 0.35 * std::pow(std::max(0.0, dot(normal, unit(light - direction))), 40) : 0;
+Vec3 shade(const Moment& moment, const Hit& hit, const Vec3& direction) {
+    const Vec3 colour = albedo(moment, hit);
+    const bool light = lit(moment, hit);
+    const double sky = 0.30 + 0.12 * hit.normal[2];
+    const double diffuse = light ? 0.68 * dot(hit.normal, kLight) : 0;
+    const double gloss =
+        light && hit.on_ball() ? 0.35 * std::pow(std::max(0.0, dot(hit.normal, unit(kLight - direction))), 40) : 0;
     Vec3 rgb{};
-    for (size_t i = 0; i < 3; ++i) rgb[i] = std::clamp(albedo[i] * (sky + diffuse) + gloss, 0.0, 1.0);
-    return {true, rgb};
+    for (size_t i = 0; i < 3; ++i) rgb[i] = std::clamp(colour[i] * (sky + diffuse) + gloss, 0.0, 1.0);
+    return rgb;
+}
+
+Sight look(const Vec3& origin, const Vec3& direction, double time) {
+    const Moment moment(Stage::Disc, time);
+    const Hit hit = first_hit(moment, origin, direction);
+    if (hit.distance == kNothing) return {};
+    return {true, shade(moment, hit, direction)};
 }
 
 Camera orbit(double azimuth, double elevation) {

@@ -5,14 +5,14 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "models/data/png.h"
+#include "models/data/vec3.h"
 
 namespace heddle::models {
-
-using Vec3 = std::array<double, 3>;
 
 // What a ray sees; rgb is meaningless without a hit.
 struct Sight {
@@ -32,10 +32,39 @@ struct Sphere {
     Vec3 rgb;
 };
 
-// Where the balls are at `time`.
+// Where the balls are at `time`. They move and don't turn.
 std::vector<Sphere> balls(double time);
 
-// The first surface on the ray, shaded: diffuse, specular and a hard shadow from one distant light.
+// What stands still around them. Disc: a round floor in mid-air, as D-NeRF's data sets have it. Room: a floor without
+// end and a wall at x = -2.5, so that every ray with x < 0 meets something; all of it textured, the balls too.
+enum class Stage { Disc, Room };
+
+// The scene at one time.
+struct Moment {
+    Moment(Stage stage, double time) : stage(stage), spheres(balls(time)) {}
+    Stage stage;
+    std::vector<Sphere> spheres;
+};
+
+// Where a ray first meets the scene.
+struct Hit {
+    static constexpr int64_t kFloor = -1, kWall = -2;
+    double distance = std::numeric_limits<double>::infinity();  // infinite: nowhere
+    int64_t surface = kFloor;                                   // kFloor, kWall or a place in Moment::spheres
+    Vec3 point{}, normal{};                                     // the normal on the ray's side
+    bool on_ball() const { return surface >= 0; }
+};
+
+// `direction` is a unit vector, also below.
+Hit first_hit(const Moment& moment, const Vec3& origin, const Vec3& direction);
+
+// Does the light reach it, past the balls?
+bool lit(const Moment& moment, const Hit& hit);
+
+// Its colour on the ray: diffuse, specular and a hard shadow from one distant light.
+Vec3 shade(const Moment& moment, const Hit& hit, const Vec3& direction);
+
+// The first surface on the ray, shaded, on the disc.
 Sight look(const Vec3& origin, const Vec3& direction, double time);
 
 // A camera on the sphere of radius 4, angles in radians, that looks at the middle.

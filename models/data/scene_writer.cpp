@@ -1,23 +1,18 @@
-// Writes the bouncing balls as a data set. Law: the directory appears whole, by one rename, or not at all.
-#include <unistd.h>
-
+// Writes the bouncing balls in the layout of D-NeRF's data sets.
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "models/data/scene.h"
+#include "models/data/scene_directory.h"
 #include "models/error.h"
 #include "models/files.h"
 
 namespace heddle::models {
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr double kPi = 3.14159265358979323846;
-constexpr const char* kMark = "scene.json";
 
 json mark(const SceneOptions& o) {
     return {{"scene", "bouncing-balls"}, {"version", 1},   {"train", o.train_frames}, {"val", o.val_frames},
@@ -45,16 +40,7 @@ bool write_bouncing_balls(const std::string& directory, const SceneOptions& o,
                           const std::function<void(int64_t, int64_t)>& progress) {
     if (o.train_frames < 1 || o.val_frames < 1 || o.test_frames < 1 || o.size < 1 || o.grid < 1)
         throw Error("empty scene", directory, "frames, size and grid must be at least 1");
-    fs::path target = fs::path(directory).lexically_normal();
-    if (!target.has_filename()) target = target.parent_path();
-    if (fs::exists(target)) {
-        std::ifstream file(target / kMark);
-        if (file && json::parse(file, nullptr, /*allow_exceptions=*/false) == mark(o)) return false;
-        throw Error("directory holds something else", directory, "remove it or choose another --out");
-    }
-    if (target.has_parent_path()) make_directories(target.parent_path().string());
-    const fs::path part = target.string() + ".part-" + std::to_string(::getpid());
-    try {
+    return write_scene_directory(directory, mark(o), [&](const std::filesystem::path& part) {
         const int64_t total = o.train_frames + o.val_frames + o.test_frames;
         int64_t done = 0;
         for (const auto& [split, frames] : {std::pair<std::string, int64_t>{"train", o.train_frames},
@@ -63,8 +49,7 @@ bool write_bouncing_balls(const std::string& directory, const SceneOptions& o,
             make_directories((part / split).string());
             json meta = {{"camera_angle_x", Camera{}.fov_x}, {"frames", json::array()}};
             for (int64_t i = 0; i < frames; ++i) {
-                std::string number = std::to_string(i);
-                number.insert(0, number.size() < 3 ? 3 - number.size() : 0, '0');
+                const std::string number = padded(i, 3);
                 const double time = frames > 1 ? static_cast<double>(i) / static_cast<double>(frames - 1) : 0.0;
                 const Camera camera = camera_of(split, i, frames);
                 write_png((part / split / ("r_" + number + ".png")).string(), picture(camera, time, o.size, o.grid));
@@ -75,16 +60,7 @@ bool write_bouncing_balls(const std::string& directory, const SceneOptions& o,
             }
             replace_file((part / ("transforms_" + split + ".json")).string(), meta.dump(2) + "\n");
         }
-        replace_file((part / kMark).string(), mark(o).dump(2) + "\n");
-        std::error_code failed;
-        fs::rename(part, target, failed);
-        if (failed) throw Error("cannot write directory", directory, failed.message());
-    } catch (...) {
-        std::error_code ignored;
-        fs::remove_all(part, ignored);
-        throw;
-    }
-    return true;
+    });
 }
 
 }  // namespace heddle::models
