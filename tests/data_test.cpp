@@ -12,7 +12,7 @@
 #include "models/data/blender.h"
 #include "models/data/png.h"
 #include "models/data/scene.h"
-#include "models/error.h"
+#include "tests/data_files.h"
 
 namespace heddle::models {
 namespace {
@@ -28,17 +28,7 @@ struct Data : testing::Test {
     void SetUp() override { write_bouncing_balls(scene.string(), options); }
     void TearDown() override { fs::remove_all(root); }
 
-    std::string failure(const std::function<void()>& f) {
-        try {
-            f();
-        } catch (const Error& e) {
-            std::string text = e.what();  // the scene's place is written as DIR
-            for (size_t i; (i = text.find(scene.string())) != std::string::npos;)
-                text.replace(i, scene.string().size(), "DIR");
-            return text;
-        }
-        return "no error";
-    }
+    std::string failure(const std::function<void()>& f) const { return error_text(scene, f); }
     std::string load_failure(const BlenderOptions& o = {}) {
         return failure([&] { load_blender(scene.string(), "train", o); });
     }

@@ -7,37 +7,22 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 
 #include "models/data/npy.h"
 #include "models/data/video_scene.h"
-#include "models/error.h"
+#include "tests/data_files.h"
 
 namespace heddle::models {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string bytes_of(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
 struct Npy : testing::Test {
     fs::path root = fs::temp_directory_path() / ("heddle_npy_test_" + std::to_string(::getpid()));
     void SetUp() override { fs::create_directories(root); }
     void TearDown() override { fs::remove_all(root); }
 
-    std::string failure(const std::function<void()>& f) const {
-        try {
-            f();
-        } catch (const Error& e) {
-            std::string text = e.what();  // the directory is written as DIR
-            for (size_t i; (i = text.find(root.string())) != std::string::npos;) text.replace(i, root.string().size(), "DIR");
-            return text;
-        }
-        return "no error";
-    }
+    std::string failure(const std::function<void()>& f) const { return error_text(root, f); }
 };
 
 // What Python prints; NumPy stands as np, the test's directory is the current one.
@@ -53,26 +38,32 @@ std::string python(const fs::path& directory, const std::string& script) {
 
 TEST_F(Npy, NumPyReadsWhatIsWritten) {
     for (const auto type : {at::kBool, at::kByte, at::kInt, at::kLong, at::kFloat, at::kDouble})
-        for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{{}, {0}, {5}, {2, 3}, {2, 1, 3, 4}}) {
+        for (const std::vector<int64_t>& shape :
+             std::vector<std::vector<int64_t>>{{}, {0}, {5}, {2, 3}, {2, 1, 3, 4}}) {
             const auto array = at::arange(c10::multiply_integers(shape)).view(shape).to(type);
             write_npy((root / "a.npy").string(), array);
             EXPECT_TRUE(read_npy((root / "a.npy").string()).equal(array));
         }
     write_npy((root / "a.npy").string(), at::arange(6, at::kInt).view({2, 3}).t());
-    write_npz((root / "a.npz").string(), {{"b", at::arange(2) == 0}, {"x", at::full({}, 0.5)}, {"n", at::zeros({0, 2}, at::kByte)}});
-    EXPECT_EQ(python(root, "a, z = np.load('a.npy'), np.load('a.npz')\n"
-                           "print(a.tolist(), a.dtype, sorted(z), z['b'], z['x'], z['n'].shape, z['n'].dtype)\n"),
+    write_npz((root / "a.npz").string(),
+              {{"b", at::arange(2) == 0}, {"x", at::full({}, 0.5)}, {"n", at::zeros({0, 2}, at::kByte)}});
+    EXPECT_EQ(python(root,
+                     "a, z = np.load('a.npy'), np.load('a.npz')\n"
+                     "print(a.tolist(), a.dtype, sorted(z), z['b'], z['x'], z['n'].shape, z['n'].dtype)\n"),
               "[[0, 3], [1, 4], [2, 5]] int32 ['b', 'n', 'x'] [ True False] 0.5 (0, 2) uint8\n");
 }
 
 TEST_F(Npy, WhatNumPyWritesIsRead) {
-    EXPECT_EQ(python(root, "x = np.arange(24.).reshape(2, 3, 4)\n"
-                           "np.save('c.npy', x); np.save('f.npy', np.asfortranarray(x)); np.save('s.npy', np.float32(7)); np.save('e.npy', np.zeros((0, 3), bool))\n"
-                           "np.lib.format.write_array(open('v2.npy', 'wb'), x, version=(2, 0))\n"
-                           "np.savez('a.npz', x=x, m=x[0] > 3); np.savez_compressed('b.npz', x=x, m=x[0] > 3)\n"
-                           "np.save('big.npy', x.astype('>f8')); np.save('half.npy', np.float16(x))\n"
-                           "np.save('struct.npy', np.zeros(2, [('a', 'f4')])); open('text.npy', 'w').write('not an array')\n"),
-              "");
+    EXPECT_EQ(
+        python(root,
+               "x = np.arange(24.).reshape(2, 3, 4)\n"
+               "np.save('c.npy', x); np.save('f.npy', np.asfortranarray(x)); np.save('s.npy', np.float32(7)); "
+               "np.save('e.npy', np.zeros((0, 3), bool))\n"
+               "np.lib.format.write_array(open('v2.npy', 'wb'), x, version=(2, 0))\n"
+               "np.savez('a.npz', x=x, m=x[0] > 3); np.savez_compressed('b.npz', x=x, m=x[0] > 3)\n"
+               "np.save('big.npy', x.astype('>f8')); np.save('half.npy', np.float16(x))\n"
+               "np.save('struct.npy', np.zeros(2, [('a', 'f4')])); open('text.npy', 'w').write('not an array')\n"),
+        "");
     const auto x = at::arange(24, at::kDouble).view({2, 3, 4});
     for (const char* name : {"c.npy", "f.npy", "v2.npy"}) {
         const auto read = read_npy((root / name).string());
@@ -85,7 +76,9 @@ TEST_F(Npy, WhatNumPyWritesIsRead) {
         EXPECT_EQ(arrays.size(), 2u);
         EXPECT_TRUE(arrays.at("x").equal(x) && arrays.at("m").equal(x[0] > 3)) << name;
     }
-    const auto read_failure = [&](const std::string& name) { return failure([&] { read_npy((root / name).string()); }); };
+    const auto read_failure = [&](const std::string& name) {
+        return failure([&] { read_npy((root / name).string()); });
+    };
     const std::string types = "save it as bool, uint8, int32, int64, float32 or float64";
     EXPECT_EQ(read_failure("big.npy"), "array of type \">f8\": DIR/big.npy: " + types);
     EXPECT_EQ(read_failure("half.npy"), "array of type \"<f2\": DIR/half.npy: " + types);
@@ -97,17 +90,24 @@ TEST_F(Npy, WhatNumPyWritesIsRead) {
 }
 
 TEST_F(Npy, VideosAreStoredAsDynIBaRsScriptsStoreThem) {
-    write_bouncing_balls_video((root / "video").string(), {.frames = 7, .width = 20, .height = 12, .held_out = 2, .grid = 1});
-    EXPECT_EQ(python(root, "f = np.load('video/dense/flow_i3/00003_bwd.npz')\n"
-                           "print(sorted(f), f['flow'].dtype, f['flow'].shape, f['mask'].dtype, f['mask'].shape)\n"
-                           "for n in ['dense/poses_bounds_cvd', 'dense/source_vv_poses', 'dense/disp/00006', 'held_out/poses', 'held_out/frames']:\n"
-                           "    x = np.load(f'video/{n}.npy'); print(n, x.dtype, x.shape, np.isfinite(x).all())\n"
-                           "for n in ['images_20x12/00006', 'images/00006', 'source_virtual_views_20x12/00006/07', 'dynamic_masks/6', 'static_masks/6']:\n"
-                           "    x = open(f'video/dense/{n}.png', 'rb').read(); print(n, ['grey', '', 'RGB', '', '', '', 'RGBA'][x[25]])\n"),
+    write_bouncing_balls_video((root / "video").string(),
+                               {.frames = 7, .width = 20, .height = 12, .held_out = 2, .grid = 1});
+    EXPECT_EQ(python(root,
+                     "f = np.load('video/dense/flow_i3/00003_bwd.npz')\n"
+                     "print(sorted(f), f['flow'].dtype, f['flow'].shape, f['mask'].dtype, f['mask'].shape)\n"
+                     "for n in ['dense/poses_bounds_cvd', 'dense/source_vv_poses', 'dense/disp/00006', "
+                     "'held_out/poses', 'held_out/frames']:\n"
+                     "    x = np.load(f'video/{n}.npy'); print(n, x.dtype, x.shape, np.isfinite(x).all())\n"
+                     "for n in ['images_20x12/00006', 'images/00006', 'source_virtual_views_20x12/00006/07', "
+                     "'dynamic_masks/6', 'static_masks/6']:\n"
+                     "    x = open(f'video/dense/{n}.png', 'rb').read(); print(n, ['grey', '', 'RGB', '', '', '', "
+                     "'RGBA'][x[25]])\n"),
               "['flow', 'mask'] float32 (12, 20, 2) bool (12, 20)\n"
-              "dense/poses_bounds_cvd float64 (7, 17) True\ndense/source_vv_poses float32 (8, 3, 4, 7) True\ndense/disp/00006 float32 (12, 20) True\n"
+              "dense/poses_bounds_cvd float64 (7, 17) True\ndense/source_vv_poses float32 (8, 3, 4, 7) "
+              "True\ndense/disp/00006 float32 (12, 20) True\n"
               "held_out/poses float64 (2, 15) True\nheld_out/frames int64 (2,) True\n"
-              "images_20x12/00006 RGB\nimages/00006 RGB\nsource_virtual_views_20x12/00006/07 RGB\ndynamic_masks/6 grey\nstatic_masks/6 grey\n");
+              "images_20x12/00006 RGB\nimages/00006 RGB\nsource_virtual_views_20x12/00006/07 RGB\ndynamic_masks/6 "
+              "grey\nstatic_masks/6 grey\n");
 }
 
 // Cut anywhere, or with any byte of its header or of a zip member changed, a file is refused or read as some array: nothing else happens.
@@ -117,7 +117,9 @@ TEST_F(Npy, DamagedArraysAreRefused) {
     write_npy(npy, array);
     write_npz(npz, {{"x", array}});
     const std::string whole = bytes_of(npy), zip = bytes_of(npz);
-    const auto put = [](const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; };
+    const auto put = [](const std::string& path, const std::string& bytes) {
+        std::ofstream(path, std::ios::binary) << bytes;
+    };
     for (size_t size = 0; size < whole.size(); ++size) {
         put(npy, whole.substr(0, size));
         EXPECT_THROW(read_npy(npy), Error) << size;
