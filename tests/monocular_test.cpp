@@ -1,4 +1,5 @@
-// DynIBaR's layout read: cameras, disparity and flows agree in the units that it trains in; each kind of bad input has one message.
+// DynIBaR's layout read: cameras, disparity and flows agree in the units that it trains in; each kind of bad input has
+// one message.
 #include <torch/types.h>
 
 #include <cmath>
@@ -35,7 +36,7 @@ TEST_F(VideoFiles, LoadedCamerasDisparityAndFlowsAgree) {
             EXPECT_LT(error.masked_select(video.motion_masks[i] == 0).max().item<double>(), 2e-4) << i << " to " << j;
             EXPECT_GT(error.masked_select(video.motion_masks[i] > 0).mean().item<double>(), 0.3) << i << " to " << j;
         }
-    // DynIBaR's units and axes: 3/4 of the least depth is 1; the mean camera stands at the origin and looks along -z, y up.
+    // 3/4 of the least depth is 1; the mean camera stands at the origin and looks along -z, y up.
     EXPECT_NEAR(video.disparity.max().item<double>(), 0.75, 1e-6);
     EXPECT_NEAR(video.near, 0.9 / 0.75, 1e-6);
     EXPECT_NEAR(video.far, 1.5 * (1 / video.disparity.min().item<double>() + 15), 1e-4);
@@ -51,7 +52,7 @@ TEST_F(VideoFiles, VirtualAndHeldOutViewsShowTheFramesMoment) {
     const Video video = load_monocular(scene.string());
     ASSERT_EQ(video.virtual_images.sizes(), at::IntArrayRef({8, 8, 3, 30, 48}));
     ASSERT_EQ(video.virtual_camera_to_world.sizes(), at::IntArrayRef({8, 8, 4, 4}));
-    // Colours of the frame's pixels where the other camera sees them: the middle one of all errors, as some are hidden there.
+    // Colours of the frame's pixels where the other camera sees them: the median error, as some are hidden there.
     const auto error = [&](int64_t i, const at::Tensor& image, const at::Tensor& to_world, bool warped) {
         const auto there = seen_by(video, i, video.intrinsics[i], to_world).view({-1, 2});
         const auto edge = at::tensor({47.0, 29.0}, at::kDouble);

@@ -110,7 +110,8 @@ TEST_F(Npy, VideosAreStoredAsDynIBaRsScriptsStoreThem) {
               "grey\nstatic_masks/6 grey\n");
 }
 
-// Cut anywhere, or with any byte of its header or of a zip member changed, a file is refused or read as some array: nothing else happens.
+// Cut anywhere, or with any byte of its header or of a zip member changed, a file is refused or read as some array:
+// nothing else happens.
 TEST_F(Npy, DamagedArraysAreRefused) {
     const auto array = at::arange(6, at::kFloat).view({2, 3});
     const auto npy = (root / "a.npy").string(), npz = (root / "a.npz").string();

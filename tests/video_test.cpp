@@ -53,8 +53,9 @@ at::Tensor ball_at(const at::Tensor& points, const std::vector<Sphere>& spheres)
     return out;
 }
 
-// Is each point in sight? A ball hides it when the line of sight comes nearer to the ball's middle than its radius; the ball it lies on hides it
-// when the surface there faces away. The floor and the wall hide nothing. `sure`: rounding to float32 can't change the answer.
+// Is each point in sight? A ball hides it when the line of sight comes nearer to the ball's middle than its radius; the
+// ball it lies on hides it when the surface there faces away. The floor and the wall hide nothing. `sure`: rounding to
+// float32 can't change the answer.
 struct InSight {
     at::Tensor yes, sure;
 };
@@ -97,7 +98,7 @@ TEST_F(VideoFiles, DisparityIsThatOfTheFirstSurfaceAndMasksAreTheBalls) {
         EXPECT_NEAR(poses[i][16].item<double>(), 1 / disparity.min().item<double>(), 1e-6);
 
         EXPECT_TRUE((video.motion_masks[i].flatten() > 0).equal(on >= 0)) << "frame " << i;
-        // The generous mask has all of the tight one, the shadows, and little else: pixels that a ball or a shadow fills in part.
+        // The generous mask has all of the tight one, the shadows, and pixels that a ball or a shadow fills in part.
         auto shadow = at::zeros({30 * 48}, at::kBool);
         const auto light = vector(unit({0.5, -0.4, 1.0}));
         for (const auto& s : spheres) {

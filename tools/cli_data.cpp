@@ -29,7 +29,7 @@ CLI::App* add_scene(CLI::App& data, const std::string& name, const std::string& 
     sub->callback([c, write] {
         std::optional<models::Progress> progress;
         const bool made = write([&](int64_t done, int64_t total) {
-            if (!progress) progress.emplace("pictures", total, c->quiet);
+            if (!progress) progress.emplace("frames", total, c->quiet);
             progress->show(done, "");
         });
         progress.reset();

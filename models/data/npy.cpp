@@ -1,6 +1,6 @@
-// NumPy's format, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html: a dictionary as Python writes it, then the bytes. Read
-// here, on a zip library and a JSON parser, as the reader that distributions have (xtensor's) wants the keys in one order and reads past the end of
-// an empty header.
+// NumPy's format (its manual, numpy.lib.format): a dictionary as Python writes it, then the bytes. Read here, on a zip
+// library and a JSON parser, as the reader that distributions have (xtensor's) wants the keys in one order and reads
+// past the end of an empty header.
 #include "models/data/npy.h"
 
 #include <ATen/ATen.h>
@@ -29,7 +29,8 @@ constexpr std::pair<const char*, at::ScalarType> kTypes[] = {{"|b1", at::kBool},
                                                              {"<i4", at::kInt},   {"<i8", at::kLong},
                                                              {"<f4", at::kFloat}, {"<f8", at::kDouble}};
 
-// A dictionary of strings, booleans and tuples of integers, as Python prints it, is JSON but for its quotes, brackets, capitals and last commas.
+// A dictionary of strings, booleans and tuples of integers, as Python prints it, is JSON but for its quotes, brackets,
+// capitals and last commas.
 json parse_dictionary(const std::string& python) {
     std::string text;
     for (char c : python) {
@@ -62,9 +63,10 @@ at::Tensor decode(const std::string& file, const std::string& where) {
     size_t bytes = c10::elementSize(type->second);
     std::vector<int64_t> shape;
     for (const json& size : header["shape"]) {
-        if (!size.is_number_unsigned()) throw damaged;
+        if (!size.is_number_unsigned() || size.get<int64_t>() < 0 ||
+            __builtin_mul_overflow(bytes, size.get<size_t>(), &bytes))
+            throw damaged;
         shape.push_back(size.get<int64_t>());
-        if (__builtin_mul_overflow(bytes, size.get<size_t>(), &bytes)) throw damaged;
     }
     if (bytes != held)
         throw Error("array of " + std::to_string(bytes) + " bytes holds " + std::to_string(held), where,
@@ -118,10 +120,10 @@ std::map<std::string, at::Tensor> read_npz(const std::string& path) {
     std::map<std::string, at::Tensor> out;
     int status = unzGoToFirstFile(zip.get());
     for (; status == UNZ_OK; status = unzGoToNextFile(zip.get())) {
-        char name[256], chunk[1 << 16];
-        if (unzGetCurrentFileInfo64(zip.get(), nullptr, name, sizeof name, nullptr, 0, nullptr, 0) != UNZ_OK)
+        char name[256] = {}, chunk[1 << 16];  // a longer name is cut, and then not ended
+        if (unzGetCurrentFileInfo64(zip.get(), nullptr, name, sizeof name - 1, nullptr, 0, nullptr, 0) != UNZ_OK ||
+            unzOpenCurrentFile(zip.get()) != UNZ_OK)
             throw damaged;
-        if (unzOpenCurrentFile(zip.get()) != UNZ_OK) throw damaged;
         std::string file;
         int got = 0;
         while ((got = unzReadCurrentFile(zip.get(), chunk, sizeof chunk)) > 0)

@@ -1,5 +1,5 @@
 // Arrays in NumPy's files: .npy holds one, .npz several by name.
-// Law: C-contiguous tensors on the CPU; the same arrays give the same bytes; a file that this writes is whole or absent.
+// Law: contiguous tensors on the CPU; the same arrays give the same bytes; a file that this writes is whole or absent.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,8 @@
 
 namespace heddle::models {
 
-// bool, uint8, int32, int64, float32 or float64, of any shape. Throws Error when the file is missing, damaged or holds another type.
+// bool, uint8, int32, int64, float32 or float64, of any shape. Throws Error when the file is missing, damaged or holds
+// another type.
 at::Tensor read_npy(const std::string& path);
 void write_npy(const std::string& path, const at::Tensor& array);
 

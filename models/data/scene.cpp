@@ -9,7 +9,7 @@ namespace heddle::models {
 namespace {
 
 constexpr double kNothing = std::numeric_limits<double>::infinity();
-constexpr double kGroundHeight = -0.75, kGroundRadius = 1.4, kWall = -2.5, kTile = 0.5;
+constexpr double kGroundHeight = -0.75, kGroundRadius = 1.4, kBackWall = -2.5, kTile = 0.5;
 const Vec3 kLight = unit({0.5, -0.4, 1.0});
 
 // A ball hops on the spot of a circle that it slowly follows.
@@ -91,7 +91,7 @@ Hit first_hit(const Moment& moment, const Vec3& origin, const Vec3& direction) {
     if (moment.stage == Stage::Room || p[0] * p[0] + p[1] * p[1] <= kGroundRadius * kGroundRadius) hit.distance = floor;
     hit.normal = {0, 0, 1};
     if (moment.stage == Stage::Room) {
-        const double wall = plane_distance(0, kWall, origin, direction);
+        const double wall = plane_distance(0, kBackWall, origin, direction);
         if (wall < hit.distance) hit.distance = wall, hit.surface = Hit::kWall, hit.normal = {1, 0, 0};
     }
     for (size_t i = 0; i < moment.spheres.size(); ++i) {

@@ -1,5 +1,5 @@
 // Bouncing balls: a small moving scene in closed form, and the pictures of it in the layout of D-NeRF's data sets.
-// Law: the same arguments give the same bytes; everything lies within [-1.5, 1.5]^3; time runs over [0, 1].
+// Law: the same arguments give the same bytes; the balls and the disc lie within [-1.5, 1.5]^3; time runs over [0, 1].
 #pragma once
 
 #include <array>

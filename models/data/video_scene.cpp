@@ -1,4 +1,5 @@
-// Each quantity is a few lines over first_hit: a pixel's ray, the point it meets, where the point goes, whether another camera sees it.
+// Each quantity is a few lines over first_hit: a pixel's ray, the point it meets, where the point goes, whether another
+// camera sees it.
 #include "models/data/video_scene.h"
 
 #include <ATen/ATen.h>
