@@ -142,6 +142,13 @@ TEST_F(Npy, DamagedArraysAreRefused) {
             }
         }
     EXPECT_GT(refused, 300);
+    // 2^62 x 4 floats are 0 bytes, modulo 2^64.
+    write_npy(npy, at::zeros({0}));
+    std::string huge = bytes_of(npy);
+    const std::string shape = "(4611686018427387904, 4), }";
+    put(npy, huge.replace(huge.find("(0,), }"), shape.size(), shape));
+    EXPECT_EQ(failure([&] { read_npy(npy); }), "damaged .npy header: DIR/a.npy: restore the file");
+
     std::string changed = zip;
     changed[zip.find(whole.substr(whole.size() - 24))] ^= 1;
     put(npz, changed);

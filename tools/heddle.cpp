@@ -20,8 +20,15 @@ int main(int argc, char** argv) {
     CLI::App app("heddle: fuses PyTorch programs into few kernels");
     app.require_subcommand(1);
     for (const auto add : {heddle::add_train, heddle::add_data, heddle::add_bench, heddle::add_dump, heddle::add_replay, heddle::add_cache, heddle::add_doctor}) add(app);
-    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands([&](CLI::App* sub) { return sub->check_name(argv[1]); }).empty())
-        return fail(std::string("unknown command: ") + argv[1] + ": see heddle --help");
+    // CLI11 says of an unknown name no more than that one is required.
+    CLI::App* command = &app;
+    std::string path = "heddle";
+    for (int i = 1; i < argc && argv[i][0] != '-' && command->get_require_subcommand_min() > 0; ++i) {
+        const auto named = command->get_subcommands([&](CLI::App* sub) { return sub->check_name(argv[i]); });
+        if (named.empty()) return fail(std::string("unknown command: ") + argv[i] + ": see " + path + " --help");
+        command = named.front();
+        path += std::string(" ") + argv[i];
+    }
     try {
         app.parse(argc, argv);
         return 0;
