@@ -13,6 +13,7 @@ namespace heddle {
 namespace {
 
 constexpr int kMaxNests = 64, kMaxStages = 8;  // a stage waits for the one before it, as a launch does
+constexpr double kWait = 4e5;  // which on a GPU takes about 1.2 us, in units of cost: those of the bytes that it could move meanwhile
 constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000, kMaxLaunch = 6000;  // roots and statements of a nest, statements of a launch
 
 struct Time {
@@ -293,6 +294,7 @@ private:
                     double spared = 0;  // writing and reading what only this root needs
                     for (Id d : deps)
                         if (place_[static_cast<std::size_t>(d)].time == here.time && place_[static_cast<std::size_t>(d)].nest == k && !is_output(d)) spared += 2.5 * traffic(d);
+                    if (machine_ == Machine::cuda && first > here.time) spared += kWait;
                     if (together.cost > cost_[{s, k}] + *alone + spared) throw loop::Unfusable("costs more there than by itself");
                     if (!fits(together, best({.outer = nest.outer, .roots = {nest.roots.begin(), nest.roots.end() - 1}}), apart))
                         throw loop::Unfusable("would take more registers there than a thread has");
