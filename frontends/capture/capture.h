@@ -82,6 +82,7 @@ struct Captured {
         std::int64_t by;
     };
     std::vector<Quotient> quotients;
+    Sizes rows;                        // that each nonzero found in the example, by name: u0, u1, ..
 };
 
 // Runs `f` on the example once, and at other sizes to tell sizes from constants: an integer that differs between runs is fitted as a

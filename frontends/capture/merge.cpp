@@ -169,7 +169,9 @@ Captured Merge::run(std::size_t arguments, const std::string& name) {
         if (std::find(first.counted.begin(), first.counted.end(), id) != first.counted.end()) {
             Fit::Values rows;
             for (std::size_t r = 0; r < runs_.size(); ++r) rows.push_back(node(r, id).type.shape[0].value());
-            fit_.name(fmt::format("u{}", counted++), rows);
+            const std::string name = fmt::format("u{}", counted++);
+            c.rows[name] = rows[0];
+            fit_.name(name, rows);
         }
         Node n = node(0, id);
         for (Id& i : n.in) i = at[static_cast<std::size_t>(i)];

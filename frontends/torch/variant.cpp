@@ -17,6 +17,8 @@
 namespace heddle {
 
 namespace {
+constexpr std::int64_t kFewRows = 4096;  // of a mask, where the example had fewer: an early step's few rows say little of later ones
+
 bool draws(const Graph& g) {
     for (const Node& n : g.nodes)
         if (n.flag("random")) return true;
@@ -78,6 +80,7 @@ std::shared_ptr<Variant> capture_variant(const Callable& callable, const Tensors
             if (s[d].is_symbol()) v->typical[print(s[d])] = example[k].size(static_cast<std::int64_t>(d));
     }
     for (const auto& [name, input] : v->integers) v->typical[name] = example[input].item<std::int64_t>();
+    for (const auto& [name, rows] : v->captured.rows) v->typical[name] = std::max(rows, kFewRows);
     for (const Captured::Quotient& q : v->captured.quotients) v->typical[q.name] = decided(Choice::Of::div, q.of.eval(v->typical), q.by);
     everything.clear();  // what the callable alone holds is counted below
     for (at::Tensor& t : v->captured.implicit) {

@@ -97,3 +97,23 @@ def test_activation_memory_budget(static):
     assert kept[1] <= kept[0] / 2 and kept[2] <= kept[1] and kept[0] > 0, kept
     with pytest.raises(ValueError, match="activation_memory_budget is 1.5, expected a share from 0 to 1"):
         heddle.fuse(loss, activation_memory_budget=1.5)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_rows_of_a_mask_are_priced_by_how_many_there_are(static):
+    """Samples of many rows are taken again in the backward, where what they are taken of is smaller."""
+    torch.manual_seed(0)
+    planes = [torch.rand(1, 8, 96, 96, requires_grad=True) for _ in range(2)]
+    points, mask = torch.rand(80000, 2) * 2 - 1, torch.rand(80000) < 0.9
+
+    def loss(points, mask):
+        found = points[mask]
+        a, b = (torch.nn.functional.grid_sample(p, found[None, :, None], align_corners=True) for p in planes)
+        return (a * b).sum()
+
+    f = heddle.fuse(loss, static=static)
+    want = torch.autograd.grad(loss(points, mask), planes)
+    for got, exact in zip(torch.autograd.grad(f(points, mask), planes), want):
+        torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-4)
+    samples = int(mask.sum()) * 8 * 4  # of one plane, in bytes
+    assert sum(r.report()["saved_bytes"] for r in door_of(f).regions()) < samples
