@@ -562,10 +562,7 @@ private:
         for (Id id = 0; id < graph().size(); ++id)
             if (graph()[id].is(Op::result)) need(id);
         p.stored = needed;
-        std::vector<Update> done;
-        for (const Update& u : updates_)
-            if (in_place(u)) done.push_back(u);
-        p.updates = std::move(done);
+        p.updates = in_place();
         for (Launch& l : p.launches) {
             plan_.loops.emplace_back();
             for (Nest& n : l.nests) {
@@ -598,9 +595,20 @@ private:
         }
         return std::includes(writes.begin(), writes.end(), reads.begin(), reads.end());
     }
+    std::vector<Update> in_place() const {
+        std::vector<Update> found;
+        if (updates_.empty()) return found;
+        std::vector<std::vector<loop::Nest>> loops;  // per launch, while each value has memory of its own
+        for (const Launch& l : plan_.program.launches) {
+            loops.emplace_back();
+            for (const Nest& n : l.nests) loops.back().push_back(loop::lower(plan_.program, n));
+        }
+        std::copy_if(updates_.begin(), updates_.end(), std::back_inserter(found), [&](const Update& u) { return in_place(u, loops); });
+        return found;
+    }
     // Can an output be written where an input lies? Whoever else reads the input has done so in an earlier stage or step; the nest that writes
     // an element reads it before, and no other one.
-    bool in_place(const Update& u) const {
+    bool in_place(const Update& u, const std::vector<std::vector<loop::Nest>>& loops) const {
         const Program& p = plan_.program;
         const Id to = graph().outputs[static_cast<std::size_t>(u.output)], from = graph().inputs[static_cast<std::size_t>(u.input)];
         if (!(graph().type(to) == graph().type(from)) || in_memory_twice(to, from)) return false;
@@ -613,10 +621,8 @@ private:
                         if (library_operand(graph(), i).base == from) return false;
                 continue;
             }
-            for (const Nest& n : p.launches[static_cast<std::size_t>(step.launch)].nests) {
-                if (Time{s, n.stage} < when) continue;
-                if (!written_over(loop::lower(p, n), to, from)) return false;
-            }
+            for (const loop::Nest& n : loops[static_cast<std::size_t>(step.launch)])
+                if (!(Time{s, n.stage} < when) && !written_over(n, to, from)) return false;
         }
         return true;
     }
