@@ -396,12 +396,26 @@ private:
         }
         for (std::size_t k = 0; k < d.size(); ++k)
             if (!out[k]) s.push_back(d[k]);
+        if (s.size() == d.size() && takes_rows(id, piece)) s.pop_back();  // an inner loop, as of rows that are added to
         std::int64_t copies = 1;
         while (s.size() > 1 && s.back().is_const() && s.back().value() > 0 && copies * s.back().value() <= 4) {
             copies *= s.back().value();
             s.pop_back();
         }
         return s;
+    }
+    // Are the rows of a root made of rows of a table, several elements of which a thread of a GPU takes at once?
+    bool takes_rows(Id id, int piece) const {
+        const Node& n = graph()[id];
+        if (machine_ != Machine::cuda || (piece < 0 && n.kind() != Kind::map) || (piece >= 0 && !n.is(Op::concat))) return false;
+        const Id from = piece < 0 ? id : n.in[static_cast<std::size_t>(piece)];
+        const Type& t = graph().type(from);
+        if (t.rank() < 2 || !t.shape.back().is_const() || t.shape.back().value() < 8 || t.shape.back().value() % 4 != 0 || in_memory(from)) return false;
+        const auto all = pulled_in(from);
+        return std::any_of(all.begin(), all.end(), [&](Id k) {
+            const Node& e = graph()[k];
+            return e.is(Op::gather) && static_cast<int>(e.in.size()) - 1 < graph().type(e.in[0]).rank() && e.type.shape.back() == t.shape.back();
+        });
     }
     Nest part(Id id, int piece, int stage = 0) { return {.outer = points(id, piece), .roots = {id}, .piece = piece, .stage = stage}; }
     static Shape s_of(const Shape& d, const std::vector<int>& axes) {

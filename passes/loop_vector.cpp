@@ -103,7 +103,7 @@ int registers(const Nest& n) {
             for (Val v : *list)
                 if (const Value& x = at(n, v); effect(x) || x.what == What::fold_step || x.what == What::carry_step) visit(visit, v);
         for (Val v : p.body)
-            if (run(n) > 1 && merges(n, at(n, v), lanes)) kept += 1 + lanes * (bytes(at(n, at(n, v).in[1]).dtype) + 3) / 4;
+            if (const Value& x = at(n, v); run(n) > 1 && merges(n, x, lanes)) kept += at(n, x.in[0]).varies_outer + lanes * (bytes(at(n, x.in[1]).dtype) + 3) / 4;
         for (int f : p.folds) kept += (bytes(n.folds[static_cast<std::size_t>(f)].dtype) + 3) / 4;
     }
     auto size = [&](Val v) {

@@ -12,6 +12,8 @@
 namespace heddle {
 
 namespace {
+constexpr int kRegistersInAll = 1 << 16;  // of a multiprocessor
+
 // The same formula is in the prelude.
 std::int64_t blocks_of(std::int64_t points, int group, int run, int full, int threads) {
     const std::int64_t walked = std::clamp<std::int64_t>(points * group / full, 1, run);
@@ -215,11 +217,13 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     }
     if (r.staged()) uses.stages = true;
     r.vectors = uses.vectors;
-    // Nests of a kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another. Where threads take
-    // several elements it would take more than it needs, to load all of them early.
+    // Nests of a kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another. Where threads take several
+    // elements it would take more than it needs, to load all of them early; but sums in whole numbers or in shared memory need what they take.
     const bool several = std::any_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return n.schedule.vector > 1; });
-    const bool bound = nests.size() > 1 && !(several && std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; }));
-    const std::string bounds = bound ? fmt::format("{}, {}", r.threads, std::max(1, 512 / r.threads)) : std::to_string(r.threads);
+    const bool few = std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; });
+    const bool sums = near_bytes > 0 || r.ordered();
+    const int together = several && few ? (sums ? 0 : kRegistersInAll / kRegisters) : nests.size() > 1 ? kRegistersInAll / (2 * kRegisters) : 0;
+    const std::string bounds = together > 0 ? fmt::format("{}, {}", r.threads, std::max(1, together / r.threads)) : std::to_string(r.threads);
     r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,

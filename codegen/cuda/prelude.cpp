@@ -162,12 +162,20 @@ template <class T, int N> struct Run {
     if (to >= 0) add_to(p + to, sum);
   }
 };
-// What all points add to: the groups of a warp add up first. All threads of the warp must call this.
-template <int G, class P, class T, int N> HD void end_together(P p, Run<T, N>& run) {
+// What all points add to: threads of the block that have the same elements add up first. All threads of the block must call this.
+template <int G, int THREADS, class P, class T, int N> HD void add_together(P p, Vec<T, N> sum, bool mine) {
 #pragma unroll
   for (int d = 16; d >= G; d /= 2)
-    EACH(N) run.sum[e] = run.sum[e] + __shfl_xor_sync(0xffffffffu, run.sum[e], d);
-  if (threadIdx.x % 32 < G) run.end(p);
+    EACH(N) sum[e] = sum[e] + __shfl_xor_sync(0xffffffffu, sum[e], d);
+  if constexpr (THREADS > 32) {
+    __shared__ Vec<T, N> part[THREADS / 32][G];
+    __syncthreads();  // part may still be read from the time before
+    if (threadIdx.x % 32 < G) part[threadIdx.x / 32][threadIdx.x % 32] = sum;
+    __syncthreads();
+    for (int w = 1; w < THREADS / 32 && threadIdx.x < G; ++w)
+      EACH(N) sum[e] = sum[e] + part[w][threadIdx.x][e];
+  }
+  if (mine && threadIdx.x < G) add_to(p, sum);
 }
 )";
 

@@ -26,7 +26,7 @@ bool reserved(const std::string& s) {
         "short signed sizeof static static_assert struct switch template this throw true try typedef typeid typename union "
         "unsigned using virtual void volatile while xor block blocks lane live point points part i64 index_t HD heddle "
         "threadIdx blockIdx blockDim gridDim warpSize signbit isnan isinf fmod copysign add_to from_f16 to_f16 from_bf16 "
-        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done e Vec EACH load store Run run run_of runs first last group at end_together floordiv_real all_sum all_prod all_amax all_amin NULL "
+        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done e Vec EACH load store Run run run_of runs first last group at add_together floordiv_real all_sum all_prod all_amax all_amin NULL "
         "Powers power_of raise Sums room_for add_whole shifted at_least_1 endless sum_of_endless two_to total sums lanes_of before_own sum_before product_before state_before Near near_words clear_near add_near ";
     bool row = s.ends_with('_') && (op_named(s) || op_named(s.substr(0, s.size() - 1)));
     return row || is_vocabulary(s) || kWords.find(" " + s + " ") != std::string_view::npos;
@@ -194,27 +194,61 @@ private:
         line("for (index_t at = 0; at < {}; at += {}) {{", count, group_ * taken_);
         indent_ += 2;
         line("const index_t {} = at + lane{};", inner_, taken_ > 1 ? fmt::format(" * {}", taken_) : "");
+        std::vector<char> early(n_.values.size());  // what the addresses of sums of all points take
         for (Val v : p.body)
             if (const Value& x = value(v); loop::merges(n_, x, taken_) && added(x)) {
-                sums_[v] = names_.fresh(fmt::format("run{}", v));
-                line("Run<{}, {}> {};", type(buffer(x).dtype), taken_, sums_[v]);
+                const bool all = shares_address(x);
+                sums_[v] = names_.fresh(fmt::format("{}{}", all ? "sum" : "run", v));
+                line("{}<{}, {}> {}{};", all ? "Vec" : "Run", type(buffer(x).dtype), taken_, sums_[v], all ? " = {}" : "");
+                if (all) need(x.in[0], early);
             }
+        for (Val v : p.body)
+            if (early[at(v)]) statement(v, Scope::body);
         line("for (index_t point = {} < {} ? first : last; point < last; ++point) {{", inner_, count);
         indent_ += 2;
         axes();
         for (Val v : n_.prologue) statement(v, Scope::point);
-        for (Val v : p.body) statement(v, Scope::body);
+        for (Val v : p.body)
+            if (!early[at(v)]) statement(v, Scope::body);
         indent_ -= 2;
         line("}}");
         for (const auto& [v, sum] : sums_) {
-            const std::string& to = where_to(value(v));
-            if (shares_address(value(v)) && group_ < 32) line("end_together<{}>({}, {});", group_, to, sum);
+            const Value& x = value(v);
+            const std::string& to = where_to(x);
+            if (shares_address(x)) line("add_together<{}, {}>({} + {}, {}, {} < {});", group_, threads_, to, operand(x.in[0]), sum, inner_, count);
             else line("{}.end({});", sum, to);
         }
         indent_ -= 2;
         line("}}");
     }
 
+    void need(Val v, std::vector<char>& needed) const {
+        if (v < 0 || std::exchange(needed[at(v)], 1)) return;
+        for (Val i : value(v).in) need(i, needed);
+    }
+    // Folds whose terms have no element in common, each with what it takes of the body: one after the other they keep fewer values alive.
+    // Else one part with all of it.
+    std::vector<std::pair<std::vector<int>, std::vector<Val>>> parts(const loop::Phase& p) const {
+        std::vector<std::pair<std::vector<int>, std::vector<Val>>> all;
+        std::vector<char> read(n_.values.size());
+        bool apart = taken_ > 1 && p.folds.size() > 1;
+        for (Val v : p.body) {
+            const Value& x = value(v);
+            if (!apart || x.what == What::store || x.what == What::accumulate) apart = false;
+            if (!apart || x.what != What::fold_step) continue;
+            std::vector<char> needed(n_.values.size());
+            need(v, needed);
+            auto& [folds, body] = all.emplace_back();
+            folds = {x.index};
+            for (Val i : p.body)
+                if (needed[at(i)]) {
+                    body.push_back(i);
+                    apart &= value(i).what != What::load || !std::exchange(read[at(i)], 1);
+                }
+        }
+        if (!apart) all = {{p.folds, p.body}};
+        return all;
+    }
     void phase(const loop::Phase& p) {
         const bool scans = group_ > 1 && p.ordered;
         HEDDLE_CHECK(!scans || (group_ <= 32 && loop::walkable(n_, p)), "an ordered phase can't be shared by a group of threads");
@@ -231,19 +265,26 @@ private:
         std::string count = expr(p.extent, sizes_);
         std::string first = p.reverse ? count + " - 1" : "0", step = (p.reverse ? "--" : "++") + inner_;
         if (scans) return ordered_by_lanes(p, count);
-        if (group_ > 1) {  // threads beyond the last point go round no loop
+        bool once = false;  // every thread has its elements in one go
+        if (group_ > 1) {   // threads beyond the last point go round no loop
             taken_ = loop::taken(n_, p);
-            first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? lane{} : {}", taken_ > 1 ? fmt::format(" * {}", taken_) : "", count);
+            const std::string mine = taken_ > 1 ? fmt::format("lane * {}", taken_) : "lane";
+            once = !p.reverse && p.extent.is_const() && p.extent.value() <= group_ * taken_;
+            if (once) line("const index_t {} = {};", inner_, mine);
+            first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? {} : {}", mine, count);
             step = fmt::format("{} {} {}", inner_, p.reverse ? "-=" : "+=", group_ * taken_);
         }
-        line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
-        indent_ += 2;
-        for (Val v : p.body) statement(v, Scope::body);
-        for (Val v : p.body)
-            if (value(v).what == What::carry_step) line("{} = {};", carries_[value(v).index], bare(value(v).in[0]));
-        taken_ = 1;
-        indent_ -= 2;
-        line("}}");
+        for (const auto& [folds, body] : parts(p)) {
+            if (once) line("if (live && {} < {}) {{", inner_, count);
+            else line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
+            indent_ += 2;
+            for (Val v : body) statement(v, Scope::body);
+            for (Val v : body)
+                if (value(v).what == What::carry_step) line("{} = {};", carries_[value(v).index], bare(value(v).in[0]));
+            indent_ -= 2;
+            line("}}");
+            over_the_group(folds);
+        }
         end_phase(p);
     }
     // A group at as many iterations as it has threads, each at its own, in their order: a carry goes through them all, so that those without an
@@ -268,6 +309,7 @@ private:
         here_.clear();
         indent_ -= 2;
         line("}}");
+        over_the_group(p.folds);
         end_phase(p);
     }
     // A carry as it is before this thread's iteration: what the iterations before it do to it is a product and a sum. Threads without an iteration come
@@ -287,12 +329,15 @@ private:
         auto argument = [&](bool given, const std::string& s) { return given ? fmt::format("{}({}), ", type(t), s) : ""; };
         return fmt::format("{}<{}>({}{}{})", scan, group_, argument(!r.a.empty(), product(r.a)), argument(!r.b.empty(), sum), carries_.at(carry));
     }
+    void over_the_group(const std::vector<int>& folds) {
+        for (int f : folds) {
+            if (group_ == 1) continue;
+            uses_.group(n_.folds[at(f)].op, group_);
+            line("{0} = all_{1}<{2}>({0});", folds_[f], def(n_.folds[at(f)].op).name, group_);
+        }
+    }
     void end_phase(const loop::Phase& p) {
-        if (group_ > 1)
-            for (int f : p.folds) {
-                uses_.group(n_.folds[at(f)].op, group_);
-                line("{0} = all_{1}<{2}>({0});", folds_[f], def(n_.folds[at(f)].op).name, group_);
-            }
+        taken_ = 1;
         if (!p.after.empty()) stored_by_the_group();
         for (Val v : p.after) statement(v, Scope::point);
         if (&p != &n_.phases.back()) stored_by_the_group();
@@ -512,7 +557,11 @@ private:
         const DType t = buffer(x).dtype;
         const std::string& to = where_to(x);
         const bool in_memory = &to == &buffers_.at(buffer(x).id);
-        if (auto run = sums_.find(v); run != sums_.end()) {
+        if (auto run = sums_.find(v); run != sums_.end() && shares_address(x)) {
+            uses_.vectors = true;
+            Each one(each_, taken_ > 1);
+            return line("EACH({0}) {1}[e] = {1}[e] + {2};{3}", taken_, run->second, operand(x.in[1]), comment(x));
+        } else if (run != sums_.end()) {
             const std::string address = narrow(x.in[0]) ? bare(x.in[0]) : "(index_t)" + operand(x.in[0]);
             if (taken_ > 1) return line("{}.add({}, {}, {});{}", run->second, to, address, several(x.in[1], t), comment(x));
             return line("{}.add({}, {}, Vec<{}, 1>{{{{{}}}}});{}", run->second, to, address, type(t), bare(x.in[1]), comment(x));
