@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "codegen/cuda/writer.h"
 #include "ir/mutant.h"
@@ -166,6 +167,13 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
 
     cuda::Uses uses;
     std::string functions, calls, summary;
+    std::vector<std::string> in_turn;  // calls of nests with as many blocks, which read the same and take turns
+    auto alike = [&](std::size_t i, std::size_t k) {
+        if (parts[i].stage != parts[k].stage || parts[i].rounded || parts[k].rounded) return false;
+        if (!(r.points[i] == r.points[k]) || r.groups[i] != r.groups[k] || r.runs[i] != r.runs[k] || r.full[i] != r.full[k]) return false;
+        const auto &a = parts[i].nest->buffers, &b = parts[k].nest->buffers;
+        return std::any_of(a.begin(), a.end(), [&](const loop::Buffer& x) { return std::any_of(b.begin(), b.end(), [&](const loop::Buffer& y) { return x.id == y.id; }); });
+    };
     for (std::size_t i = 0; i < parts.size(); ++i) {
         const Part& part = parts[i];
         const loop::Nest& n = *part.nest;
@@ -205,15 +213,26 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
         }
         if (i == 0) calls += set_up + "  index_t block = blockIdx.x;\n";
         else if (part.stage != parts[i - 1].stage) calls += fmt::format("  await(done, blockIdx.x - block);  // stage {}\n", part.stage);
-        if (i + 1 == parts.size()) {
+        const std::string then = part.stage == parts.back().stage ? fmt::format("return {}", call) : fmt::format("return {}, count_off(done)", call);
+        in_turn.push_back(then);
+        if (i + 1 < parts.size() && alike(i, i + 1)) continue;
+        const std::vector<std::string> turns = std::exchange(in_turn, {});
+        if (i + 1 == parts.size() && turns.size() == 1) {
             calls += fmt::format("  {};\n", call);
             break;
         }
         const std::string points = cuda::factor(r.points[i], size_name);
         std::string count = fmt::format("({} * {} + {}) / {}", r.runs[i] > 1 ? fmt::format("runs({}, {}, {}, {})", cuda::expr(r.points[i], size_name), r.groups[i], r.runs[i], r.full[i]) : points,
                                         r.groups[i], r.threads - 1, r.threads);
-        std::string then = part.stage == parts.back().stage ? fmt::format("return {}", call) : fmt::format("return {}, count_off(done)", call);
-        calls += fmt::format("  const index_t blocks_{0} = {1};\n  if (block < blocks_{0}) {2};\n  block -= blocks_{0};\n", i, count, then);
+        calls += fmt::format("  const index_t blocks_{} = {};\n", i, count);
+        if (turns.size() == 1) {
+            calls += fmt::format("  if (block < blocks_{0}) {1};\n  block -= blocks_{0};\n", i, then);
+            continue;
+        }
+        uses.turns = true;
+        calls += fmt::format("  if (block < {0} * blocks_{1}) {{\n    const int turn = take_turn(block, blocks_{1}, {0});\n", turns.size(), i);
+        for (std::size_t k = 0; k < turns.size(); ++k) calls += fmt::format("    {}{};\n", k + 1 < turns.size() ? fmt::format("if (turn == {}) ", k) : "", turns[k]);
+        calls += fmt::format("  }}\n  block -= {} * blocks_{};\n", turns.size(), i);
     }
     if (r.staged()) uses.stages = true;
     r.vectors = uses.vectors;

@@ -116,6 +116,15 @@ HD void await(unsigned* done, unsigned blocks) {
 }
 )";
 
+// Nests that have `blocks` blocks each take turns, so many at a time that what all of them read is still near when the next one does.
+constexpr char kTurns[] = R"(// Which of n nests a block is of; the block's index becomes that within it.
+HD int take_turn(index_t& block, index_t blocks, int n) {
+  const index_t each = 1024, round = block / (n * each), rest = block % (n * each), first = round * each;
+  const index_t now = blocks - first < each ? blocks - first : each;
+  block = first + rest % now;
+  return rest / now;
+}
+)";
 // Neighbouring elements. What is added to memory has 16 or 8 bytes at a time where the device can.
 constexpr char kVectors[] = R"(#define EACH(n) _Pragma("unroll") for (int e = 0; e < n; ++e)
 template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
@@ -394,6 +403,7 @@ std::string prelude(const Uses& u, bool wide_index) {
     }
     if (u.runs) s += kRuns;
     if (u.stages) s += kStages;
+    if (u.turns) s += kTurns;
     return s;
 }
 

@@ -29,6 +29,7 @@ struct Uses {
     std::set<DType> converted, atomics;  // narrow floats loaded or stored; types accumulated
     std::set<std::string> scans;         // functions that hand a carry from lane to lane
     bool stages = false, vectors = false, runs = false;  // neighbours taken together; runs of points
+    bool turns = false;                  // nests with as many blocks
     bool ordered = false, near = false;  // sums in whole numbers; in shared memory
     void group(Op op, int threads) { rows.insert(op), groups[op] = std::max(groups[op], threads); }
 };

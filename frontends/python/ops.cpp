@@ -13,6 +13,7 @@
 #include "frontends/capture/recorder.h"
 #include "frontends/export/load.h"
 #include "frontends/torch/adam_step.h"
+#include "runtime/traffic.h"
 
 namespace heddle {
 namespace {
@@ -83,6 +84,16 @@ struct Region final : torch::CustomClassHolder {
     }
 };
 
+// The directions, each with its launches.
+std::string text_of(const std::vector<Traffic>& all) {
+    auto directions = nlohmann::json::array();
+    for (const Traffic& t : all) {
+        auto launches = nlohmann::json::array();
+        for (const Moved& m : t.launches) launches.push_back({{"kernel", m.name}, {"moved", m.moved}, {"least", m.least}});
+        directions.push_back({{"kernels", launches}, {"calls", t.calls}, {"moved", t.moved}, {"least", t.least}});
+    }
+    return directions.dump();
+}
 std::vector<std::string> flat(std::vector<std::pair<std::string, std::string>> named) {
     std::vector<std::string> all;
     for (auto& [name, text] : named) all.push_back(std::move(name)), all.push_back(std::move(text));
@@ -202,7 +213,8 @@ TORCH_LIBRARY(heddle, m) {
         .def("report", [](const c10::intrusive_ptr<Region>& r) { return r->report(); })
         .def("explain", [](const c10::intrusive_ptr<Region>& r) { return r->fused().explain(); })
         .def("dump", [](const c10::intrusive_ptr<Region>& r, std::string folder) { return r->fused().dump(folder); })
-        .def("kernels", [](const c10::intrusive_ptr<Region>& r) { return flat(r->fused().cuda_kernels()); });  // name, text, name, text, ..
+        .def("kernels", [](const c10::intrusive_ptr<Region>& r) { return flat(r->fused().cuda_kernels()); })  // name, text, name, text, ..
+        .def("traffic", [](const c10::intrusive_ptr<Region>& r) { return text_of(r->fused().cuda_traffic()); });
     m.class_<StepOfAdam>("Step")
         .def(torch::init<std::int64_t, std::string>())
         .def("id", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->id; })
@@ -211,7 +223,8 @@ TORCH_LIBRARY(heddle, m) {
         .def("states", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->states(); })
         .def("report", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->report(); })
         .def("explain", [](const c10::intrusive_ptr<StepOfAdam>& s) { return s->step().explain(); })
-        .def("kernels", [](const c10::intrusive_ptr<StepOfAdam>& s) { return flat(s->step().cuda_kernels()); });
+        .def("kernels", [](const c10::intrusive_ptr<StepOfAdam>& s) { return flat(s->step().cuda_kernels()); })
+        .def("traffic", [](const c10::intrusive_ptr<StepOfAdam>& s) { return text_of(s->step().cuda_traffic()); });
     m.class_<Saved>("Program")
         .def(torch::init<std::string, std::string>())
         .def("about", [](const c10::intrusive_ptr<Saved>& p) { return p->about(); })

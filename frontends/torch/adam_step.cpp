@@ -19,6 +19,7 @@
 #include "passes/prepare.h"
 #include "passes/step.h"
 #include "runtime/device.h"
+#include "runtime/traffic.h"
 
 namespace heddle {
 
@@ -97,6 +98,9 @@ struct AdamStep::State {
         std::string reason;                  // no variant: why
         Guard guard;
         SizeValues sizes;                    // of the last run
+        Plan cuda_plan() const {
+            return heddle::plan(found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = updates, .deterministic = plan->plan().deterministic, .bounded = bounded});
+        }
     };
 
     State(Callable loss, FuseOptions options, StepOptions step) : loss(std::move(loss)), options(std::move(options)), form(step), seen(this->options.earlier) { this->options.recapture = true; }
@@ -530,8 +534,14 @@ std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const 
     std::vector<std::pair<std::string, std::string>> all;
     for (const auto& w : state_->ways)
         if (w->plan)
-            for (auto& k : cuda_texts(heddle::plan(w->found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = w->updates, .deterministic = w->plan->plan().deterministic, .bounded = w->bounded}))) all.push_back(std::move(k));
+            for (auto& k : cuda_texts(w->cuda_plan())) all.push_back(std::move(k));
     return all;
+}
+std::vector<Traffic> AdamStep::cuda_traffic() const {
+    std::lock_guard lock(state_->mutex);
+    if (state_->ways.empty() || !state_->ways[0]->plan) return {};
+    const State::Way& way = *state_->ways[0];
+    return {traffic(way.cuda_plan(), way.plan->names().named(way.sizes))};
 }
 
 }  // namespace heddle

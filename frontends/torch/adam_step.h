@@ -59,6 +59,7 @@ public:
     Report report() const;
     std::string explain() const;
     std::vector<std::pair<std::string, std::string>> cuda_kernels() const;
+    std::vector<Traffic> cuda_traffic() const;  // what they move at the last step's sizes, see runtime/traffic.h; nothing where it ran eagerly
 
     struct State;
 

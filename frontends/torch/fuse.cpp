@@ -19,6 +19,7 @@
 #include "frontends/torch/variant.h"
 #include "runtime/disk_cache.h"
 #include "runtime/published.h"
+#include "runtime/traffic.h"
 
 namespace heddle {
 
@@ -274,6 +275,8 @@ std::vector<std::pair<std::string, std::string>> Fused::cuda_kernels() const {
         for (auto& k : cuda_texts(*v)) all.push_back(std::move(k));
     return all;
 }
+
+std::vector<Traffic> Fused::cuda_traffic() const { return state_->calls.traffic(); }
 
 Fused fuse(Callable callable, FuseOptions options) {
     return Fused(std::make_shared<Fused::State>(std::move(callable), std::move(options)));

@@ -24,6 +24,8 @@ struct FuseOptions {
     bool deterministic = false;          // bit-equal results from run to run, on the CPU whatever the number of threads too; on CUDA sums of floats are ordered (codegen/cuda/ordered.h)
 };
 
+struct Traffic;                          // runtime/traffic.h
+
 struct Report {                          // of the last call
     int launches_forward = 0, launches_backward = 0, calls_forward = 0, calls_backward = 0;
     std::int64_t bytes_forward = 0, bytes_backward = 0, saved_bytes = 0;
@@ -43,6 +45,8 @@ public:
     std::string explain() const;         // kernels, and for each value why it did or didn't join another's kernel
     // Texts of all CUDA kernels, forward and backward, of all variants: (name, text).
     std::vector<std::pair<std::string, std::string>> cuda_kernels() const;
+    // What those of the last call's variant move, forward and backward, at its sizes.
+    std::vector<Traffic> cuda_traffic() const;
 
     struct State;
     explicit Fused(std::shared_ptr<State>);

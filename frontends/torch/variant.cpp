@@ -13,6 +13,7 @@
 #include "runtime/device.h"
 #include "passes/prepare.h"
 #include "runtime/nvrtc.h"
+#include "runtime/traffic.h"
 
 namespace heddle {
 
@@ -274,6 +275,22 @@ void LastCalls::fill(Report& r) const {
     }
 }
 
+std::vector<Traffic> LastCalls::traffic() const {
+    Call f, b;
+    {
+        std::lock_guard lock(mutex_);
+        f = forward_, b = backward_;
+    }
+    std::vector<Traffic> all;
+    if (f.variant) all.push_back(heddle::traffic(cuda_plan(*f.variant, f.variant->pair.split.forward), f.variant->forward().names().named(f.sizes), {.outputs = f.variant->forward_outputs}));
+    if (b.variant) {
+        KeptValues kept;
+        for (const auto& s : b.variant->pair.split.backward_inputs) kept.inputs.push_back(s.from == Split::Source::From::saved);
+        all.push_back(heddle::traffic(cuda_plan(*b.variant, b.variant->pair.split.backward), b.variant->backward().names().named(b.sizes), kept));
+    }
+    return all;
+}
+
 std::string first_line(const std::exception& e) {
     std::string what = e.what();
     return what.substr(0, what.find('\n'));
@@ -318,11 +335,11 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan& p) {
     }
     return all;
 }
+Plan cuda_plan(const Variant& v, const Graph& direction) { return plan(direction, {}, {.machine = Machine::cuda, .deterministic = v.deterministic()}); }
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
-    const PlanOptions options{.machine = Machine::cuda, .deterministic = v.deterministic()};
-    auto all = cuda_texts(plan(v.pair.split.forward, {}, options));
+    auto all = cuda_texts(cuda_plan(v, v.pair.split.forward));
     if (v.pair.has_backward)
-        for (auto& k : cuda_texts(plan(v.pair.split.backward, {}, options))) all.push_back(std::move(k));
+        for (auto& k : cuda_texts(cuda_plan(v, v.pair.split.backward))) all.push_back(std::move(k));
     return all;
 }
 

@@ -92,6 +92,7 @@ public:
     void forward(const std::shared_ptr<Variant>&, const SizeValues&);
     void backward(const std::shared_ptr<Variant>&, const SizeValues&);
     void fill(Report&) const;
+    std::vector<Traffic> traffic() const;
 
 private:
     struct Call {
@@ -116,6 +117,7 @@ std::string explain_variant(Variant&);
 std::string first_line(const std::exception&);  // of what it says
 std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan&);
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant&);
+Plan cuda_plan(const Variant&, const Graph& direction);
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>&, const std::string& folder);
 
 }  // namespace heddle

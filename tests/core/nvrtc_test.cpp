@@ -92,6 +92,7 @@ TEST(Nvrtc, PlanesTakeVectorsAndFewRegisters) {
         if (half == &pair.split.forward) continue;
         EXPECT_EQ(occurrences(ptx, "red.global.add.v4.f32"), 48);  // where an address changes and where a run ends
         EXPECT_EQ(occurrences(ptx, "red.global.add.f32") + occurrences(ptx, "atom.global.add.f32"), 0);
+        EXPECT_EQ(occurrences(ptx, "red.global.add.f64") + occurrences(ptx, "atom.global.add.f64"), 12);  // of a block, for four channels of three bases
         int walked = 0;
         for (const loop::Nest& n : p.loops[0])
             if (loop::run(n) > 1) {

@@ -70,6 +70,11 @@ class Compiled:
         return dict(zip(flat[::2], flat[1::2]))
 
 
+    def traffic(self) -> list[dict]:
+        """Bytes that the CUDA kernels move beside the least they can, of each direction of the last call (runtime/traffic.h)."""
+        return json.loads(self._handle.traffic())
+
+
 class Region(Compiled):
     """One fused function. `Region.id` is what `run` takes."""
 

@@ -192,6 +192,10 @@ class TrainStep:
         """The plan of each capture: kernels, library calls, and what is written in place."""
         return "\n".join(e.region.explain() for e in list(self._captures.entries.values()))
 
+    def traffic(self) -> list[dict]:
+        """Bytes that the last step's CUDA kernels move beside the least they can (runtime/traffic.h)."""
+        return self._last.traffic() if self._last else []
+
     def kernels(self) -> dict[str, str]:
         """CUDA text of the last step's kernels, by name."""
         return self._last.kernels() if self._last else {}
