@@ -1,17 +1,17 @@
 """What can be told of HexPlane's CUDA kernels with no GPU: registers, spills, wide loads, vector reductions, launches, bytes, host reads.
 
-Law: a kernel is known by its text alone, never by its name: it gathers if it makes integers of floats (a look-up by coordinate), it scatters
-if it adds into memory. What misses its goal is listed as that; the exit status is 1 only if a kernel doesn't compile.
+Law: a kernel is known by its text alone, never by its name: it gathers if it makes integers of f32 (a look-up by coordinate; f64 are counts that
+the host passes), it scatters if it adds into memory. What misses its goal is listed as that; the exit status is 1 only if a kernel doesn't compile.
 
 Additions in memory are of four neighbours at once where points scatter; those to which all points come, the hot addresses, are first added up by
 the threads of a block (`add_together`, or one thread adds the block's total) and then are as few as blocks: how wide they are doesn't matter.
 
-Bytes are those of the plan for CUDA (runtime/traffic.h), its least is per direction, as autograd calls them. A kernel moves each buffer that it
-reads and each that it writes once a stage, and clears what is added to; looked up is no more of a table than look-ups can touch. Least of a
-kernel: what it reads of others and hands to others, once. Least of a part: inputs read and outputs written, once in each direction, with what its
-library calls read and write and what kernels write and read for these. Between, nothing: what is saved, and what passes from kernel to kernel,
-is excess. Of a step sizes are those once rooms for the rows of its masks are learned. Saved: what lives between forward and backward besides
-inputs and parameters.
+Bytes are those of the kernels of the plan for CUDA (runtime/traffic.h), forward and backward apart, as autograd calls them. A kernel moves each
+buffer that it reads and each that it writes once a stage, and clears what is added to; looked up is no more of a table than look-ups can touch.
+Least of a kernel: what it reads of others and hands to others, once. Least of a part: inputs read and outputs written, once in each direction, and
+what kernels write for library calls to read and read of what these write. Between, nothing: what is saved, and what passes from kernel to kernel,
+is excess. What library calls move themselves is listed, and in neither number. Of a step sizes are those once rooms for the rows of its masks are
+learned. Saved: what lives between forward and backward besides inputs and parameters.
 """
 
 import argparse
@@ -46,8 +46,27 @@ HOST_READS = ("nonzero", "item", "_local_scalar_dense", "is_nonzero", "masked_se
 
 
 # ---- one kernel: what NVRTC and ptxas make of its text
+def number(pattern: str, log: str) -> int | None:
+    found = re.findall(pattern, log)
+    return max(map(int, found)) if found else None
+
+
+def spilled(log: str) -> int:
+    return sum(number(rf"(\d+) bytes spill {way}", log) or 0 for way in ("stores", "loads"))
+
+
 def nvrtc_compile(name: str, text: str, arch: str) -> tuple[bytes, str]:
-    """A binary (PTX for compute_..) and the log. Raises RuntimeError with the log."""
+    """A binary (PTX for compute_..) and the log, as runtime/nvrtc.cpp makes it. Raises RuntimeError with the log."""
+    image, log = compile_once(name, text, arch)
+    blocks = re.search(r"#define BLOCKS (\d+)", text)
+    if spilled(log) and blocks and int(blocks[1]) > 1:
+        fewer = compile_once(name, text, arch, f"--define-macro=BLOCKS={int(blocks[1]) - 1}")
+        if spilled(fewer[1]) < spilled(log):
+            return fewer
+    return image, log
+
+
+def compile_once(name: str, text: str, arch: str, *more: str) -> tuple[bytes, str]:
     from cuda.bindings import nvrtc
 
     def ok(answer: tuple) -> tuple:
@@ -57,7 +76,8 @@ def nvrtc_compile(name: str, text: str, arch: str) -> tuple[bytes, str]:
 
     binary = arch.startswith("sm_")
     program, = ok(nvrtc.nvrtcCreateProgram(text.encode(), f"{name}.cu".encode(), 0, None, None))
-    options = [f"--gpu-architecture={arch}".encode(), b"--std=c++17", b"--diag-suppress=177", *([b"--ptxas-options=-v"] if binary else [])]
+    options = [f"--gpu-architecture={arch}".encode(), b"--std=c++17", b"--diag-suppress=177", *([b"--ptxas-options=-v"] if binary else []),
+               *(m.encode() for m in more)]
     result = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
     size, = ok(nvrtc.nvrtcGetProgramLogSize(program))
     log = bytearray(size)
@@ -87,15 +107,6 @@ def sass(image: bytes, tool: str) -> str:
         return subprocess.run([tool, "-sass", file.name], capture_output=True, text=True).stdout
 
 
-def number(pattern: str, log: str) -> int | None:
-    found = re.findall(pattern, log)
-    return max(map(int, found)) if found else None
-
-
-def spilled(log: str) -> int:
-    return sum(number(rf"(\d+) bytes spill {way}", log) or 0 for way in ("stores", "loads"))
-
-
 def adds_of_blocks(text: str) -> int:
     """Additions of floats to memory, one element each, of what the threads of a block have added up."""
     threads = re.search(r"(\d+) threads a block", text)[1]
@@ -113,7 +124,7 @@ def kernel_facts(name: str, text: str) -> dict:
         row |= {"registers": number(r"Used (\d+) registers", log), "spills": spilled(log), "shared": number(r"(\d+) bytes smem", log) or 0,
                 "cubin": len(image), "adds_of_blocks": adds_of_blocks(text), "also": {}}
         ptx = nvrtc_compile(name, text, ARCH.replace("sm_", "compute_"))[0].decode(errors="replace")
-        row |= {"gathers": bool(re.search(r"cvt\.r[mz]i\.[su](?:32|64)\.f(?:32|64)", ptx)), "ptx_loads": len(re.findall(r"ld\.global\S*", ptx)),
+        row |= {"gathers": bool(re.search(r"cvt\.r[mz]i\.[su](?:32|64)\.f32", ptx)), "ptx_loads": len(re.findall(r"ld\.global\S*", ptx)),
                 "ptx_loads_128": len(re.findall(r"ld\.global\S*\.v4\.[fub]32|ld\.global\S*\.v2\.[fub]64", ptx)),
                 "ptx_adds": len(re.findall(r"(?:red|atom)\.\S*global\S*(?:\.add\S*\.f(?:32|64)|\.f(?:32|64)\.add)", ptx)),
                 "ptx_adds_v4": len(re.findall(r"(?:red|atom)\.\S*global\S*(?:\.add\S*v4\.f32|v4\.f32\.add)", ptx))}
@@ -169,8 +180,8 @@ def saved_by_eager(function: Callable, inputs: list[Tensor], owned: list[Tensor]
 
 
 def bytes_facts(traffic: list[dict]) -> dict:
-    moved, least = (sum(d[key] for d in traffic) for key in ("moved", "least"))
-    return {"bytes_moved": moved, "bytes_least": least, "bytes_ratio": moved / least, "bytes_calls": sum(d["calls"] for d in traffic),
+    moved, least, calls = (sum(d[key] for d in traffic) for key in ("moved", "least", "calls"))
+    return {"bytes_moved": moved, "bytes_least": least, "bytes_ratio": moved / least, "bytes_calls": calls,
             "bytes_of_kernels": {k["kernel"]: {"moved": k["moved"], "least": k["least"]} for d in traffic for k in d["kernels"]}}
 
 

@@ -496,7 +496,8 @@ private:
         name = name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) ? fmt::format("v{}{}", id, name.empty() ? "" : "_" + name) : name;
         for (const Buffer& b : out.buffers)
             if (b.name == name) name += fmt::format("_{}", id);
-        out.buffers.push_back({id, g_.type(id).dtype, written, accumulated, name, numel(g_.type(id).shape)});
+        const bool places = g_[id].is(Op::compact);  // of a mask
+        out.buffers.push_back({id, g_.type(id).dtype, written, accumulated, name, numel(g_.type(id).shape), places ? numel(g_.type(g_[id].in[0]).shape) : Dim(0)});
         return static_cast<int>(out.buffers.size()) - 1;
     }
 

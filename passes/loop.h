@@ -73,6 +73,7 @@ struct Buffer {
     bool accumulated = false;
     std::string name;             // identifier, unique within the nest: "v12" or "density_plane_0"
     Dim elements = 0;
+    Dim below = 0;                // no element is negative or as large as this; 0: not known
 };
 struct Counted {                  // a size whose value is in memory; the host passes what it doesn't exceed, by which grids are sized
     std::string size;

@@ -55,8 +55,8 @@ public:
         all(extent, size, reverse, ordered, folds, carries, body, after);
     }
     void put(const Buffer& b) {
-        const auto& [id, dtype, written, accumulated, name, elements] = b;
-        all(id, dtype, written, accumulated, name, elements);
+        const auto& [id, dtype, written, accumulated, name, elements, below] = b;
+        all(id, dtype, written, accumulated, name, elements, below);
     }
     void put(const Counted& c) {
         const auto& [size, buffer] = c;

@@ -3,17 +3,32 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 namespace heddle {
 
 namespace {
 // The nodes of `g` once more in `out`, where its inputs are known.
-void put(const Graph& g, Graph& out, std::vector<V>& at) {
+void put(const Graph& g, Graph& out, std::vector<V>& at, const std::set<Id>& kept = {}) {
     for (Id id = 0; id < g.size(); ++id) {
         if (g[id].is(Op::input)) continue;
         Node n = g[id];
         for (Id& i : n.in) i = at[static_cast<std::size_t>(i)].id;
-        at[static_cast<std::size_t>(id)] = out.value(out.add(std::move(n)));
+        V& v = at[static_cast<std::size_t>(id)] = out.value(out.add(std::move(n)));
+        if (kept.contains(id)) v = realize(v);
     }
+}
+// What one direction computes in place and keeps for the other, rather than what it is made of: so it is kept in a step as well. What the caller
+// or a library gets is in memory anyway.
+std::set<Id> computed_and_kept(const Graph& g, std::size_t outputs) {
+    std::set<Id> kept;
+    for (std::size_t k = outputs; k < g.outputs.size(); ++k)
+        if (g[g.outputs[k]].kind() == Kind::map) kept.insert(g.outputs[k]);
+    for (std::size_t k = 0; k < outputs; ++k) kept.erase(g.outputs[k]);
+    for (const Node& n : g.nodes)
+        if (n.is(Op::dot) || n.is(Op::call))
+            for (Id i : n.in) kept.erase(library_operand(g, i).base);
+    return kept;
 }
 
 // Does an element of `v` need other elements of `x` than the one at its place, by what isn't in memory anyway?
@@ -94,7 +109,7 @@ WholeStep whole_step(const Pair& pair, std::size_t outputs, std::size_t loss, co
     V numbers = g.value(g.input({DType::f64, {all, counts ? int{kAdamOptions} : int{kAdamNumbers}}}, "adam")), steps;
     if (counts) steps = g.value(g.input({DType::f32, {all}}, "steps"));
     w.states = g.inputs.size();
-    put(f, g, at);
+    put(f, g, at, computed_and_kept(f, outputs));
     for (std::size_t k = 0; k < outputs; ++k) g.outputs.push_back(at[static_cast<std::size_t>(f.outputs[k])].id);
     if (counts) {
         numbers = numbers_of(numbers, steps);

@@ -70,6 +70,7 @@ std::string run(const std::string& command) {  // its output
     }
     return out;
 }
+int spilled(const Binary& b) { return b.resources ? b.resources->spill_stores + b.resources->spill_loads : 0; }
 std::string match(const std::string& s, const char* pattern) {
     std::smatch m;
     return std::regex_search(s, m, std::regex(pattern)) ? m[1].str() : "";
@@ -202,6 +203,12 @@ std::shared_ptr<const Binary> Nvrtc::compile(const CudaText& source, const std::
     binary->image = cubin ? read(api_->cubin_size, api_->cubin, "nvrtcGetCUBIN") : trim(read(api_->ptx_size, api_->ptx, "nvrtcGetPTX"));
     api_->destroy(&program);
     binary->resources = parse_ptxas(binary->log);
+    // As many blocks as the text asks for leave each thread too few registers: then with one fewer.
+    if (const std::string blocks = spilled(*binary) > 0 && o.extra.empty() ? match(source.text, "#define BLOCKS (\\d+)") : ""; !blocks.empty() && blocks != "1") {
+        NvrtcOptions fewer = o;
+        fewer.extra = {fmt::format("--define-macro=BLOCKS={}", std::stoi(blocks) - 1)};
+        if (auto other = compile(source, arch, fewer); spilled(*other) < spilled(*binary)) *binary = *other;
+    }
     binary->milliseconds = milliseconds();
     if (disk && binary->log.find('\0') == std::string::npos) disk->store(disk_key, binary->log + '\0' + binary->image);
     return remember(std::move(binary));

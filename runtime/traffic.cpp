@@ -28,7 +28,6 @@ public:
             if (k >= kept.inputs.size() || !kept.inputs[k]) needed_.insert(g_.inputs[k]);
         std::set<Id> wanted(operands_);
         for (std::size_t k = 0; k < std::min(kept.outputs, g_.outputs.size()); ++k) wanted.insert(p_.memory_of(g_.outputs[k]));
-        t_.moved = t_.least = t_.calls;
         for (const Moved& m : t_.launches) t_.moved += m.moved;
         for (const auto& [id, b] : all_) t_.least += std::min(size(id), needed_.contains(id) ? b.read : 0) + std::min(size(id), wanted.contains(id) ? b.written : 0);
         return std::move(t_);

@@ -1,9 +1,9 @@
 // Bytes that the steps of a plan move between a device's memory and its kernels, beside the least that they can be.
 // Moved: each buffer that nests of a stage read, and each that they write, once a stage, no more of it than their loads and stores could touch;
-// what is added to is cleared before, which is a pass of its own. Library calls: their operands and results.
+// what is added to is cleared before, which is a pass of its own.
 // Least, of a launch: what it reads of others and what others read of it, each once; what only its own stages hand on is nothing.
-// Least, of a plan: inputs that are read and outputs; what library calls read and write, and for them what launches write and read. What is kept
-// from forward to backward is nothing, and so is every other value that lies in memory between two launches.
+// Least, of a plan: inputs that launches read and outputs that they write, and what they write for library calls to read and read of what these
+// write. What is kept from forward to backward is nothing, and so is every other value that lies in memory between two launches.
 #pragma once
 #include <limits>
 
@@ -17,8 +17,8 @@ struct Moved {
 };
 struct Traffic {
     std::vector<Moved> launches;
-    std::int64_t calls = 0;           // of that, both moved and least
-    std::int64_t moved = 0, least = 0;
+    std::int64_t moved = 0, least = 0;  // by launches
+    std::int64_t calls = 0;             // by library calls: their operands and results
 };
 // What a plan has that is kept from one direction to the other.
 struct KeptValues {

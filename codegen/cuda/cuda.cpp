@@ -242,11 +242,12 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     const bool few = std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; });
     const bool sums = near_bytes > 0 || r.ordered();
     const int together = several && few ? (sums ? 0 : kRegistersInAll / kRegisters) : nests.size() > 1 ? kRegistersInAll / (2 * kRegisters) : 0;
-    const std::string bounds = together > 0 ? fmt::format("{}, {}", r.threads, std::max(1, together / r.threads)) : std::to_string(r.threads);
-    r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
+    const std::string bounds = fmt::format("{}{}", r.threads, together > 0 ? ", BLOCKS" : "");
+    const std::string blocks = together > 0 ? fmt::format("#ifndef BLOCKS  // of which a multiprocessor holds as many\n#define BLOCKS {}\n#endif\n", std::max(1, together / r.threads)) : "";
+    r.text = fmt::format("// {}: {}, {} threads a block, {}-bit indices.\n{}{}namespace heddle {{\n{}\n{}extern \"C\" __global__ void "
                          "__launch_bounds__({}) {}({}) {{\n{}}}\n}}  // namespace heddle\n",
                          r.kernel, nests.size() == 1 ? "one nest" : fmt::format("{} nests side by side", nests.size()), r.threads,
-                         options.wide_index ? 64 : 32, summary, cuda::prelude(uses, options.wide_index), functions, bounds, r.kernel,
+                         options.wide_index ? 64 : 32, summary, blocks, cuda::prelude(uses, options.wide_index), functions, bounds, r.kernel,
                          arguments(nullptr, true) + (r.staged() ? ", unsigned* done" : ""), calls);
     r.text = mutant::read("cuda", r.kernel, std::move(r.text));
     return r;

@@ -32,9 +32,13 @@ struct Bounds {
             case What::size: return Dim::symbol(n.sizes[static_cast<std::size_t>(v.index)]);
             case What::outer: return n.outer[static_cast<std::size_t>(v.index)];
             case What::inner: return extent;
+            case What::load:
+                if (const Dim& below = n.buffers[static_cast<std::size_t>(v.index)].below; is_int(v.dtype) && !(below == 0)) return below;
+                return {};
             case What::map: break;
             default: return {};
         }
+        if (v.op == Op::cast && v.dtype == DType::i64) return of[static_cast<std::size_t>(v.in[0])];
         if (v.dtype != DType::i64 || v.in.size() != 2) return {};
         const auto &a = of[static_cast<std::size_t>(v.in[0])], &b = of[static_cast<std::size_t>(v.in[1])];
         if (!a || !b) return {};
@@ -58,10 +62,10 @@ Index index_types(const loop::Nest& n) {
     r.positive.assign(n.values.size(), 0);
     for (std::size_t i = 0; i < n.values.size(); ++i) {
         const Value& v = n.values[i];
-        bool leaf = v.what == What::outer || v.what == What::inner || v.what == What::size || (v.what == What::constant && v.imm >= 0);
-        bool keeps = v.what == What::map && (v.op == Op::add || v.op == Op::mul || v.op == Op::floordiv || v.op == Op::mod);
-        bool all = std::all_of(v.in.begin(), v.in.end(), [&](Val o) { return o >= 0 && r.positive[at(o)]; });
-        r.positive[i] = v.dtype == DType::i64 && bounds.of[i] && (leaf || (keeps && all));
+        bool leaf = v.what == What::outer || v.what == What::inner || v.what == What::size || v.what == What::load || (v.what == What::constant && v.imm >= 0);
+        bool keeps = v.what == What::map && (v.op == Op::add || v.op == Op::mul || v.op == Op::floordiv || v.op == Op::mod || v.op == Op::cast);
+        bool all = leaf || std::all_of(v.in.begin(), v.in.end(), [&](Val o) { return o >= 0 && r.positive[at(o)]; });
+        r.positive[i] = is_int(v.dtype) && bounds.of[i] && (leaf || (keeps && all));
     }
     r.narrow.assign(n.values.size(), 1);  // until a use says otherwise
     for (std::size_t i = n.values.size(); i-- > 0;) {
@@ -88,7 +92,7 @@ Index index_types(const loop::Nest& n) {
         const Value& v = n.values[i];
         if (v.what != What::map || (wraps(v) && r.narrow[i])) continue;
         for (Val o : v.in)
-            if (r.narrow[at(o)] && n.values[at(o)].what == What::map) r.limits.push_back(*bounds.of[at(o)]);
+            if (o >= 0 && r.narrow[at(o)] && bounds.of[at(o)] && (n.values[at(o)].what == What::map || n.values[at(o)].what == What::load)) r.limits.push_back(*bounds.of[at(o)]);
     }
     return r;
 }

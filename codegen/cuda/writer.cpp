@@ -26,7 +26,7 @@ bool reserved(const std::string& s) {
         "short signed sizeof static static_assert struct switch template this throw true try typedef typeid typename union "
         "unsigned using virtual void volatile while xor block blocks lane live point points part i64 index_t HD heddle "
         "threadIdx blockIdx blockDim gridDim warpSize signbit isnan isinf fmod copysign add_to from_f16 to_f16 from_bf16 "
-        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done take_turn turn e Vec EACH load store Run run run_of runs first last group at add_together floordiv_real all_sum all_prod all_amax all_amin NULL "
+        "to_bf16 add_to_f16 add_to_bf16 atomicAdd atomicCAS await count_off done take_turn turn e Vec EACH BLOCKS load store Run run run_of runs first last group at add_together floordiv_real all_sum all_prod all_amax all_amin NULL "
         "Powers power_of raise Sums room_for add_whole shifted at_least_1 endless sum_of_endless two_to total sums lanes_of before_own sum_before product_before state_before Near near_words clear_near add_near ";
     bool row = s.ends_with('_') && (op_named(s) || op_named(s.substr(0, s.size() - 1)));
     return row || is_vocabulary(s) || kWords.find(" " + s + " ") != std::string_view::npos;
