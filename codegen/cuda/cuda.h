@@ -7,7 +7,7 @@
 //                 A recurrence goes from lane to lane, G iterations at a time, by doubling; G <= 32
 //   vector V      a thread of a group takes V neighbouring elements of an inner loop at a time, and moves them as one where they are aligned
 //   run R         a group walks up to R points in a row and keeps in registers what goes to one address; memory gets it when that changes
-//                 or the run ends. What all points add to is added up over the groups of a warp first
+//                 or the run ends. What all points add to is added up over the groups of a block first
 //   adds shared   a block adds in shared memory and what that came to in memory; threads of their own then take up to R points each
 //   adds ordered  a nest is two parts of the kernel and each buffer that it adds floats to a third, one stage after the other: ordered.h
 //   Threads beyond the last point return at once; where shuffles or barriers follow they run along at point 0, storing nothing.

@@ -265,17 +265,16 @@ private:
         std::string count = expr(p.extent, sizes_);
         std::string first = p.reverse ? count + " - 1" : "0", step = (p.reverse ? "--" : "++") + inner_;
         if (scans) return ordered_by_lanes(p, count);
-        bool once = false;  // every thread has its elements in one go
-        if (group_ > 1) {   // threads beyond the last point go round no loop
+        std::string once;  // where every thread has all its elements in one go: the first
+        if (group_ > 1) {  // threads beyond the last point go round no loop
             taken_ = loop::taken(n_, p);
             const std::string mine = taken_ > 1 ? fmt::format("lane * {}", taken_) : "lane";
-            once = !p.reverse && p.extent.is_const() && p.extent.value() <= group_ * taken_;
-            if (once) line("const index_t {} = {};", inner_, mine);
+            if (!p.reverse && p.extent.is_const() && p.extent.value() <= group_ * taken_) once = mine;
             first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? {} : {}", mine, count);
             step = fmt::format("{} {} {}", inner_, p.reverse ? "-=" : "+=", group_ * taken_);
         }
         for (const auto& [folds, body] : parts(p)) {
-            if (once) line("if (live && {} < {}) {{", inner_, count);
+            if (!once.empty()) line("if (const index_t {0} = {1}; live && {0} < {2}) {{", inner_, once, count);
             else line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
             indent_ += 2;
             for (Val v : body) statement(v, Scope::body);

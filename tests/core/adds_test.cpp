@@ -157,21 +157,6 @@ TEST(SharedSums, OfBlocksThatTakeManyPoints) {  // more points than a block has,
     }
 }
 
-// Nests that read the same take turns, 1024 blocks each: here more than two rounds, the last of them short.
-TEST(NestsOfALaunch, TakeTurnsWhereTheyReadTheSame) {
-    const Graph g = graph_of(kForms[2], 4, DType::f32, 3);
-    Plan p = planned(g, false);
-    for (auto& launch : p.loops)
-        for (loop::Nest& n : launch) n.schedule = {.lanes_inner = !n.phases.empty(), .group = n.phases.empty() ? 1 : 4, .threads = 32, .vector = 1, .run = 1, .adds = Adds::direct};
-    ASSERT_THAT(cuda_text("k", p.loops[0]).text, HasSubstr("take_turn(block, blocks_1, 2)"));
-    const cuda_on_cpu::Runner run(p, cuda_on_cpu::target(5));
-    for (int m : {1, 8191, 20011}) {
-        const Sizes sizes{{"M", m}};
-        const auto in = arguments(g, sizes);
-        ASSERT_NO_FATAL_FAILURE(cuda_on_cpu::expect_same(evaluate(g, in, {}, sizes), run(in, sizes), fmt::format("{} points", m)));
-    }
-}
-
 // ---- ordered, of any terms
 Graph sums_of(DType t) {
     Graph g;

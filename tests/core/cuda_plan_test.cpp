@@ -99,6 +99,14 @@ TEST_P(CudaPlan, SoftmaxOfRows) {
     g.outputs = {(e / expand(sum(e, {1}), {1}, {B, N})).id};
     check_both_ways(g, {{{"B", 3}, {"N", 70}}, {{"B", 130}, {"N", 1}}, {{"B", 0}, {"N", 3}}});
 }
+TEST_P(CudaPlan, SoftmaxOfRowsThatAreOneRound) {  // of a group of threads, in several phases
+    for (int width : {20, 24, 32}) {
+        g = {};
+        V x = in({B, width}, "x"), e = exp(x - expand(amax(x, {1}), {1}, {B, width}));
+        g.outputs = {(e / expand(sum(e, {1}), {1}, {B, width})).id};
+        check_both_ways(g, {{{"B", 3}}, {{"B", 130}}});
+    }
+}
 TEST_P(CudaPlan, TransmittanceAndColour) {
     V sigma = in({B, N}, "sigma"), rgb = in({B, N, 3}, "rgb");
     V alpha = 1 - exp(-sigma), past = scan(1 - alpha, zeros_like(alpha), 1, 1, false, 1);

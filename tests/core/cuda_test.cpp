@@ -193,6 +193,23 @@ extern "C" __global__ void __launch_bounds__(64) shade(const float* __restrict__
     EXPECT_EQ(s.blocks({{"R", 0}}), 0);
 }
 
+// 1024 blocks each at a time: here two rounds and a short one.
+TEST(CudaText, NestsThatReadTheSameTakeTurns) {
+    Case c{"turns", {}, {{"N", 32 * 2100 + 5}}, {}};
+    const auto n = static_cast<std::size_t>(c.sizes.at("N"));
+    c.data[0] = {DType::f32, std::vector<double>(n, 3), {}};
+    for (int k = 1; k <= 3; ++k) {
+        Build b({Dim::symbol("N")});
+        int x = b.buffer(0, DType::f32, "x"), y = b.buffer(k, DType::f32, "y" + std::to_string(k), true);
+        b.store(y, b.outer(0), b.map(Op::mul, DType::f32, {b.load(x, b.outer(0)), b.constant(DType::f32, k)}));
+        b.n.schedule.threads = 32;
+        c.nests.push_back(b.n);
+        c.data[k] = {DType::f32, std::vector<double>(n), std::vector<double>(n, 3 * k)};
+    }
+    EXPECT_NE(cuda_text(c.name, c.nests).text.find("take_turn(block, blocks_2, 3)"), std::string::npos);
+    check(c, {}, 7);
+}
+
 TEST(CudaText, RefusesGroupsThatCannotBe) {
     Build scan({Dim(4)}, grouped(32));
     scan.phase(Dim(8));
