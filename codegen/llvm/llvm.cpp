@@ -462,11 +462,8 @@ private:
         Lv all = nullptr;
         auto halve_to = [&](int width) {
             while (all && Ir::width(all) > width) {
-                int half = Ir::width(all) / 2;
-                std::vector<int> low, high;
-                for (int i = 0; i < half; ++i) low.push_back(i), high.push_back(half + i);
-                Lv a = b_.CreateShuffleVector(all, low), b = b_.CreateShuffleVector(all, high);
-                if (half == 1) a = b_.CreateExtractElement(a, std::uint64_t{0}), b = b_.CreateExtractElement(b, std::uint64_t{0});
+                auto [a, b] = ir_.halves(all);
+                if (Ir::width(all) == 2) a = b_.CreateExtractElement(a, std::uint64_t{0}), b = b_.CreateExtractElement(b, std::uint64_t{0});
                 all = combine(fold, a, b);
             }
         };

@@ -47,7 +47,7 @@ Lv Memory::each(const Place& p, int width) {
     return ir_.b.CreateAdd(ir_.splat(p.base, width), ir_.b.CreateMul(lanes, ir_.integer(lanes, *p.step)));
 }
 Lv Memory::zeros() {
-    auto* t = llvm::ArrayType::get(ir_.b.getInt8Ty(), 128);
+    auto* t = llvm::ArrayType::get(ir_.b.getInt8Ty(), 256);
     if (auto* g = ir_.m.getNamedGlobal("zeros")) return g;
     auto* g = new llvm::GlobalVariable(ir_.m, t, true, llvm::GlobalValue::InternalLinkage, llvm::Constant::getNullValue(t), "zeros");
     g->setAlignment(llvm::Align(64));

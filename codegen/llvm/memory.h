@@ -32,7 +32,7 @@ private:
     Lv lanes_mask(Lv mask, int width);             // an i1 per lane, all true for null
     Lv each(const Place&, int width);
     template <class I> I* tag(I* access, int buffer);
-    Lv zeros();                                    // 128 readable bytes of 0
+    Lv zeros();                                    // 256 readable bytes of 0
     Lv load_one(int buffer, Lv pointer);
     void store_one(int buffer, Lv pointer, Lv value);
 

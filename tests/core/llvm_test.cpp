@@ -1,5 +1,6 @@
 // Every form of loop on the CPU backend against plain C++: all element types, sizes around the number of lanes, both ways that
 // lanes walk. Law: the expected values come from loops written here, never from the emitter.
+#include <array>
 #include <cmath>
 #include <future>
 
@@ -25,13 +26,13 @@ template <class F> void at_all_sizes(F check) {
 constexpr std::size_t operator""_z(unsigned long long x) { return x; }
 std::size_t z(std::int64_t x) { return static_cast<std::size_t>(x); }
 
-constexpr const char* kForms[] = {"Inner", "Last", "LastWidth1", "LastWidth8"};
+constexpr const char* kForms[] = {"Inner", "Last", "LastWidth1", "LastWidth8", "InnerWidth32", "LastWidth32"};
 struct Forms : testing::TestWithParam<int> {
     void SetUp() override { NEEDS_LLVM(); }
-    bool rows() const { return GetParam() == 0; }              // lanes walk the inner index
-    int width() const { return GetParam() == 2 ? 1 : GetParam() == 3 ? 8 : 16; }
+    bool rows() const { return GetParam() == 0 || GetParam() == 4; }  // lanes walk the inner index
+    int width() const { return std::array{16, 16, 1, 8, 32, 32}[z(GetParam())]; }
 };
-INSTANTIATE_TEST_SUITE_P(Lanes, Forms, testing::Range(0, 4), [](const auto& p) { return std::string(kForms[p.param]); });
+INSTANTIATE_TEST_SUITE_P(Lanes, Forms, testing::Range(0, 6), [](const auto& p) { return std::string(kForms[p.param]); });
 
 TEST_P(Forms, MapOfEveryType) {
     if (rows()) return;
