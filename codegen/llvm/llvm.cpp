@@ -110,9 +110,23 @@ private:
         const loop::Value& x = at(v);
         if (!(rows_ ? x.varies_inner : x.varies_last)) return 0;
         if (!is_int(x.dtype) || (x.what != What::map && x.what != What::outer && x.what != What::inner)) return {};
-        for (Val i : x.in)
+        bool same = x.what == What::map;  // in all lanes
+        for (Val i : x.in) {
             if (!step(i)) return {};
-        return rows_ ? x.step_inner : x.step_last;
+            same &= *step(i) == 0;
+        }
+        if (same) return 0;
+        if (auto known = rows_ ? x.step_inner : x.step_last) return known;
+        // A vector from a multiple of its width on has one quotient, and remainders side by side; and sums of these are such too.
+        if (x.op == Op::add) return *step(x.in[0]) + *step(x.in[1]);
+        if (std::int64_t by = loop::divisor(n_, x); by > 0 && by % widest() == 0 && starts_at_multiple(x.in[0])) return x.op == Op::mod ? 1 : 0;
+        return {};
+    }
+    int widest() const { return n_.schedule.lanes_inner && !rows_ ? n_.schedule.chunk : n_.schedule.width; }  // vector that lanes walk in now
+    bool starts_at_multiple(Val index) const {  // of the widest vector, in lane 0
+        const loop::Value& x = at(index);
+        if (rows_) return x.what == What::inner;
+        return x.what == What::outer && static_cast<std::size_t>(x.index) + 1 == n_.outer.size() && n_.schedule.chunk % widest() == 0;
     }
     // Known not to be negative: indices, sizes and what adding, multiplying and dividing makes of them.
     bool nonneg(Val v) {

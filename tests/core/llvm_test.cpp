@@ -314,6 +314,31 @@ TEST_P(Forms, IntegersDivide) {
         }
 }
 
+// Columns as the quotient and the remainder of an index: vectors of either, or one for all lanes, as the divisor lies to the width and to the chunk.
+TEST_P(Forms, IndicesAreTakenApart) {
+    for (int by : {3, 16, 32, 48})
+        for (int chunk : {8, 64})
+            at_all_sizes([&](int size, Dim n) {
+                const std::size_t rows_there = 5, width_there = z(size) / z(by) + 1;
+                NestBuilder k(rows() ? Shape{Dim::symbol("R")} : Shape{Dim::symbol("R"), n}, rows(), width(), chunk);
+                int a = k.buffer(DType::f32), b = k.buffer(DType::f32), out = k.buffer(DType::f32, true);
+                Val columns = rows() ? k.dim(n) : k.n.outer_sizes[1];
+                k.prologue();
+                Val i = k.outer(0), j;
+                if (rows()) k.phase(n), j = k.inner();
+                else j = k.outer(1);
+                auto part = [&](Op op) { return k.map(op, {j, k.index(by)}, DType::i64); };
+                Val x = k.load(a, k.at_index(i, k.index(static_cast<std::int64_t>(width_there)), part(Op::floordiv))), y = k.load(b, part(Op::mod));
+                k.store(out, k.at_index(i, columns, j), k.map(Op::sub, {x, y}));
+                GuardedArray va(DType::f32, rows_there * width_there), vb(DType::f32, z(by)), vo(DType::f32, rows_there * z(size));
+                va.fill(1), vb.fill(2);
+                run(k.n, {va.data(), vb.data(), vo.data()}, {{"R", 5}, {"N", size}});
+                for (std::size_t r = 0; r < rows_there; ++r)
+                    for (std::size_t c = 0; c < z(size); ++c)
+                        ASSERT_EQ(vo.get(r * z(size) + c), vo.rounded(va.get(r * width_there + c / z(by)) - vb.get(c % z(by)))) << by << ", " << chunk << ": " << r << ", " << c;
+            });
+}
+
 // As torch.remainder and torch.floor_divide, from fmod.
 TEST_P(Forms, FloatRemainderIsPyTorchs) {
     if (rows()) return;
