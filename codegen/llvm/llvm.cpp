@@ -17,6 +17,7 @@ namespace {
 
 using loop::Val, loop::What;
 constexpr std::int64_t kUnrolled = 400;  // statements, at most, that a loop of constant extent is unrolled to
+constexpr std::int64_t kAhead = 1024;     // bytes that memory is asked for before it is read or written
 
 // How a value is at hand: for one lane (and the others step apart), or for each.
 struct Held {
@@ -157,20 +158,21 @@ private:
 
     // ---- statements
     void statements(const std::vector<Val>& list) {
+        for (Val v : begin(list)) statement(v);
+    }
+    // In the order in which they are emitted. Stores come last: a load after a store to the same place in another page would wait for it.
+    std::vector<Val> begin(const std::vector<Val>& list) {
         together_.clear();
         if (in_.width > 1)
             for (const loop::Stretch& s : loop::stretches(n_, list, rows_)) {
                 auto t = std::make_shared<Together>(Together{s.members, std::vector<Lv>(s.members.size()), 0});
                 for (Val v : s.members) together_[v] = t;
             }
-        // Stores come last: a load after a store to the same place in another page would wait for it.
-        std::vector<Val> stores;
-        for (Val v : list) {
-            if (at(v).what == What::store && !read_back(list, v)) stores.push_back(v);
-            else statement(v);
-        }
-        for (Val v : stores) statement(v);
+        std::vector<Val> order = list;
+        std::stable_partition(order.begin(), order.end(), [&](Val v) { return at(v).what != What::store || read_back(list, v); });
+        return order;
     }
+    static bool back(const loop::Phase& p) { return p.ordered && p.reverse; }  // lanes walk it from its end on
     bool read_back(const std::vector<Val>& list, Val store) const {  // after it
         return std::any_of(std::find(list.begin(), list.end(), store), list.end(), [&](Val v) {
             return at(v).what != What::store && (at(v).what == What::load || at(v).what == What::accumulate) && at(v).index == at(store).index;
@@ -202,6 +204,12 @@ private:
         Lv iota = ir_.iota(b_.getInt32Ty(), in_.width);
         return b_.CreateICmpULT(iota, ir_.integer(iota, n));
     }
+    // What the walk comes to soon is asked for: a processor's own prefetching ends with each page.
+    void prefetch(const loop::Value& access, const Place& p, int elements) {
+        if (direction_ == 0 || p.step != 1 || at(access.in[0]).step_last.value_or(0) == 0) return;
+        const std::int64_t at_once = elements * bytes(n_.buffers[static_cast<std::size_t>(access.index)].dtype);
+        memory_->prefetch(access.index, p.base, elements, direction_ * std::max(kAhead, 2 * at_once), access.what != What::load);
+    }
     // A square of vectors with rows for columns: elements change places across distances of half the width, a quarter, .. 1.
     std::vector<Lv> turned(std::vector<Lv> rows) {
         const int w = static_cast<int>(rows.size());
@@ -225,6 +233,7 @@ private:
     Lv taken_apart(Together& t, Val v, std::size_t k) {
         const int n = static_cast<int>(t.members.size()), w = in_.width;
         if (!t.parts[k] && t.by_rows()) {
+            prefetch(at(v), start(v, k), w * n);
             for (int c = 0; c < n; c += w) {
                 std::vector<Lv> rows;
                 for (int i = 0; i < w; ++i) rows.push_back(memory_->load(at(v).index, start(v, k, i * n + c), w, columns(n - c)));
@@ -233,7 +242,9 @@ private:
             }
         }
         if (!t.parts[k]) {
-            Lv all = memory_->load(at(v).index, start(v, k), w * n, spread(in_.mask, n));
+            const Place from = start(v, k);
+            prefetch(at(v), from, w * n);
+            Lv all = memory_->load(at(v).index, from, w * n, spread(in_.mask, n));
             for (int j = 0; j < n; ++j) {
                 std::vector<int> lane;
                 for (int i = 0; i < w; ++i) lane.push_back(i * n + j);
@@ -247,6 +258,7 @@ private:
         if (++t.there < t.members.size()) return;
         const int n = static_cast<int>(t.members.size()), w = in_.width;
         if (t.by_rows()) {
+            prefetch(at(v), start(v, k), w * n);
             for (int c = 0; c < n; c += w) {
                 std::vector<Lv> rows;
                 for (int j = c; j < c + w; ++j) rows.push_back(j < n ? t.parts[static_cast<std::size_t>(j)] : llvm::PoisonValue::get(t.parts[0]->getType()));
@@ -259,7 +271,9 @@ private:
         for (int j = 0; j < n; ++j) all = b_.CreateInsertVector(all->getType(), all, t.parts[static_cast<std::size_t>(j)], ir_.i64(j * w));
         std::vector<int> element;
         for (int e = 0; e < n * w; ++e) element.push_back(e % n * w + e / n);
-        memory_->store(at(v).index, start(v, k), n * w, spread(in_.mask, n), b_.CreateShuffleVector(all, element));
+        const Place to = start(v, k);
+        prefetch(at(v), to, n * w);
+        memory_->store(at(v).index, to, n * w, spread(in_.mask, n), b_.CreateShuffleVector(all, element));
     }
     void statement(Val v) {
         const loop::Value& x = at(v);
@@ -278,7 +292,7 @@ private:
                 if (std::size_t k = 0; Together* t = together(v, k)) put_together(*t, v, k);
                 else if (across_ && in_.width > 1 && loop::compresses(n_, *across_, v))
                     memory_->compress(x.index, first(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
-                else memory_->store(x.index, place(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
+                else store(x);
                 break;
             case What::accumulate:
                 if (is_sum(x)) sum(x);
@@ -290,6 +304,11 @@ private:
                 break;
         }
         if (h.v && !x.name.empty() && !h.v->hasName() && llvm::isa<llvm::Instruction>(h.v)) h.v->setName(x.name);
+    }
+    void store(const loop::Value& x) {
+        const Place p = place(x.in[0]);
+        prefetch(x, p, in_.width);
+        memory_->store(x.index, p, in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
     }
     void map(const loop::Value& x, Val v) {
         auto s = step(v);
@@ -317,6 +336,7 @@ private:
             if (!differs) held(v) = {one};
             else held(v) = {b_.CreateSelect(predicate, ir_.splat(one, w), llvm::Constant::getNullValue(Ir::wide(one->getType(), w))), true};
         } else {
+            prefetch(x, p, w);
             held(v) = {memory_->load(x.index, p, w, both(predicate, in_.mask)), true};
         }
     }
@@ -464,8 +484,10 @@ private:
             statements(p.body);
             for (auto [slot, next] : steps_) b_.CreateStore(next, slot);
         };
-        if (across) walk(w, ir_.i64(0), size, body, p.ordered && p.reverse);
+        if (across) direction_ = back(p) ? -1 : 1;
+        if (across) walk(w, ir_.i64(0), size, body, back(p));
         else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
+        direction_ = 0;
         for (int f : p.folds) finals_[static_cast<std::size_t>(f)] = across ? reduced(f, widths) : b_.CreateLoad(Ir::wide(ir_.reg(n_.folds[static_cast<std::size_t>(f)].dtype), in_.width), folds_.at({f, in_.width}));
         across_ = nullptr;
         statements(p.after);
@@ -525,7 +547,10 @@ private:
         }
         in_ = {};
         walk_by(true);
-        ir_.loop(ir_.i64(0), count, 1, [&](Lv i) {
+        // Loops that all run in reverse: so do the points, and memory is walked one way.
+        const bool reverse = std::all_of(n_.phases.begin(), n_.phases.end(), [](const loop::Phase& p) { return back(p); });
+        ir_.loop(ir_.i64(0), count, 1, [&](Lv k) {
+            Lv i = reverse ? b_.CreateSub(b_.CreateSub(count, ir_.i64(1)), k) : k;
             for (const Kept& k : kept) {
                 if (k.slot) {
                     auto* t = llvm::cast<llvm::FixedVectorType>(llvm::cast<llvm::AllocaInst>(k.slot)->getAllocatedType())->getElementType();
@@ -556,7 +581,9 @@ private:
         if (w.extent) lo = ir_.i64(0), hi = first(n_.outer_sizes.back());
         walk(w, lo, hi, [&](Lv i) {
             point_.back() = i;
+            if (n_.phases.empty()) direction_ = 1;
             point();
+            direction_ = 0;
         });
     }
     void units() {
@@ -612,6 +639,7 @@ private:
     std::map<int, Lv> carries_;
     std::map<Val, std::shared_ptr<Together>> together_;  // of the list that is being emitted
     const loop::Phase* across_ = nullptr;           // the phase that lanes walk
+    int direction_ = 0;                             // in which lanes walk memory now; 0: they don't
     std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
     std::vector<Lv> finals_;                        // of folds
 };

@@ -26,6 +26,8 @@ public:
     void compress(int buffer, Lv first, int width, Lv mask, Lv value);
     // Lanes may meet at one address unless the step is known and not 0.
     void accumulate(int buffer, const Place&, int width, Lv mask, Lv value);
+    // Asks for the memory `distance` bytes on from so many elements, to be read or written soon; whole cache lines alone.
+    void prefetch(int buffer, Lv first, int elements, std::int64_t distance, bool write);
 
 private:
     Lv at(int buffer, Lv index);
