@@ -17,6 +17,7 @@ namespace {
 
 using loop::Val, loop::What;
 constexpr std::int64_t kUnrolled = 400;  // statements, at most, that a loop of constant extent is unrolled to
+constexpr std::int64_t kAbreast = 3;      // parts of such a loop, at most, that go along together
 constexpr std::int64_t kAhead = 1024;     // bytes that memory is asked for before it is read or written
 
 // How a value is at hand: for one lane (and the others step apart), or for each.
@@ -38,6 +39,7 @@ struct Walk {
     bool unroll = false;
     int rest() const { return extent ? static_cast<int>(*extent % width) : 0; }
     int rest_width() const { return static_cast<int>(std::bit_ceil(static_cast<unsigned>(rest()))); }
+    std::int64_t parts() const { return *extent / width + (rest() > 0); }  // of a constant walk
     std::vector<int> widths() const {    // that its body runs in, widest first
         std::vector<int> w;
         if (!extent || *extent >= width) w.push_back(width);
@@ -171,6 +173,30 @@ private:
         std::vector<Val> order = list;
         std::stable_partition(order.begin(), order.end(), [&](Val v) { return at(v).what != What::store || read_back(list, v); });
         return order;
+    }
+    // All parts of a short loop, statement by statement: what is the same for all of them is at hand once.
+    void abreast(const std::vector<Val>& list, const Walk& w, Lv size) {
+        struct Part {
+            Lanes in;
+            std::vector<Held> held;
+            std::map<Val, std::shared_ptr<Together>> together;
+        };
+        std::vector<Part> parts;
+        std::vector<Val> order;
+        walk(w, ir_.i64(0), size, [&](Lv i) {
+            in_.inner = i;
+            order = begin(list);
+            parts.push_back({in_, held_, together_});
+        });
+        const Lanes outside = in_;
+        for (Val v : order)
+            for (Part& p : parts) {
+                in_ = p.in;
+                held_.swap(p.held), together_.swap(p.together);
+                statement(v);
+                held_.swap(p.held), together_.swap(p.together);
+            }
+        in_ = outside;
     }
     static bool back(const loop::Phase& p) { return p.ordered && p.reverse; }  // lanes walk it from its end on
     bool read_back(const std::vector<Val>& list, Val store) const {  // after it
@@ -485,7 +511,8 @@ private:
             for (auto [slot, next] : steps_) b_.CreateStore(next, slot);
         };
         if (across) direction_ = back(p) ? -1 : 1;
-        if (across) walk(w, ir_.i64(0), size, body, back(p));
+        if (across && !p.ordered && w.unroll && w.parts() <= kAbreast) abreast(p.body, w, size);
+        else if (across) walk(w, ir_.i64(0), size, body, back(p));
         else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
         direction_ = 0;
         for (int f : p.folds) finals_[static_cast<std::size_t>(f)] = across ? reduced(f, widths) : b_.CreateLoad(Ir::wide(ir_.reg(n_.folds[static_cast<std::size_t>(f)].dtype), in_.width), folds_.at({f, in_.width}));
