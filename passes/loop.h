@@ -125,6 +125,8 @@ struct Stretch {
 };
 std::vector<Stretch> stretches(const Nest&, const std::vector<Val>& list, bool inner);
 
+std::int64_t divisor(const Nest&, const Value&);  // the constant that an index is divided by, for its quotient or remainder; else 0
+
 // What a thread may do that takes n neighbouring elements of an inner loop, from each i on that is a multiple of n.
 int taken(const Nest&, const Phase&);                   // how many: the schedule's, where they divide the loop; else 1
 std::optional<std::int64_t> step_of(const Nest&, Val);  // by which an integer grows with the inner index; nothing: not known, or no integer of indices

@@ -1,4 +1,4 @@
-// Strided accesses that together leave no gap; see loop.h.
+// Strided accesses that together leave no gap, and indices that are divided; see loop.h.
 #include <algorithm>
 #include <map>
 
@@ -57,6 +57,12 @@ std::vector<Stretch> stretches(const Nest& n, const std::vector<Val>& list, bool
             it = next;
         }
     return all;
+}
+
+std::int64_t divisor(const Nest& n, const Value& x) {
+    if (x.what != What::map || !is_int(x.dtype) || (x.op != Op::floordiv && x.op != Op::mod)) return 0;
+    const Value& by = n.values[static_cast<std::size_t>(x.in[1])];
+    return by.what == What::constant ? static_cast<std::int64_t>(by.imm) : 0;
 }
 
 }  // namespace heddle::loop

@@ -15,6 +15,7 @@ using loop::What;
 constexpr std::int64_t kTypical = 4096;
 constexpr int kRun = 16;    // points of a ray that lie in a few cells
 constexpr int kAhead = 16;  // points whose prologue is computed at once: lanes of a vector
+constexpr int kLanes = 16;  // of a vector of floats
 constexpr double kNest = 64, kLoop = 4, kReduce = 8, kScan = 40;
 
 // Of the words of an element's expression (ir/op.cpp has the vocabulary): polynomials, divisions, calls lane by lane.
@@ -43,7 +44,7 @@ double weight(Op op) {
 
 class Cost {
 public:
-    explicit Cost(const loop::Nest& n) : n_(n), inner_(n.schedule.lanes_inner), width_(n.schedule.width) {}
+    explicit Cost(const loop::Nest& n) : n_(n), inner_(n.schedule.lanes_inner), width_(std::min(n.schedule.width, kLanes)) {}
     double operator()() const {
         double points = 1, total = 0;
         for (const Dim& d : n_.outer) points *= typical(d);
@@ -201,6 +202,20 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
     s.group = n.outer.empty() && !ordered ? s.threads : narrowest <= 8 ? 8 : narrowest <= 16 ? 16 : 32;
     return s;
 }
+// Polynomials are long chains of operations: lanes of two vectors give a core something to do while it waits for one.
+Schedule with_chains(const loop::Nest& n, Schedule s) {
+    constexpr double kLong = 40;  // what makes a chain long, by weight
+    if (s.width != kLanes) return s;
+    double chains = 0;
+    for (const loop::Value& v : n.values) {
+        const bool varies = s.lanes_inner ? v.varies_inner : v.varies_last;
+        if (v.what == What::accumulate && !(s.lanes_inner ? v.step_inner : v.step_last)) return s;  // lane by lane
+        if (const std::int64_t by = loop::divisor(n, v); varies && by % kLanes == 0 && by % (2 * kLanes) != 0) return s;  // simple in a vector, not in two
+        if (v.what == What::map && v.dtype == DType::f32 && varies && weight(v.op) > 8) chains += weight(v.op);
+    }
+    if (chains > kLong) s.width = 2 * kLanes;
+    return s;
+}
 }  // namespace
 
 double typical(const Dim& d) {
@@ -214,9 +229,10 @@ double cost(const loop::Nest& n) { return Cost(n)(); }
 
 Schedule schedule(const loop::Nest& nest, Machine machine) {
     Schedule outer = with_lanes(nest, false);
-    if (nest.phases.empty() || !std::any_of(nest.phases.begin(), nest.phases.end(), [&](const loop::Phase& p) { return loop::walkable(nest, p); })) return outer;
+    auto finished = [&](const Schedule& s) { return machine == Machine::cuda ? with_threads(nest, s) : with_chains(nest, s); };
+    if (nest.phases.empty() || !std::any_of(nest.phases.begin(), nest.phases.end(), [&](const loop::Phase& p) { return loop::walkable(nest, p); })) return finished(outer);
     Schedule inner = with_lanes(nest, true);
-    if (nest.outer.empty()) return machine == Machine::cuda ? with_threads(nest, inner) : inner;
+    if (nest.outer.empty()) return finished(inner);
     Schedule ahead = inner;
     ahead.chunk = kAhead;
     loop::Nest n = nest;
@@ -227,7 +243,7 @@ Schedule schedule(const loop::Nest& nest, Machine machine) {
     auto best = priced(inner);
     for (const Schedule& s : {ahead, outer})
         if (auto other = priced(s); other.first < best.first) best = other;
-    return machine == Machine::cuda ? with_threads(nest, best.second) : best.second;
+    return finished(best.second);
 }
 
 }  // namespace heddle

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <set>
 
+#include "passes/schedule.h"
 #include "runtime/cpu_backend.h"
 #include "runtime/launch.h"
 
@@ -162,6 +163,8 @@ void CpuLauncher::group(Stage& stage) const {
             for (const loop::Buffer& b : stage.loops[j].nest->buffers)
                 if (seen.insert(b.id).second) bytes_of_all = bytes_of_all + numel(plan_.program.graph.type(b.id).shape) * Dim(bytes(b.dtype));
         }
+        // What works most goes first: it asks for memory ahead of itself, and the others find it near.
+        std::stable_sort(g.loops.begin(), g.loops.end(), [&](std::size_t a, std::size_t b) { return typical(operations(*stage.loops[a].nest)) > typical(operations(*stage.loops[b].nest)); });
         g.traffic = SizeExpr(bytes_of_all, frame_.names);
         stage.groups.push_back(std::move(g));
     }

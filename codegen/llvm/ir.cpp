@@ -56,6 +56,17 @@ Lv Ir::iota(llvm::Type* element, int width) {
     for (int i = 0; i < width; ++i) lanes.push_back(llvm::ConstantInt::get(element, static_cast<std::uint64_t>(i)));
     return llvm::ConstantVector::get(lanes);
 }
+std::pair<Lv, Lv> Ir::halves(Lv v) {
+    const int half = width(v) / 2;
+    std::vector<int> first, last;
+    for (int i = 0; i < half; ++i) first.push_back(i), last.push_back(half + i);
+    return {b.CreateShuffleVector(v, first), b.CreateShuffleVector(v, last)};
+}
+Lv Ir::joined(Lv first, Lv last) {
+    std::vector<int> lanes;
+    for (int i = 0; i < 2 * width(first); ++i) lanes.push_back(i);
+    return b.CreateShuffleVector(first, last, lanes);
+}
 
 Lv Ir::fma(Lv x, Lv y, Lv z) {
     return b.CreateIntrinsic(x->getType(), target.fma ? llvm::Intrinsic::fma : llvm::Intrinsic::fmuladd, {x, y, z});
@@ -115,10 +126,9 @@ Lv Ir::libm(const std::string& name, Lv x, Lv y) {
         f->setWillReturn();
         llvm::IRBuilderBase::InsertPointGuard guard(b);
         b.SetInsertPoint(BasicBlock::Create(m.getContext(), "entry", f));
-        auto* array = llvm::ArrayType::get(t, static_cast<std::uint64_t>(lanes));
         std::vector<Lv> slots;
-        for (std::size_t i = 0; i < args.size(); ++i) slots.push_back(b.CreateAlloca(array));
-        Lv out = b.CreateAlloca(array);
+        for (std::size_t i = 0; i < args.size(); ++i) slots.push_back(b.CreateAlloca(x->getType()));
+        Lv out = b.CreateAlloca(x->getType());
         for (std::size_t i = 0; i < slots.size(); ++i) b.CreateStore(f->getArg(static_cast<unsigned>(i)), slots[i]);
         loop(i64(0), i64(lanes), 1, [&](Lv i) {
             std::vector<Lv> lane;

@@ -44,6 +44,8 @@ public:
     Lv i64(std::int64_t v) { return b.getInt64(static_cast<std::uint64_t>(v)); }
     Lv splat(Lv scalar, int width);                // itself if width is 1
     Lv iota(llvm::Type* element, int width);       // <0, 1, ..>, or 0 if width is 1
+    std::pair<Lv, Lv> halves(Lv v);                // its first lanes, its last
+    Lv joined(Lv first, Lv last);
 
     Lv fma(Lv x, Lv y, Lv z);
     Lv horner(Lv x, std::initializer_list<double> highest_first);

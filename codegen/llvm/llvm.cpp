@@ -17,6 +17,8 @@ namespace {
 
 using loop::Val, loop::What;
 constexpr std::int64_t kUnrolled = 400;  // statements, at most, that a loop of constant extent is unrolled to
+constexpr std::int64_t kAbreast = 3;      // parts of such a loop, at most, that go along together
+constexpr std::int64_t kAhead = 1024;     // bytes that memory is asked for before it is read or written
 
 // How a value is at hand: for one lane (and the others step apart), or for each.
 struct Held {
@@ -37,6 +39,7 @@ struct Walk {
     bool unroll = false;
     int rest() const { return extent ? static_cast<int>(*extent % width) : 0; }
     int rest_width() const { return static_cast<int>(std::bit_ceil(static_cast<unsigned>(rest()))); }
+    std::int64_t parts() const { return *extent / width + (rest() > 0); }  // of a constant walk
     std::vector<int> widths() const {    // that its body runs in, widest first
         std::vector<int> w;
         if (!extent || *extent >= width) w.push_back(width);
@@ -110,9 +113,23 @@ private:
         const loop::Value& x = at(v);
         if (!(rows_ ? x.varies_inner : x.varies_last)) return 0;
         if (!is_int(x.dtype) || (x.what != What::map && x.what != What::outer && x.what != What::inner)) return {};
-        for (Val i : x.in)
+        bool same = x.what == What::map;  // in all lanes
+        for (Val i : x.in) {
             if (!step(i)) return {};
-        return rows_ ? x.step_inner : x.step_last;
+            same &= *step(i) == 0;
+        }
+        if (same) return 0;
+        if (auto known = rows_ ? x.step_inner : x.step_last) return known;
+        // A vector from a multiple of its width on has one quotient, and remainders side by side; and sums of these are such too.
+        if (x.op == Op::add) return *step(x.in[0]) + *step(x.in[1]);
+        if (std::int64_t by = loop::divisor(n_, x); by > 0 && by % widest() == 0 && starts_at_multiple(x.in[0])) return x.op == Op::mod ? 1 : 0;
+        return {};
+    }
+    int widest() const { return n_.schedule.lanes_inner && !rows_ ? n_.schedule.chunk : n_.schedule.width; }  // vector that lanes walk in now
+    bool starts_at_multiple(Val index) const {  // of the widest vector, in lane 0
+        const loop::Value& x = at(index);
+        if (rows_) return x.what == What::inner;
+        return x.what == What::outer && static_cast<std::size_t>(x.index) + 1 == n_.outer.size() && n_.schedule.chunk % widest() == 0;
     }
     // Known not to be negative: indices, sizes and what adding, multiplying and dividing makes of them.
     bool nonneg(Val v) {
@@ -143,20 +160,45 @@ private:
 
     // ---- statements
     void statements(const std::vector<Val>& list) {
+        for (Val v : begin(list)) statement(v);
+    }
+    // In the order in which they are emitted. Stores come last: a load after a store to the same place in another page would wait for it.
+    std::vector<Val> begin(const std::vector<Val>& list) {
         together_.clear();
         if (in_.width > 1)
             for (const loop::Stretch& s : loop::stretches(n_, list, rows_)) {
                 auto t = std::make_shared<Together>(Together{s.members, std::vector<Lv>(s.members.size()), 0});
                 for (Val v : s.members) together_[v] = t;
             }
-        // Stores come last: a load after a store to the same place in another page would wait for it.
-        std::vector<Val> stores;
-        for (Val v : list) {
-            if (at(v).what == What::store && !read_back(list, v)) stores.push_back(v);
-            else statement(v);
-        }
-        for (Val v : stores) statement(v);
+        std::vector<Val> order = list;
+        std::stable_partition(order.begin(), order.end(), [&](Val v) { return at(v).what != What::store || read_back(list, v); });
+        return order;
     }
+    // All parts of a short loop, statement by statement: what is the same for all of them is at hand once.
+    void abreast(const std::vector<Val>& list, const Walk& w, Lv size) {
+        struct Part {
+            Lanes in;
+            std::vector<Held> held;
+            std::map<Val, std::shared_ptr<Together>> together;
+        };
+        std::vector<Part> parts;
+        std::vector<Val> order;
+        walk(w, ir_.i64(0), size, [&](Lv i) {
+            in_.inner = i;
+            order = begin(list);
+            parts.push_back({in_, held_, together_});
+        });
+        const Lanes outside = in_;
+        for (Val v : order)
+            for (Part& p : parts) {
+                in_ = p.in;
+                held_.swap(p.held), together_.swap(p.together);
+                statement(v);
+                held_.swap(p.held), together_.swap(p.together);
+            }
+        in_ = outside;
+    }
+    static bool back(const loop::Phase& p) { return p.ordered && p.reverse; }  // lanes walk it from its end on
     bool read_back(const std::vector<Val>& list, Val store) const {  // after it
         return std::any_of(std::find(list.begin(), list.end(), store), list.end(), [&](Val v) {
             return at(v).what != What::store && (at(v).what == What::load || at(v).what == What::accumulate) && at(v).index == at(store).index;
@@ -188,6 +230,12 @@ private:
         Lv iota = ir_.iota(b_.getInt32Ty(), in_.width);
         return b_.CreateICmpULT(iota, ir_.integer(iota, n));
     }
+    // What the walk comes to soon is asked for: a processor's own prefetching ends with each page.
+    void prefetch(const loop::Value& access, const Place& p, int elements) {
+        if (direction_ == 0 || p.step != 1 || at(access.in[0]).step_last.value_or(0) == 0) return;
+        const std::int64_t at_once = elements * bytes(n_.buffers[static_cast<std::size_t>(access.index)].dtype);
+        memory_->prefetch(access.index, p.base, elements, direction_ * std::max(kAhead, 2 * at_once), access.what != What::load);
+    }
     // A square of vectors with rows for columns: elements change places across distances of half the width, a quarter, .. 1.
     std::vector<Lv> turned(std::vector<Lv> rows) {
         const int w = static_cast<int>(rows.size());
@@ -211,6 +259,7 @@ private:
     Lv taken_apart(Together& t, Val v, std::size_t k) {
         const int n = static_cast<int>(t.members.size()), w = in_.width;
         if (!t.parts[k] && t.by_rows()) {
+            prefetch(at(v), start(v, k), w * n);
             for (int c = 0; c < n; c += w) {
                 std::vector<Lv> rows;
                 for (int i = 0; i < w; ++i) rows.push_back(memory_->load(at(v).index, start(v, k, i * n + c), w, columns(n - c)));
@@ -219,7 +268,9 @@ private:
             }
         }
         if (!t.parts[k]) {
-            Lv all = memory_->load(at(v).index, start(v, k), w * n, spread(in_.mask, n));
+            const Place from = start(v, k);
+            prefetch(at(v), from, w * n);
+            Lv all = memory_->load(at(v).index, from, w * n, spread(in_.mask, n));
             for (int j = 0; j < n; ++j) {
                 std::vector<int> lane;
                 for (int i = 0; i < w; ++i) lane.push_back(i * n + j);
@@ -233,6 +284,7 @@ private:
         if (++t.there < t.members.size()) return;
         const int n = static_cast<int>(t.members.size()), w = in_.width;
         if (t.by_rows()) {
+            prefetch(at(v), start(v, k), w * n);
             for (int c = 0; c < n; c += w) {
                 std::vector<Lv> rows;
                 for (int j = c; j < c + w; ++j) rows.push_back(j < n ? t.parts[static_cast<std::size_t>(j)] : llvm::PoisonValue::get(t.parts[0]->getType()));
@@ -245,7 +297,9 @@ private:
         for (int j = 0; j < n; ++j) all = b_.CreateInsertVector(all->getType(), all, t.parts[static_cast<std::size_t>(j)], ir_.i64(j * w));
         std::vector<int> element;
         for (int e = 0; e < n * w; ++e) element.push_back(e % n * w + e / n);
-        memory_->store(at(v).index, start(v, k), n * w, spread(in_.mask, n), b_.CreateShuffleVector(all, element));
+        const Place to = start(v, k);
+        prefetch(at(v), to, n * w);
+        memory_->store(at(v).index, to, n * w, spread(in_.mask, n), b_.CreateShuffleVector(all, element));
     }
     void statement(Val v) {
         const loop::Value& x = at(v);
@@ -264,7 +318,7 @@ private:
                 if (std::size_t k = 0; Together* t = together(v, k)) put_together(*t, v, k);
                 else if (across_ && in_.width > 1 && loop::compresses(n_, *across_, v))
                     memory_->compress(x.index, first(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
-                else memory_->store(x.index, place(x.in[0]), in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
+                else store(x);
                 break;
             case What::accumulate:
                 if (is_sum(x)) sum(x);
@@ -276,6 +330,11 @@ private:
                 break;
         }
         if (h.v && !x.name.empty() && !h.v->hasName() && llvm::isa<llvm::Instruction>(h.v)) h.v->setName(x.name);
+    }
+    void store(const loop::Value& x) {
+        const Place p = place(x.in[0]);
+        prefetch(x, p, in_.width);
+        memory_->store(x.index, p, in_.width, both(in_.mask, predicate(x, 2)), lanes(x.in[1]));
     }
     void map(const loop::Value& x, Val v) {
         auto s = step(v);
@@ -303,6 +362,7 @@ private:
             if (!differs) held(v) = {one};
             else held(v) = {b_.CreateSelect(predicate, ir_.splat(one, w), llvm::Constant::getNullValue(Ir::wide(one->getType(), w))), true};
         } else {
+            prefetch(x, p, w);
             held(v) = {memory_->load(x.index, p, w, both(predicate, in_.mask)), true};
         }
     }
@@ -450,8 +510,11 @@ private:
             statements(p.body);
             for (auto [slot, next] : steps_) b_.CreateStore(next, slot);
         };
-        if (across) walk(w, ir_.i64(0), size, body, p.ordered && p.reverse);
+        if (across) direction_ = back(p) ? -1 : 1;
+        if (across && !p.ordered && w.unroll && w.parts() <= kAbreast) abreast(p.body, w, size);
+        else if (across) walk(w, ir_.i64(0), size, body, back(p));
         else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
+        direction_ = 0;
         for (int f : p.folds) finals_[static_cast<std::size_t>(f)] = across ? reduced(f, widths) : b_.CreateLoad(Ir::wide(ir_.reg(n_.folds[static_cast<std::size_t>(f)].dtype), in_.width), folds_.at({f, in_.width}));
         across_ = nullptr;
         statements(p.after);
@@ -462,11 +525,8 @@ private:
         Lv all = nullptr;
         auto halve_to = [&](int width) {
             while (all && Ir::width(all) > width) {
-                int half = Ir::width(all) / 2;
-                std::vector<int> low, high;
-                for (int i = 0; i < half; ++i) low.push_back(i), high.push_back(half + i);
-                Lv a = b_.CreateShuffleVector(all, low), b = b_.CreateShuffleVector(all, high);
-                if (half == 1) a = b_.CreateExtractElement(a, std::uint64_t{0}), b = b_.CreateExtractElement(b, std::uint64_t{0});
+                auto [a, b] = ir_.halves(all);
+                if (Ir::width(all) == 2) a = b_.CreateExtractElement(a, std::uint64_t{0}), b = b_.CreateExtractElement(b, std::uint64_t{0});
                 all = combine(fold, a, b);
             }
         };
@@ -514,7 +574,10 @@ private:
         }
         in_ = {};
         walk_by(true);
-        ir_.loop(ir_.i64(0), count, 1, [&](Lv i) {
+        // Loops that all run in reverse: so do the points, and memory is walked one way.
+        const bool reverse = std::all_of(n_.phases.begin(), n_.phases.end(), [](const loop::Phase& p) { return back(p); });
+        ir_.loop(ir_.i64(0), count, 1, [&](Lv k) {
+            Lv i = reverse ? b_.CreateSub(b_.CreateSub(count, ir_.i64(1)), k) : k;
             for (const Kept& k : kept) {
                 if (k.slot) {
                     auto* t = llvm::cast<llvm::FixedVectorType>(llvm::cast<llvm::AllocaInst>(k.slot)->getAllocatedType())->getElementType();
@@ -545,7 +608,9 @@ private:
         if (w.extent) lo = ir_.i64(0), hi = first(n_.outer_sizes.back());
         walk(w, lo, hi, [&](Lv i) {
             point_.back() = i;
+            if (n_.phases.empty()) direction_ = 1;
             point();
+            direction_ = 0;
         });
     }
     void units() {
@@ -601,6 +666,7 @@ private:
     std::map<int, Lv> carries_;
     std::map<Val, std::shared_ptr<Together>> together_;  // of the list that is being emitted
     const loop::Phase* across_ = nullptr;           // the phase that lanes walk
+    int direction_ = 0;                             // in which lanes walk memory now; 0: they don't
     std::vector<std::pair<Lv, Lv>> steps_;          // {slot, next} of carries, written when the body has ended
     std::vector<Lv> finals_;                        // of folds
 };

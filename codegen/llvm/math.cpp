@@ -29,6 +29,11 @@ Lv power_of_two(Ir& ir, Lv n, Lv like) {
 // p * 2^n, n integral and of p's type: one instruction, or two factors so that denormal results are rounded once.
 Lv scale(Ir& ir, Lv p, Lv n) {
     int width = Ir::width(p), bits = width * (Ir::is_f64(p) ? 64 : 32);
+    if (ir.target.scalef_bits > 0 && bits > ir.target.scalef_bits) {
+        auto [p0, p1] = ir.halves(p);
+        auto [n0, n1] = ir.halves(n);
+        return ir.joined(scale(ir, p0, n0), scale(ir, p1, n1));
+    }
     if (width > 1 && bits <= ir.target.scalef_bits && (bits == 512 || bits == 256 || bits == 128)) {
         using namespace llvm::Intrinsic;
         auto id = Ir::is_f64(p) ? (bits == 512 ? x86_avx512_mask_scalef_pd_512 : bits == 256 ? x86_avx512_mask_scalef_pd_256 : x86_avx512_mask_scalef_pd_128)
@@ -190,10 +195,9 @@ Lv log1p(Ir& ir, Lv x) {
     Lv large = b.CreateFCmpOGT(x, ir.num(x, f64 ? 0x1p54 : 0x1p25));
     lost = select(ir, large, ir.num(x, 0), b.CreateFMul(lost, down));
     Lv y = log_of(ir, b.CreateFAdd(b.CreateFSub(s.m, one), lost), b.CreateSIToFP(s.e, x->getType()));
-    Lv proper = b.CreateAnd(b.CreateFCmpOLT(x, ir.num(x, INFINITY)), b.CreateFCmpONE(x, ir.num(x, 0)));
-    y = select(ir, proper, y, x);  // NaN, +inf and both zeros stay
-    y = select(ir, b.CreateFCmpOLT(x, ir.num(x, -1)), ir.num(x, NAN), y);
-    return select(ir, b.CreateFCmpOEQ(x, ir.num(x, -1)), ir.num(x, -INFINITY), y);
+    y = select(ir, b.CreateFCmpOLT(x, ir.num(x, INFINITY)), ir.copysign(y, x), x);  // NaN, +inf and both zeros stay
+    Lv end = select(ir, b.CreateFCmpOEQ(x, ir.num(x, -1)), ir.num(x, -INFINITY), ir.num(x, NAN));
+    return select(ir, b.CreateFCmpOLE(x, ir.num(x, -1)), end, y);
 }
 
 Lv sin(Ir& ir, Lv x) { return circular(ir, x, 0); }

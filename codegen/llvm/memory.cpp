@@ -7,6 +7,10 @@
 
 namespace heddle {
 
+namespace {
+constexpr int kLine = 64;  // bytes of a cache line
+}
+
 Memory::Memory(Ir& ir, const std::vector<loop::Buffer>& buffers, Lv pointers) : ir_(ir), buffers_(buffers) {
     auto& context = ir.m.getContext();
     llvm::MDBuilder md(context);
@@ -47,7 +51,7 @@ Lv Memory::each(const Place& p, int width) {
     return ir_.b.CreateAdd(ir_.splat(p.base, width), ir_.b.CreateMul(lanes, ir_.integer(lanes, *p.step)));
 }
 Lv Memory::zeros() {
-    auto* t = llvm::ArrayType::get(ir_.b.getInt8Ty(), 128);
+    auto* t = llvm::ArrayType::get(ir_.b.getInt8Ty(), 256);
     if (auto* g = ir_.m.getNamedGlobal("zeros")) return g;
     auto* g = new llvm::GlobalVariable(ir_.m, t, true, llvm::GlobalValue::InternalLinkage, llvm::Constant::getNullValue(t), "zeros");
     g->setAlignment(llvm::Align(64));
@@ -93,6 +97,15 @@ Lv Memory::load(int buffer, const Place& place, int width, Lv mask) {
         out = b.CreateInsertElement(out, load_one(buffer, p), lane);
     }
     return from_memory(ir_, out, t);
+}
+
+void Memory::prefetch(int buffer, Lv first, int elements, std::int64_t distance, bool write) {
+    auto& b = ir_.b;
+    const int all = elements * bytes(buffers_[static_cast<std::size_t>(buffer)].dtype);
+    for (int line = 0; line + kLine <= all; line += kLine) {
+        Lv p = b.CreateGEP(b.getInt8Ty(), at(buffer, first), ir_.i64(distance + line));  // may be anywhere: a prefetch never fails
+        b.CreateIntrinsic(llvm::Intrinsic::prefetch, {p->getType()}, {p, b.getInt32(write), b.getInt32(3), b.getInt32(1)});
+    }
 }
 
 void Memory::store(int buffer, const Place& place, int width, Lv mask, Lv value) {

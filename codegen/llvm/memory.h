@@ -26,13 +26,15 @@ public:
     void compress(int buffer, Lv first, int width, Lv mask, Lv value);
     // Lanes may meet at one address unless the step is known and not 0.
     void accumulate(int buffer, const Place&, int width, Lv mask, Lv value);
+    // Asks for the memory `distance` bytes on from so many elements, to be read or written soon; whole cache lines alone.
+    void prefetch(int buffer, Lv first, int elements, std::int64_t distance, bool write);
 
 private:
     Lv at(int buffer, Lv index);
     Lv lanes_mask(Lv mask, int width);             // an i1 per lane, all true for null
     Lv each(const Place&, int width);
     template <class I> I* tag(I* access, int buffer);
-    Lv zeros();                                    // 128 readable bytes of 0
+    Lv zeros();                                    // 256 readable bytes of 0
     Lv load_one(int buffer, Lv pointer);
     void store_one(int buffer, Lv pointer, Lv value);
 

@@ -23,8 +23,13 @@ LaneScan scan_lanes(Ir& ir, Lv a, Lv b, Lv c, int width, bool reverse) {
     }
     Lv all = ir.splat(c, width), state = joined(a ? times(a, all) : all, b);
     if (a && Ir::is_float(a)) {
-        // A product that leaves the range of floats says nothing of a state that is 0: then one by one.
-        state = ir.unless(x.CreateFCmpUNO(x.CreateFSub(a, a), Ir::num(a, 0)), state, [&] {
+        // A product that leaves the range of floats says nothing of a state that is 0: then one by one. So does a sum of such products.
+        Lv sum = a;
+        while (Ir::width(sum) > 8) {
+            auto [low, high] = ir.halves(sum);
+            sum = x.CreateFAdd(low, high);
+        }
+        state = ir.unless(x.CreateFCmpUNO(x.CreateFSub(sum, sum), Ir::num(sum, 0)), state, [&] {
             Lv out = llvm::PoisonValue::get(a->getType()), now = c;
             for (int k = 0; k < width; ++k) {
                 auto lane = static_cast<std::uint64_t>(reverse ? width - 1 - k : k);

@@ -89,11 +89,11 @@ template <class T> void check_row(Op op, int width) {
 }
 TEST_P(EveryMap, FloatIsTheTablesDouble) {
     NEEDS_LLVM();
-    for (int width : {1, 8, 16}) check_row<float>(GetParam(), width);
+    for (int width : {1, 8, 16, 32}) check_row<float>(GetParam(), width);
 }
 TEST_P(EveryMap, DoubleIsTheTablesDouble) {
     NEEDS_LLVM();
-    for (int width : {1, 8, 16}) check_row<double>(GetParam(), width);
+    for (int width : {1, 8, 16, 32}) check_row<double>(GetParam(), width);
 }
 
 // ---- ulp

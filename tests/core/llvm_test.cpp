@@ -1,5 +1,6 @@
 // Every form of loop on the CPU backend against plain C++: all element types, sizes around the number of lanes, both ways that
 // lanes walk. Law: the expected values come from loops written here, never from the emitter.
+#include <array>
 #include <cmath>
 #include <future>
 
@@ -25,13 +26,13 @@ template <class F> void at_all_sizes(F check) {
 constexpr std::size_t operator""_z(unsigned long long x) { return x; }
 std::size_t z(std::int64_t x) { return static_cast<std::size_t>(x); }
 
-constexpr const char* kForms[] = {"Inner", "Last", "LastWidth1", "LastWidth8"};
+constexpr const char* kForms[] = {"Inner", "Last", "LastWidth1", "LastWidth8", "InnerWidth32", "LastWidth32"};
 struct Forms : testing::TestWithParam<int> {
     void SetUp() override { NEEDS_LLVM(); }
-    bool rows() const { return GetParam() == 0; }              // lanes walk the inner index
-    int width() const { return GetParam() == 2 ? 1 : GetParam() == 3 ? 8 : 16; }
+    bool rows() const { return GetParam() == 0 || GetParam() == 4; }  // lanes walk the inner index
+    int width() const { return std::array{16, 16, 1, 8, 32, 32}[z(GetParam())]; }
 };
-INSTANTIATE_TEST_SUITE_P(Lanes, Forms, testing::Range(0, 4), [](const auto& p) { return std::string(kForms[p.param]); });
+INSTANTIATE_TEST_SUITE_P(Lanes, Forms, testing::Range(0, 6), [](const auto& p) { return std::string(kForms[p.param]); });
 
 TEST_P(Forms, MapOfEveryType) {
     if (rows()) return;
@@ -311,6 +312,31 @@ TEST_P(Forms, IntegersDivide) {
                 ASSERT_EQ(vr.get(p), static_cast<double>(rest)) << name(t);
             }
         }
+}
+
+// Columns as the quotient and the remainder of an index: vectors of either, or one for all lanes, as the divisor lies to the width and to the chunk.
+TEST_P(Forms, IndicesAreTakenApart) {
+    for (int by : {3, 16, 32, 48})
+        for (int chunk : {8, 64})
+            at_all_sizes([&](int size, Dim n) {
+                const std::size_t rows_there = 5, width_there = z(size) / z(by) + 1;
+                NestBuilder k(rows() ? Shape{Dim::symbol("R")} : Shape{Dim::symbol("R"), n}, rows(), width(), chunk);
+                int a = k.buffer(DType::f32), b = k.buffer(DType::f32), out = k.buffer(DType::f32, true);
+                Val columns = rows() ? k.dim(n) : k.n.outer_sizes[1];
+                k.prologue();
+                Val i = k.outer(0), j;
+                if (rows()) k.phase(n), j = k.inner();
+                else j = k.outer(1);
+                auto part = [&](Op op) { return k.map(op, {j, k.index(by)}, DType::i64); };
+                Val x = k.load(a, k.at_index(i, k.index(static_cast<std::int64_t>(width_there)), part(Op::floordiv))), y = k.load(b, part(Op::mod));
+                k.store(out, k.at_index(i, columns, j), k.map(Op::sub, {x, y}));
+                GuardedArray va(DType::f32, rows_there * width_there), vb(DType::f32, z(by)), vo(DType::f32, rows_there * z(size));
+                va.fill(1), vb.fill(2);
+                run(k.n, {va.data(), vb.data(), vo.data()}, {{"R", 5}, {"N", size}});
+                for (std::size_t r = 0; r < rows_there; ++r)
+                    for (std::size_t c = 0; c < z(size); ++c)
+                        ASSERT_EQ(vo.get(r * z(size) + c), vo.rounded(va.get(r * width_there + c / z(by)) - vb.get(c % z(by)))) << by << ", " << chunk << ": " << r << ", " << c;
+            });
 }
 
 // As torch.remainder and torch.floor_divide, from fmod.

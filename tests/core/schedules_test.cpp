@@ -65,7 +65,7 @@ TEST_P(EachKind, OnLlvm) {
     NEEDS_LLVM();
     std::vector<Schedule> all;
     for (bool inner : {false, true})
-        for (int width : {1, 4, 8, 16})
+        for (int width : {1, 4, 8, 16, 32})
             for (int chunk : inner ? std::vector{1, 8, 32} : std::vector{1, 48, 1024})
                 all.push_back({.lanes_inner = inner, .width = width, .chunk = chunk});
     check(all, {});
