@@ -10,14 +10,10 @@
 namespace heddle::models {
 
 struct Part {
-  struct Size {
-    int input, dim;
-    std::string name;
-  };
   std::string name;
   StepFn run;
   std::vector<at::Tensor> inputs;  // those of floating point that a gradient flows to require it
-  std::vector<Size> sizes;         // which dimensions may change, by name
+  std::vector<VaryingSize> sizes;
 };
 
 }  // namespace heddle::models

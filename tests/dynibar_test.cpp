@@ -115,7 +115,7 @@ TEST(Dynibar, HasTheOriginalsParameters) {
     std::vector<double> rates;
     for (const auto& g : model.groups()) rates.push_back(g.rate);
     EXPECT_THAT(rates, testing::ElementsAre(2e-4, 4e-4, 4e-4, 8e-4, 4e-4, 1e-4));
-    EXPECT_EQ(model.trajectory_basis.sizes(), at::IntArrayRef({100, 6}));
+    EXPECT_EQ(model.trajectory_basis.sizes(), at::IntArrayRef({24, 6}));
 }
 
 TEST(Dynibar, GradientsAreNoneExactlyForWhatIsNeverCalled) {

@@ -25,7 +25,6 @@ DynibarConfig dynibar_config(const std::string& scale) {
         c.virtual_views = 1;
         c.iterations = 300;
         c.decay = 0.25;
-        c.frames = 24;
         c.height = 72;
         c.width = 96;
         c.erosion_radius = 1;

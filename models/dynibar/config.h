@@ -21,7 +21,7 @@ struct DynibarConfig {
     double decay = 0.1;  // of `iterations`: after each such span the losses from data and the rates shrink
 
     // The seeded video that benches use; a real one brings its own sizes.
-    int64_t frames = 100;  // also the rows of the trajectory basis
+    int64_t frames = 24;   // also the rows of the trajectory basis
     int64_t height = 288, width = 512;
 
     // The model.

@@ -85,11 +85,11 @@ StepInputs StepInputs::of(const std::vector<at::Tensor>& list) {
     return s;
 }
 
-std::vector<Part::Size> StepInputs::sizes() {
+std::vector<VaryingSize> StepInputs::sizes(bool jitter) {
     StepInputs s;
-    std::vector<Part::Size> out;
+    std::vector<VaryingSize> out;
     const auto all = members(s);
-    for (size_t k = 0; k < all.size(); ++k)
+    for (size_t k = 0; k + !jitter < all.size(); ++k)
         for (const auto& [dim, name] : all[k].sizes) out.push_back({static_cast<int>(k), dim, name});
     return out;
 }
@@ -255,7 +255,7 @@ StepInputs VideoSteps::view(int64_t frame, const at::Tensor& intrinsics, const a
 
 Video noise_video(const DynibarConfig& c, uint64_t seed) {
     const auto g = at::detail::createCPUGenerator(seed);
-    const int64_t f = c.frames, h = c.height, w = c.width, n = 8;
+    const int64_t f = c.frames, h = c.height, w = c.width, n = c.virtual_views + 1;
     const auto uniform = [&](std::vector<int64_t> sizes) { return at::rand(sizes, g, at::TensorOptions(at::kFloat)); };
     Video v;
     v.near = 1, v.far = 12;

@@ -10,7 +10,7 @@
 #include "models/dynibar/config.h"
 #include "models/dynibar/projection.h"
 #include "models/dynibar/video.h"
-#include "models/part.h"
+#include "models/task.h"
 
 namespace heddle::models {
 
@@ -44,8 +44,8 @@ struct StepInputs {
     std::vector<at::Tensor> list() const;
     static StepInputs of(const std::vector<at::Tensor>& list);
 
-    // Which dimensions of the list's tensors vary, by name: R, V, A, T and P as above.
-    static std::vector<Part::Size> sizes();
+    // Which dimensions of the list's tensors vary, by name: R, V, A, T and P as above; of the list with or without the jitter.
+    static std::vector<VaryingSize> sizes(bool jitter = true);
 };
 
 // Draws steps from a video. The same seed and iteration give the same step.

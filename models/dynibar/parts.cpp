@@ -30,10 +30,13 @@ std::vector<at::Tensor*> members(Prediction& p) {
 
 StepInputs dynibar_step_inputs(const DynibarConfig& config, uint64_t seed, at::ScalarType dtype) {
     const VideoSteps steps(noise_video(config, seed), config);
-    auto in = steps.step(bootstrap_iterations(config), seed, at::TensorOptions(dtype));
+    auto in = steps.step(bootstrap_iterations(config), seed, at::TensorOptions(at::kFloat));
     const auto g = at::make_generator<at::CPUGeneratorImpl>(seed + 1);
-    in.jitter = at::rand({in.ray_o.size(0), config.samples}, g).to(dtype);
-    return in;
+    in.jitter = at::rand({in.ray_o.size(0), config.samples}, g);
+    auto list = in.list();
+    for (auto& t : list)
+        if (t.scalar_type() == at::kFloat) t = t.to(dtype);
+    return StepInputs::of(list);
 }
 
 void stir(Dynibar& model, uint64_t seed) {
