@@ -46,13 +46,13 @@ Tensors outcome(const Callable& f, const Tensors& in, const Dynibar& model) {
     for (auto& g : torch::autograd::grad(roots, leaves, seeds, false, false, true)) all.push_back(g);
     return all;
 }
-double norm(const Tensor& t) { return t.to(at::kDouble).norm().item<double>(); }
+double length(const Tensor& t) { return t.to(at::kDouble).norm().item<double>(); }
 // Each value's error is at most 8 times eager's in the same dtype, or rounding of the list's largest.
 void as_near_as_eager(const Tensors& got, const Tensors& eager, const Tensors& exact, double rounding) {
     ASSERT_EQ(got.size(), exact.size());
     double largest = 0;
     for (const auto& t : exact)
-        if (t.defined() && t.is_floating_point()) largest = std::max(largest, norm(t));
+        if (t.defined() && t.is_floating_point()) largest = std::max(largest, length(t));
     for (std::size_t k = 0; k < got.size(); ++k) {
         ASSERT_EQ(got[k].defined(), exact[k].defined()) << "value " << k << ": None in one, not in the other";
         if (!got[k].defined()) continue;
@@ -62,8 +62,8 @@ void as_near_as_eager(const Tensors& got, const Tensors& eager, const Tensors& e
             EXPECT_TRUE(got[k].equal(exact[k])) << "value " << k;
             continue;
         }
-        const auto off = [&](const Tensor& t) { return norm(t.to(at::kDouble) - exact[k].to(at::kDouble)); };
-        EXPECT_LE(off(got[k]), std::max({8 * off(eager[k]), rounding * norm(exact[k]), 1e-2 * rounding * largest})) << "value " << k << " of norm " << norm(exact[k]) << ", eager's error " << off(eager[k]);
+        const auto off = [&](const Tensor& t) { return length(t.to(at::kDouble) - exact[k].to(at::kDouble)); };
+        EXPECT_LE(off(got[k]), std::max({8 * off(eager[k]), rounding * length(exact[k]), 1e-2 * rounding * largest})) << "value " << k << " of norm " << length(exact[k]) << ", eager's error " << off(eager[k]);
     }
 }
 
@@ -153,7 +153,7 @@ TEST_P(DynibarPhase, TrainsAsEager) {
         EXPECT_EQ(a.state().count(p.value().unsafeGetTensorImpl()), b.state().count(y[p.key()].unsafeGetTensorImpl())) << p.key();
         // Adam divides by a gradient's size: where that is rounding alone, what it makes of it is as large as a step.
         const bool settled = p.key() != "net_static.rgb_fc.4.bias";
-        EXPECT_TRUE(!settled || norm(p.value() - y[p.key()]) <= 1e-6 * (1e-3 + norm(p.value()))) << p.key() << " off by " << norm(p.value() - y[p.key()]);
+        EXPECT_TRUE(!settled || length(p.value() - y[p.key()]) <= 1e-6 * (1e-3 + length(p.value()))) << p.key() << " off by " << length(p.value() - y[p.key()]);
     }
 }
 
