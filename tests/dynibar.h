@@ -6,6 +6,7 @@
 #include <torch/utils.h>
 
 #include "models/dynibar/parts.h"
+#include "models/error.h"
 
 namespace heddle::models {
 
@@ -18,6 +19,14 @@ inline Tensor uniform(std::vector<int64_t> sizes, double low = 0, double high = 
 inline double number(const Tensor& t) { return t.item<double>(); }
 inline bool near(const Tensor& a, const Tensor& b, double tolerance = 1e-12) {
     return a.sizes() == b.sizes() && at::allclose(a.to(at::kDouble), b.to(at::kDouble), tolerance, tolerance);
+}
+inline std::string message_of(const std::function<void()>& f) {
+    try {
+        f();
+    } catch (const Error& e) {
+        return e.what();
+    }
+    return "no error";
 }
 inline std::shared_ptr<Dynibar> make(at::ScalarType type = at::kDouble, bool moving = true) {
     torch::manual_seed(3);

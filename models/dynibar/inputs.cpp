@@ -96,24 +96,23 @@ std::vector<VaryingSize> StepInputs::sizes(bool jitter) {
 
 VideoSteps::VideoSteps(Video video, DynibarConfig config) : video_(std::move(video)), config_(std::move(config)) {
     const auto& v = video_;
-    if (!v.images.defined() || v.images.dim() != 4)
+    if (!v.images.defined() || v.images.dim() != 4 || v.images.size(1) != 3)
         throw Error("video", "images", "expected [frames, 3, height, width]");
     const int64_t f = v.images.size(0), h = v.images.size(2), w = v.images.size(3);
     if (f < 7) throw Error("video", std::to_string(f) + " frames", "a step needs 3 frames on either side of its own");
     const auto n = v.virtual_images.defined() ? v.virtual_images.size(1) : 0;
-    const std::vector<std::tuple<const char*, at::Tensor, std::vector<int64_t>>> expected = {
-        {"images", v.images, {f, 3, h, w}},
+    std::vector<std::tuple<const char*, at::Tensor, std::vector<int64_t>>> expected = {
         {"intrinsics", v.intrinsics, {f, 4, 4}},
         {"camera_to_world", v.camera_to_world, {f, 4, 4}},
         {"disparity", v.disparity, {f, h, w}},
         {"flows", v.flows, {f, 6, h, w, 2}},
         {"flow_masks", v.flow_masks, {f, 6, h, w}},
         {"motion_masks", v.motion_masks, {f, h, w}},
-        {"static_masks", v.static_masks, {f, h, w}},
-        {"virtual_images", n ? v.virtual_images : v.images,
-         n ? std::vector<int64_t>{f, n, 3, h, w} : std::vector<int64_t>{f, 3, h, w}},
-        {"virtual_camera_to_world", n ? v.virtual_camera_to_world : v.intrinsics,
-         n ? std::vector<int64_t>{f, n, 4, 4} : std::vector<int64_t>{f, 4, 4}}};
+        {"static_masks", v.static_masks, {f, h, w}}};
+    if (n > 0) {
+        expected.emplace_back("virtual_images", v.virtual_images, std::vector<int64_t>{f, n, 3, h, w});
+        expected.emplace_back("virtual_camera_to_world", v.virtual_camera_to_world, std::vector<int64_t>{f, n, 4, 4});
+    }
     for (const auto& [name, tensor, sizes] : expected) {
         if (!tensor.defined()) throw Error("video", name, "is missing");
         if (tensor.sizes() != at::IntArrayRef(sizes))
@@ -157,9 +156,9 @@ std::vector<int64_t> VideoSteps::nearest(const at::Tensor& camera_to_world, int6
 
 StepInputs VideoSteps::step(int64_t iteration, uint64_t seed, const at::TensorOptions& o) const {
     const auto g = at::detail::createCPUGenerator(seed * 1000003 + static_cast<uint64_t>(iteration));
-    const auto draw = [&](int64_t low, int64_t high) {
+    const auto draw = [&](int64_t low, int64_t high) {  // low <= x < high
         return at::randint(low, high, {1}, g, at::kLong).item<int64_t>();
-    };  // low <= x < high
+    };
     const int64_t f = video_.images.size(0), h = video_.images.size(2), w = video_.images.size(3);
     const int64_t frame = draw(3, f - 3);
     const int64_t range = anchor_range(config_, iteration), side = draw(0, 2 * range);
