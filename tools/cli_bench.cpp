@@ -60,12 +60,12 @@ Outcome once(const models::StepFn& f, const std::vector<at::Tensor>& in, const s
   return r;
 }
 
-// ||a - b|| / ||b||, the largest over a list; 0 where b is 0 and a is too. What is below a millionth of the list's largest counts as that: some
-// gradients are zero but for rounding, as of a bias that a softmax takes back.
+// ||a - b|| / ||b||, the largest over a list; 0 where b is 0 and a is too. What is zero but for float64's rounding, as the gradient of a bias that a
+// softmax takes back, is measured by the list's largest.
 double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& exact) {
-  double worst = 0, floor = 0;
+  double worst = 0, largest = 0;
   for (const auto& t : exact)
-    if (t.defined() && t.is_floating_point()) floor = std::max(floor, 1e-6 * t.to(at::kDouble).norm().item<double>());
+    if (t.defined() && t.is_floating_point()) largest = std::max(largest, t.to(at::kDouble).norm().item<double>());
   for (size_t k = 0; k < exact.size(); ++k) {
     if (a[k].defined() != exact[k].defined()) return INFINITY;
     if (!exact[k].defined() || exact[k].numel() == 0) continue;
@@ -73,7 +73,7 @@ double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& ex
       worst = std::max(worst, a[k].ne(exact[k]).sum().item<double>() / static_cast<double>(exact[k].numel()));
       continue;
     }
-    const double scale = std::max(floor, exact[k].to(at::kDouble).norm().item<double>()), off = (a[k].to(at::kDouble) - exact[k].to(at::kDouble)).norm().item<double>();
+    const double norm = exact[k].to(at::kDouble).norm().item<double>(), scale = norm < 1e-13 * largest ? largest : norm, off = (a[k].to(at::kDouble) - exact[k].to(at::kDouble)).norm().item<double>();
     if (!(off == 0)) worst = std::max(worst, scale > 0 ? off / scale : INFINITY);
   }
   return worst;
