@@ -70,12 +70,8 @@ private:
 
 class Run {
 public:
-    Run(const Task& task, const BlenderSplit& data, const BlenderSplit& held_out, const TrainOptions& options)
-        : task_(task),
-          data_(data),
-          held_out_(held_out),
-          o_(options),
-          sampler_(data.rays.size(0), task.rays, options.seed) {
+    Run(const Task& task, const Feed& feed, const HeldOut& held_out, const TrainOptions& options)
+        : task_(task), feed_(feed), held_out_(held_out), o_(options) {
         if (!o_.out.empty()) make_directories(o_.out);  // now, so that a bad path costs no training
         for (const auto& file : {o_.checkpoint, o_.log})
             if (const auto parent = std::filesystem::path(file).parent_path(); !parent.empty()) make_directories(parent);
@@ -118,9 +114,7 @@ private:
     at::TensorOptions options() const { return at::TensorOptions().dtype(o_.dtype).device(o_.device); }
 
     void step() {
-        const auto rows = sampler_.next();
-        const auto pick = [&](const at::Tensor& t) { return t.index_select(0, rows).to(options()); };
-        const auto inputs = task_.inputs({pick(data_.rays), pick(data_.rgb), pick(data_.time)}, iteration_);
+        const auto inputs = feed_.next(iteration_);
         const double factor = task_.rate_factor(iteration_);
         for (size_t i = 0; i < rates_.size(); ++i) optimiser_->param_groups()[i].options().set_lr(rates_[i] * factor);
         if (!step_) step_ = o_.make_step ? o_.make_step(task_.loss, *optimiser_) : eager_step();
@@ -148,7 +142,7 @@ private:
         rates_.clear();
         for (const auto& g : task_.groups()) {
             auto options = std::make_unique<AdamOptions>(g.rate);
-            options->betas({0.9, 0.99}).eps(1e-8);
+            options->betas({task_.betas[0], task_.betas[1]}).eps(1e-8);
             groups.emplace_back(g.parameters, std::move(options));
             rates_.push_back(g.rate);
         }
@@ -177,14 +171,14 @@ private:
     }
 
     void evaluate(Progress& progress, bool end) {
-        if (held_out_.views == 0) return;
-        const auto rendered = render_views(task_, held_out_, at::empty({0}, options()));
-        Evaluation e{iteration_, 0, view_psnr(rendered, held_out_)};
+        if (!held_out_.pictures.defined()) return;
+        const auto rendered = held_out_.render();
+        Evaluation e{iteration_, 0, view_psnr(rendered, held_out_.pictures)};
         for (double v : e.views) e.psnr += v / static_cast<double>(e.views.size());
         result_.evaluations.push_back(e);
         progress.say(format("held-out views: PSNR %.2f dB (%.0f views) after %.0f iterations", e.psnr,
-                            static_cast<double>(held_out_.views), static_cast<double>(iteration_)));
-        if (end && !o_.out.empty()) write_views(o_.out, rendered, held_out_);
+                            static_cast<double>(e.views.size()), static_cast<double>(iteration_)));
+        if (end && !o_.out.empty()) write_views(o_.out, rendered, held_out_.pictures);
     }
 
     at::Generator device_generator() const { return at::globalContext().defaultGenerator(o_.device); }
@@ -193,7 +187,7 @@ private:
         read_losses();
         Checkpoint c{o_.run, {}};
         c.tensors["iteration"] = at::tensor({iteration_}, at::kLong);
-        c.tensors["sampler"] = sampler_.position();
+        c.tensors["sampler"] = feed_.position();
         c.tensors["generator/cpu"] = at::detail::getDefaultCPUGenerator().get_state();
         if (!o_.device.is_cpu()) c.tensors["generator/device"] = device_generator().get_state();
         for (const auto& [name, value] : task_.state()) c.tensors["state/" + name] = value.detach().cpu();
@@ -234,7 +228,7 @@ private:
             optimiser_->state()[p.unsafeGetTensorImpl()] = std::move(adam);
         }
         iteration_ = at_key("iteration").item<int64_t>();
-        sampler_.seek(at_key("sampler"));
+        feed_.seek(at_key("sampler"));
         at::Generator(at::detail::getDefaultCPUGenerator()).set_state(at_key("generator/cpu"));
         if (!o_.device.is_cpu() && c.tensors.count("generator/device"))
             device_generator().set_state(at_key("generator/device"));
@@ -253,10 +247,9 @@ private:
     }
 
     const Task& task_;
-    const BlenderSplit& data_;
-    const BlenderSplit& held_out_;
+    const Feed& feed_;
+    const HeldOut& held_out_;
     const TrainOptions& o_;
-    Sampler sampler_;
     StepFn step_;
     std::unique_ptr<Adam> optimiser_;
     std::vector<double> rates_;
@@ -267,10 +260,24 @@ private:
 
 }  // namespace
 
-TrainResult train(const Task& task, const BlenderSplit& data, const BlenderSplit& held_out,
-                  const TrainOptions& options) {
+TrainResult train(const Task& task, const Feed& feed, const HeldOut& held_out, const TrainOptions& options) {
+    return Run(task, feed, held_out, options).go();
+}
+
+TrainResult train(const RayTask& task, const BlenderSplit& data, const BlenderSplit& held_out,
+                  const TrainOptions& o) {
     if (data.rays.size(0) == 0) throw Error("no rays", "training split", "no picture looks at the scene's box");
-    return Run(task, data, held_out, options).go();
+    const auto options = at::TensorOptions().dtype(o.dtype).device(o.device);
+    Sampler sampler(data.rays.size(0), task.rays, o.seed);
+    Feed feed;
+    feed.next = [&](int64_t iteration) {
+        const auto rows = sampler.next();
+        const auto pick = [&](const at::Tensor& t) { return t.index_select(0, rows).to(options); };
+        return task.inputs({pick(data.rays), pick(data.rgb), pick(data.time)}, iteration);
+    };
+    feed.position = [&] { return sampler.position(); };
+    feed.seek = [&](const at::Tensor& position) { sampler.seek(position); };
+    return train(task, feed, held_out_views(task, held_out, options), o);
 }
 
 }  // namespace heddle::models

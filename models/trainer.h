@@ -15,7 +15,7 @@
 namespace heddle::models {
 
 struct TrainOptions {
-    uint64_t seed = 0;       // of the order of rays; the caller seeds PyTorch's generator before it builds the model
+    uint64_t seed = 0;       // of the order of rays, where the task is one of rays; the caller seeds PyTorch's generator before it builds the model
     int64_t stop_after = 0;  // iterations of the schedule after which to stop; 0: all
     at::ScalarType dtype = at::kFloat;
     at::Device device = at::kCPU;
@@ -43,9 +43,11 @@ struct TrainResult {
     std::vector<Evaluation> evaluations;
 };
 
-// Trains on `data` (rays in any number) and measures on `held_out` (whole views; may have none).
 // Throws Error when a loss isn't finite, naming the iteration and the term.
-TrainResult train(const Task& task, const BlenderSplit& data, const BlenderSplit& held_out,
+TrainResult train(const Task& task, const Feed& feed, const HeldOut& held_out, const TrainOptions& options);
+
+// Trains on `data` (rays in any number) and measures on `held_out` (whole views; may have none).
+TrainResult train(const RayTask& task, const BlenderSplit& data, const BlenderSplit& held_out,
                   const TrainOptions& options);
 
 }  // namespace heddle::models

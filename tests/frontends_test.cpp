@@ -218,6 +218,11 @@ TEST(Capture, OpsThatDependOnSizesAreErrors) {
     EXPECT_THAT(error_of([](const Tensors& x) { return Tensors{x[0].slice(0, 0, static_cast<std::int64_t>(std::sqrt(x[0].size(0)))) * 2}; }, {real({4})}, varying()),
                 ::testing::HasSubstr("expected a polynomial in the named sizes"));
 }
+TEST(Capture, SizesAreMultiplesOfSums) {  // as instance_norm repeats its weights for the pictures of two batches
+    const std::vector<Varying> two{{.input = 0, .tensor = {}, .dim = 0, .name = "A"}, {.input = 1, .tensor = {}, .dim = 0, .name = "B"}};
+    const auto f = [](const Tensors& x) { return Tensors{at::cat({x[0], x[1]}).repeat({64})}; };
+    EXPECT_EQ(error_of(f, {real({4}), real({5})}, {.dynamic = two}), "none");
+}
 TEST(Capture, TensorsTheHostFillsAreConstants) {
     Captured c = capture([](const Tensors& x) {
         at::Tensor t = at::empty({3}, at::kDouble);

@@ -18,6 +18,6 @@ void add_cache(CLI::App& app);
 
 // What `train --fused` makes of the loss function and the optimiser. The definition in tools/cli_train.cpp is weak and refuses; another
 // object file of the program may define it for good.
-models::MakeStep fused_step();
+models::MakeStep fused_step(const models::Task& task);
 
 }  // namespace heddle

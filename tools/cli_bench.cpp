@@ -17,11 +17,11 @@
 #include "frontends/torch/train_step.h"
 #include "models/error.h"
 #include "models/files.h"
-#include "models/hexplane/parts.h"
 #include "runtime/cpu_backend.h"
 #include "runtime/disk_cache.h"
 #include "tools/bench_op_counter.h"
 #include "tools/cli.h"
+#include "tools/subject.h"
 
 namespace heddle {
 namespace {
@@ -30,7 +30,7 @@ using Clock = std::chrono::steady_clock;
 double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
 
 struct BenchCommand {
-  std::string model, scale = "demo", json;
+  std::string model, scale = "demo", part, json;
   int64_t threads = 1, repeats = 9;
   uint64_t seed = 0;
   bool thick = true, start = false;
@@ -60,10 +60,12 @@ Outcome once(const models::StepFn& f, const std::vector<at::Tensor>& in, const s
   return r;
 }
 
-
-// ||a - b|| / ||b||, the largest over a list; 0 where b is 0 and a is too.
+// ||a - b|| / ||b||, the largest over a list; 0 where b is 0 and a is too. What is zero but for float64's rounding, as the gradient of a bias that a
+// softmax takes back, is measured by the list's largest.
 double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& exact) {
-  double worst = 0;
+  double worst = 0, largest = 0;
+  for (const auto& t : exact)
+    if (t.defined() && t.is_floating_point()) largest = std::max(largest, t.to(at::kDouble).norm().item<double>());
   for (size_t k = 0; k < exact.size(); ++k) {
     if (a[k].defined() != exact[k].defined()) return INFINITY;
     if (!exact[k].defined() || exact[k].numel() == 0) continue;
@@ -71,7 +73,7 @@ double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& ex
       worst = std::max(worst, a[k].ne(exact[k]).sum().item<double>() / static_cast<double>(exact[k].numel()));
       continue;
     }
-    const double scale = exact[k].to(at::kDouble).norm().item<double>(), off = (a[k].to(at::kDouble) - exact[k].to(at::kDouble)).norm().item<double>();
+    const double norm = exact[k].to(at::kDouble).norm().item<double>(), scale = norm < 1e-13 * largest ? largest : norm, off = (a[k].to(at::kDouble) - exact[k].to(at::kDouble)).norm().item<double>();
     if (!(off == 0)) worst = std::max(worst, scale > 0 ? off / scale : INFINITY);
   }
   return worst;
@@ -89,19 +91,18 @@ struct Row {
   double eager_ms = 0, fused_ms = 0, out = 0, grad = 0, eager_out = 0, eager_grad = 0;
 };
 
-std::vector<at::Tensor> leaves_of(const models::Part& p, models::HexPlane& model) {
+std::vector<at::Tensor> leaves_of(const models::Part& p, const Subject& subject) {
   std::vector<at::Tensor> leaves;
   for (const auto& t : p.inputs)
     if (t.requires_grad()) leaves.push_back(t);
-  if (p.name == "sample_rays" || p.name == "volume_rendering") return leaves;
-  for (const auto& t : model.parameters()) leaves.push_back(t);
+  for (const auto& t : subject.module->parameters()) leaves.push_back(t);
   return leaves;
 }
 
-Row measure(const models::Part& part, const models::Part& exact, models::HexPlane& model, models::HexPlane& model64, int64_t repeats, double& cold) {
+Row measure(const models::Part& part, const models::Part& exact, const Subject& subject, const Subject& subject64, int64_t repeats, double& cold) {
   Row r;
   r.name = part.name;
-  const auto leaves = leaves_of(part, model), leaves64 = leaves_of(exact, model64);
+  auto leaves = leaves_of(part, subject);
   auto start = Clock::now();
   FuseOptions options;
   options.dynamic = varying(part);
@@ -112,7 +113,7 @@ Row measure(const models::Part& part, const models::Part& exact, models::HexPlan
   cold += ms_since(start) / 1e3;
   if (!fused.report().eager_reason.empty()) throw models::Error(part.name, fused.report().eager_reason, "this part doesn't fuse");
   const auto eager = once(part.run, part.inputs, leaves);
-  const auto truth = once(exact.run, exact.inputs, leaves64);
+  const auto truth = once(exact.run, exact.inputs, leaves_of(exact, subject64));
   r.out = error(got.outputs, truth.outputs), r.grad = error(got.gradients, truth.gradients);
   r.eager_out = error(eager.outputs, truth.outputs), r.eager_grad = error(eager.gradients, truth.gradients);
   {
@@ -120,6 +121,10 @@ Row measure(const models::Part& part, const models::Part& exact, models::HexPlan
     once(part.run, part.inputs, leaves);
     r.ops = counter.count();
   }
+  std::vector<at::Tensor> reached;
+  for (size_t k = 0; k < eager.gradients.size(); ++k)
+    if (eager.gradients[k].defined()) reached.push_back(leaves[k]);
+  leaves = reached;
   std::vector<double> a, b;
   for (int64_t k = 0; k < repeats; ++k) {
     auto t = Clock::now();
@@ -137,39 +142,38 @@ Row measure(const models::Part& part, const models::Part& exact, models::HexPlan
 }
 
 // A whole step, Adam included, of two equal models. Results and gradients (from Adam's first average, which is (1 - beta1) of them) against float64's.
-Row measure_step(const models::Part& part, const std::shared_ptr<models::HexPlane>& a, const std::shared_ptr<models::HexPlane>& b, const std::shared_ptr<models::HexPlane>& exact,
-                 const models::Part& part64, int64_t repeats, double& cold) {
-  auto adam = [](models::HexPlane& m) {
+Row measure_step(const Subject& a, const Subject& b, const Subject& exact, int64_t repeats, double& cold) {
+  auto adam = [](const Subject& m) {
     std::vector<torch::optim::OptimizerParamGroup> groups;
-    const auto& c = m.config();
-    for (const auto& [tensors, rate] : {std::pair(m.plane_parameters(), c.plane_rate), std::pair(m.network_parameters(), c.network_rate)})
-      groups.emplace_back(tensors, std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(rate).betas({0.9, 0.99})));
+    for (const auto& g : m.groups)
+      groups.emplace_back(g.parameters, std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(g.rate).betas({m.betas[0], m.betas[1]})));
     return torch::optim::Adam(groups);
   };
-  auto eager_step = [](models::HexPlane& m, torch::optim::Adam& o, const std::vector<at::Tensor>& in) {
+  auto eager_step = [](const Subject& m, torch::optim::Adam& o) {
     torch::manual_seed(1);
     o.zero_grad();
-    auto out = m.loss(in);
+    auto out = m.parts.back().run(m.parts.back().inputs);
     out[0].backward();
     o.step();
     return out;
   };
-  auto averages = [](models::HexPlane& m, torch::optim::Adam& o) {
+  auto averages = [](const Subject& m, torch::optim::Adam& o) {
     std::vector<at::Tensor> all;
-    for (const auto& p : m.parameters()) {
+    for (const auto& p : m.module->parameters()) {
       auto s = o.state().find(p.unsafeGetTensorImpl());
       all.push_back(s == o.state().end() ? at::Tensor() : static_cast<torch::optim::AdamParamState&>(*s->second).exp_avg());
     }
     return all;
   };
+  const models::Part& part = b.parts.back();
   Row r;
   r.name = "train_step";
-  auto oa = adam(*a), ob = adam(*b), oe = adam(*exact);
+  auto oa = adam(a), ob = adam(b), oe = adam(exact);
   auto start = Clock::now();
   FuseOptions options;
   options.dynamic = varying(part);
   options.name = r.name;
-  TrainStep step([&](const std::vector<at::Tensor>& in) { return b->loss(in); }, ob, options);
+  TrainStep step(part.run, ob, options);
   torch::manual_seed(1);
   const auto got = step(part.inputs);
   cold += ms_since(start) / 1e3;
@@ -177,23 +181,24 @@ Row measure_step(const models::Part& part, const std::shared_ptr<models::HexPlan
   std::vector<at::Tensor> eager;
   {
     OpCounter counter;
-    eager = eager_step(*a, oa, part.inputs);
+    eager = eager_step(a, oa);
     r.ops = counter.count();
   }
-  const auto truth = eager_step(*exact, oe, part64.inputs);
+  const auto truth = eager_step(exact, oe);
   r.out = error(got, truth), r.eager_out = error(eager, truth);
-  r.grad = error(averages(*b, ob), averages(*exact, oe)), r.eager_grad = error(averages(*a, oa), averages(*exact, oe));
+  r.grad = error(averages(b, ob), averages(exact, oe)), r.eager_grad = error(averages(a, oa), averages(exact, oe));
   std::vector<at::Tensor> begin;
-  for (const auto& p : exact->parameters()) begin.push_back(p.detach().to(at::kFloat).clone());
-  auto reset = [&](models::HexPlane& m) {  // each step does the same work
+  for (const auto& p : exact.module->parameters()) begin.push_back(p.detach().to(at::kFloat).clone());
+  auto reset = [&](const Subject& m) {  // each step does the same work
     const at::NoGradGuard no_grad;
-    for (size_t k = 0; k < begin.size(); ++k) m.parameters()[k].copy_(begin[k]);
+    const auto all = m.module->parameters();
+    for (size_t k = 0; k < begin.size(); ++k) at::Tensor(all[k]).copy_(begin[k]);
   };
   std::vector<double> x, y;
   for (int64_t k = 0; k < repeats; ++k) {
-    reset(*a), reset(*b);
+    reset(a), reset(b);
     auto t = Clock::now();
-    eager_step(*a, oa, part.inputs);
+    eager_step(a, oa);
     x.push_back(ms_since(t));
     torch::manual_seed(1);
     t = Clock::now();
@@ -208,7 +213,7 @@ Row measure_step(const models::Part& part, const std::shared_ptr<models::HexPlan
 
 // What the first calls of all parts cost a new process: capture (timed by one more), the back end that makes binaries or finds them on
 // disk, passes in between, and the first forward and backward themselves.
-void start(const BenchCommand& c, const std::vector<models::Part>& parts, models::HexPlane& model) {
+void start(const BenchCommand& c, const Subject& subject) {
   nlohmann::json rows = nlohmann::json::array();
   double sums[5] = {};
   std::printf("%-18s %10s %10s %10s %10s %10s  (ms)\n", "part", "first call", "capture", "passes", "binaries", "run");
@@ -217,17 +222,18 @@ void start(const BenchCommand& c, const std::vector<models::Part>& parts, models
   auto t = Clock::now();
   load_cpu_backend(&why_not);
   const double load = ms_since(t);
-  for (const auto& p : parts) {
+  for (const auto& p : subject.parts) {
+    if (!c.part.empty() && p.name != c.part) continue;
     FuseOptions options;
     options.dynamic = varying(p);
     options.name = p.name;
     t = Clock::now();
     const Fused fused = fuse(p.run, p.inputs, options);
     const models::StepFn run = [&](const std::vector<at::Tensor>& in) { return fused(in); };
-    once(run, p.inputs, leaves_of(p, model));
+    once(run, p.inputs, leaves_of(p, subject));
     const double all = ms_since(t);
     t = Clock::now();
-    once(run, p.inputs, leaves_of(p, model));
+    once(run, p.inputs, leaves_of(p, subject));
     const double again = ms_since(t);
     t = Clock::now();
     capture(p.run, p.inputs, {.dynamic = options.dynamic, .host_read = HostRead::guard, .name = p.name});
@@ -247,30 +253,23 @@ void start(const BenchCommand& c, const std::vector<models::Part>& parts, models
 }
 
 void run(const BenchCommand& c) {
-  if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
   at::set_num_threads(static_cast<int>(c.threads));
-  const auto config = models::hexplane_config(c.scale);
-  auto make = [&](at::ScalarType t) {
-    torch::manual_seed(c.seed);
-    auto m = std::make_shared<models::HexPlane>(config);
-    if (c.thick) models::thicken(*m, c.seed);
-    m->to(t);
-    return m;
-  };
-  const auto model = make(at::kFloat);
-  const auto parts = models::hexplane_parts(model, c.seed);
-  if (c.start) return start(c, parts, *model);
+  auto make = [&](at::ScalarType t) { return make_subject(c.model, c.scale, c.seed, c.thick, t); };
+  const auto subject = make(at::kFloat);
+  const auto& parts = subject.parts;
+  if (!c.part.empty() && c.part != "train_step" && std::none_of(parts.begin(), parts.end(), [&](const auto& p) { return p.name == c.part; }))
+    throw models::Error("unknown part", c.part, "leave --part out to time all");
+  if (c.start) return start(c, subject);
   ::setenv("HEDDLE_CACHE", "0", 1);  // cold is cold
-  const auto model64 = make(at::kDouble);
-  const auto exact = models::hexplane_parts(model64, c.seed, at::kDouble);
-  std::printf("hexplane, scale %s, %ld rays x %ld samples, cpu, %ld thread%s; times are medians of %ld, eager and fused in turns\n", c.scale.c_str(), config.rays,
-              model->samples(), c.threads, c.threads == 1 ? "" : "s", c.repeats);
+  const auto subject64 = make(at::kDouble);
+  std::printf("%s, scale %s, %s, cpu, %ld thread%s; times are medians of %ld, eager and fused in turns\n", c.model.c_str(), c.scale.c_str(), subject.size.c_str(), c.threads,
+              c.threads == 1 ? "" : "s", c.repeats);
   std::printf("%-18s %9s %9s %6s %9s %10s %10s %7s %10s %10s %10s\n", "part", "eager ops", "kernels", "calls", "MB moved", "eager ms", "fused ms", "ratio", "out err", "grad err", "(eager)");
   double cold = 0;
   nlohmann::json stages = nlohmann::json::array(), iteration;
   for (size_t k = 0; k <= parts.size(); ++k) {
-    const Row r = k < parts.size() ? measure(parts[k], exact[k], *model, *model64, c.repeats, cold)
-                                   : measure_step(parts.back(), model, make(at::kFloat), model64, exact.back(), c.repeats, cold);
+    if (!c.part.empty() && c.part != (k < parts.size() ? parts[k].name : "train_step")) continue;
+    const Row r = k < parts.size() ? measure(parts[k], subject64.parts[k], subject, subject64, c.repeats, cold) : measure_step(subject, make(at::kFloat), subject64, c.repeats, cold);
     std::printf("%-18s %9ld %5d + %-3d %4d %9.1f %10.2f %10.2f %6.2fx %10.1e %10.1e %10.1e\n", r.name.c_str(), r.ops, r.forward, r.backward, r.calls, static_cast<double>(r.bytes) / 1e6,
                 r.eager_ms, r.fused_ms, r.eager_ms / r.fused_ms, r.out, r.grad, r.eager_grad);
     std::fflush(stdout);
@@ -282,10 +281,11 @@ void run(const BenchCommand& c) {
   // Warm: the same parts fused again by the same process, with kernels in memory.
   const auto start = Clock::now();
   for (const auto& p : parts) {
+    if (!c.part.empty() && p.name != c.part) continue;
     FuseOptions options;
     options.dynamic = varying(p);
     options.name = p.name;
-    once([f = fuse(p.run, p.inputs, options)](const std::vector<at::Tensor>& in) { return f(in); }, p.inputs, leaves_of(p, *model));
+    once([f = fuse(p.run, p.inputs, options)](const std::vector<at::Tensor>& in) { return f(in); }, p.inputs, leaves_of(p, subject));
   }
   const double warm = ms_since(start) / 1e3;
   std::printf("capture, compilation and first run of all parts: %.2f s cold, %.2f s with kernels in memory\n", cold, warm);
@@ -300,13 +300,14 @@ void run(const BenchCommand& c) {
 void add_bench(CLI::App& app) {
   auto c = std::make_shared<BenchCommand>();
   auto* sub = app.add_subcommand("bench", "Time each part of a model's step, eager against fused");
-  sub->add_option("model", c->model, "hexplane")->required();
-  sub->add_option("--scale", c->scale, "full, demo, tiny or a number up to 1")->capture_default_str();
+  sub->add_option("model", c->model, kModels)->required();
+  sub->add_option("--scale", c->scale, kScales)->capture_default_str();
+  sub->add_option("--part", c->part, "One part, or train_step: the whole step with Adam (default: all)");
   sub->add_option("--json", c->json, "File for the results");
   sub->add_option("--threads", c->threads, "CPU threads")->check(CLI::PositiveNumber)->capture_default_str();
   sub->add_option("--repeats", c->repeats, "Runs of each")->check(CLI::PositiveNumber)->capture_default_str();
   sub->add_option("--seed", c->seed, "Of planes and rays")->capture_default_str();
-  sub->add_flag("!--thin", c->thick, "Planes as initialised: nothing is opaque yet, the colour branch is not taken");
+  sub->add_flag("!--thin", c->thick, "The model as initialised: HexPlane's planes aren't opaque yet and its colour branch is not taken, DynIBaR's points don't move");
   sub->add_flag("--start", c->start, "Only the first calls: how long each stage takes a new process, with what the disk cache holds");
   sub->callback([c] { run(*c); });
 }

@@ -13,6 +13,7 @@
 #include "models/hexplane/parts.h"
 #include "runtime/nvrtc.h"
 #include "tools/cli.h"
+#include "tools/subject.h"
 
 namespace heddle {
 namespace {
@@ -82,11 +83,11 @@ void write_values(const DumpCommand& c) {
 }
 
 void run(const DumpCommand& c) {
-    if (c.model != "hexplane") throw models::Error("unknown model", c.model, "choose hexplane");
-    if (!c.values.empty()) return write_values(c);
-    torch::manual_seed(0);
-    auto model = std::make_shared<models::HexPlane>(models::hexplane_config(c.scale));
-    if (c.thick) models::thicken(*model, 0);
+    const auto subject = make_subject(c.model, c.scale, 0, c.thick);
+    if (!c.values.empty()) {
+        if (c.model != "hexplane") throw models::Error("--values", c.model, "choose hexplane");
+        return write_values(c);
+    }
     std::unique_ptr<Nvrtc> nvrtc;
     if (c.cuda) {
         nvrtc = std::make_unique<Nvrtc>();
@@ -94,7 +95,7 @@ void run(const DumpCommand& c) {
             throw models::Error("--cuda", nvrtc->why_not(), "leave --cuda out to dump without compiling for CUDA");
     }
     bool found = false;
-    for (const auto& p : models::hexplane_parts(model, 0)) {
+    for (const auto& p : subject.parts) {
         if (!c.part.empty() && p.name != c.part) continue;
         found = true;
         FuseOptions options;
@@ -117,18 +118,17 @@ void run(const DumpCommand& c) {
 void add_dump(CLI::App& app) {
     auto c = std::make_shared<DumpCommand>();
     auto* sub = app.add_subcommand("dump", "Write every stage of a model's parts as readable text");
-    sub->add_option("model", c->model, "hexplane")->required();
+    sub->add_option("model", c->model, kModels)->required();
     sub->add_option("--out", c->out, "Folder")->capture_default_str();
-    sub->add_option("--part", c->part,
-                    "One part: sample_rays, density_feature, volume_rendering, colour, loss_block, iteration");
-    sub->add_option("--scale", c->scale, "full, demo, tiny or a number up to 1")->capture_default_str();
+    sub->add_option("--part", c->part, "One part, by the name of its folder (default: all)");
+    sub->add_option("--scale", c->scale, kScales)->capture_default_str();
     sub->add_flag(
         "--cuda", c->cuda,
         "Also compile the CUDA text: cubin, PTX, and resources.txt with registers, spills and times per kernel");
     sub->add_option("--values", c->values,
-                    "Write no stages, but parameters, inputs, losses and gradients in float64, into this file (torch.load)");
+                    "Of hexplane: write no stages, but parameters, inputs, losses and gradients in float64, into this file (torch.load)");
     sub->add_flag("--explain", c->explain, "Also print why each value did or didn't fuse");
-    sub->add_flag("!--thin", c->thick, "Planes as initialised");
+    sub->add_flag("!--thin", c->thick, "The model as initialised");
     sub->callback([c] { run(*c); });
 }
 

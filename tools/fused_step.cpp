@@ -5,11 +5,11 @@
 
 namespace heddle {
 
-models::MakeStep fused_step() {
-  return [](models::StepFn loss, torch::optim::Optimizer& optimiser) -> models::StepFn {
+models::MakeStep fused_step(const models::Task& task) {
+  return [sizes = task.sizes](models::StepFn loss, torch::optim::Optimizer& optimiser) -> models::StepFn {
     FuseOptions options;
     options.name = "step";
-    for (int k : {0, 1, 2}) options.dynamic.push_back({.input = k, .tensor = {}, .dim = 0, .name = "B"});
+    for (const auto& s : sizes) options.dynamic.push_back({.input = s.input, .tensor = {}, .dim = s.dim, .name = s.name});
     return [step = std::make_shared<TrainStep>(std::move(loss), optimiser, options)](const std::vector<at::Tensor>& in) {
       auto results = (*step)(in);
       if (const auto& why = step->eager_reason(); !why.empty()) throw models::Error("step", why, "this model doesn't fuse; use --eager");

@@ -104,6 +104,8 @@ std::optional<Dim> Fit::search(const Values& v) const {
         return d + Dim(b);
     };
     for (const auto& [x, dx] : known_)
+        if (auto f = line(dx, x, v, false)) return f;
+    for (const auto& [x, dx] : known_)
         for (const auto& [y, dy] : known_) {
             if (auto f = close(zip(x, y, std::plus<>()), dx + dy)) return f;
             if (auto f = close(zip(x, y, std::minus<>()), dx - dy)) return f;

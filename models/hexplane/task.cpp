@@ -29,13 +29,15 @@ Change after(HexPlane& model, int64_t iteration) {
 
 }  // namespace
 
-Task hexplane_task(std::shared_ptr<HexPlane> model) {
+RayTask hexplane_task(std::shared_ptr<HexPlane> model) {
     const HexPlaneConfig c = model->config();
-    Task task;
+    RayTask task;
     task.model = "hexplane";
     task.terms = {"loss", "mse", "tv_density", "tv_app"};
     task.rays = c.rays;
     task.iterations = c.iterations;
+    task.betas = {0.9, 0.99};
+    for (int k : {0, 1, 2}) task.sizes.push_back({k, 0, "B"});
     task.loss = [model](const std::vector<at::Tensor>& inputs) { return model->loss(inputs); };
     task.parameters = [model] {
         std::map<std::string, at::Tensor> out;

@@ -8,6 +8,6 @@
 
 namespace heddle::models {
 
-Task hexplane_task(std::shared_ptr<HexPlane> model);
+RayTask hexplane_task(std::shared_ptr<HexPlane> model);
 
 }  // namespace heddle::models
