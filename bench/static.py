@@ -58,11 +58,13 @@ def spilled(log: str) -> int:
 def nvrtc_compile(name: str, text: str, arch: str) -> tuple[bytes, str]:
     """A binary (PTX for compute_..) and the log, as runtime/nvrtc.cpp makes it. Raises RuntimeError with the log."""
     image, log = compile_once(name, text, arch)
-    blocks = re.search(r"#define BLOCKS (\d+)", text)
-    if spilled(log) and blocks and int(blocks[1]) > 1:
-        fewer = compile_once(name, text, arch, f"--define-macro=BLOCKS={int(blocks[1]) - 1}")
+    most = number(r"#define BLOCKS (\d+)", text) or 0
+    for blocks in range(most - 1, max(1, most // 2) - 1, -1):
+        if not spilled(log):
+            break
+        fewer = compile_once(name, text, arch, f"--define-macro=BLOCKS={blocks}")
         if spilled(fewer[1]) < spilled(log):
-            return fewer
+            image, log = fewer
     return image, log
 
 

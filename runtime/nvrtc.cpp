@@ -203,10 +203,12 @@ std::shared_ptr<const Binary> Nvrtc::compile(const CudaText& source, const std::
     binary->image = cubin ? read(api_->cubin_size, api_->cubin, "nvrtcGetCUBIN") : trim(read(api_->ptx_size, api_->ptx, "nvrtcGetPTX"));
     api_->destroy(&program);
     binary->resources = parse_ptxas(binary->log);
-    // As many blocks as the text asks for leave each thread too few registers: then with one fewer.
-    if (const std::string blocks = spilled(*binary) > 0 && o.extra.empty() ? match(source.text, "#define BLOCKS (\\d+)") : ""; !blocks.empty() && blocks != "1") {
+    // As many blocks as the text asks for leave each thread too few registers: then with fewer, half of them at least.
+    const std::string asked = spilled(*binary) > 0 && o.extra.empty() ? match(source.text, "#define BLOCKS (\\d+)") : "";
+    const int most = asked.empty() ? 0 : std::stoi(asked);
+    for (int blocks = most - 1; blocks > 0 && blocks >= most / 2 && spilled(*binary) > 0; --blocks) {
         NvrtcOptions fewer = o;
-        fewer.extra = {fmt::format("--define-macro=BLOCKS={}", std::stoi(blocks) - 1)};
+        fewer.extra = {fmt::format("--define-macro=BLOCKS={}", blocks)};
         if (auto other = compile(source, arch, fewer); spilled(*other) < spilled(*binary)) *binary = *other;
     }
     binary->milliseconds = milliseconds();
