@@ -237,11 +237,14 @@ CudaSource cuda_text(const std::string& name, const std::vector<loop::Nest>& giv
     if (r.staged()) uses.stages = true;
     r.vectors = uses.vectors;
     // Nests of a kernel differ: without a bound on registers ptxas spills in one to fit more blocks of another. Where threads take several
-    // elements it would take more than it needs, to load all of them early; where lanes hand on a carry it spills as well. But sums in whole numbers or in shared memory need what they take.
+    // elements it would take more than it needs, to load all of them early; where lanes hand on a carry it spills as well. But sums in whole
+    // numbers or in shared memory need what they take.
     const bool several = std::any_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return n.schedule.vector > 1; });
     const bool few = std::all_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return loop::registers(n) <= kRegisters; });
     const bool sums = near_bytes > 0 || r.ordered();
-    const bool scans = std::any_of(nests.begin(), nests.end(), [](const loop::Nest& n) { return n.schedule.group > 1 && std::any_of(n.phases.begin(), n.phases.end(), [](const loop::Phase& p) { return p.ordered; }); });
+    const bool scans = std::any_of(nests.begin(), nests.end(), [](const loop::Nest& n) {
+        return n.schedule.group > 1 && std::any_of(n.phases.begin(), n.phases.end(), [](const loop::Phase& p) { return p.ordered; });
+    });
     constexpr int kAll = kRegistersInAll / kRegisters;
     const int together = several && few ? (sums ? 0 : kAll) : scans ? kAll : nests.size() > 1 ? kAll / 2 : 0;
     const std::string bounds = fmt::format("{}{}", r.threads, together > 0 ? ", BLOCKS" : "");
