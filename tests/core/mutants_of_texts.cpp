@@ -56,6 +56,8 @@ constexpr Edit kEdits[] = {
     {"the wait is for a block more", R"(done < blocks\))", "done < blocks + 1)", kPlans},
     {"a block counts twice", R"(atomicAdd\(done, 1u\))", "atomicAdd(done, 2u)", kPlans},
     {"a block counts without being asked to wait", R"(, count_off\(done\))", "", kPlans},
+    {"all turns are the first nest's", R"(return rest / now;)", "return 0;", "CudaText.NestsThatReadTheSameTakeTurns"},
+    {"rounds of turns are all the first", R"(block = first \+ rest % now;)", "block = rest % now;", "CudaText.NestsThatReadTheSameTakeTurns"},
     {"a stage does not wait", R"(\n  await\(done, [^\n]*)", "\n", kPlans},
     // reductions of groups
     {"the last step of a butterfly is missing", R"(d > 0; d /= 2)", "d > 1; d /= 2", kForms},
