@@ -7,6 +7,7 @@
 #include "passes/epilogue.h"
 #include "passes/masks.h"
 #include "passes/prepare.h"
+#include "passes/repeats.h"
 #include "passes/simplify.h"
 
 namespace heddle {
@@ -17,8 +18,8 @@ struct Pass {
     Graph (*run)(const Graph&);
 };
 // Before the derivative: the smaller the forward, the smaller both directions; layouts are fixed here so that gradients scatter into
-// the same rows that the forward gathers.
-constexpr Pass kBefore[] = {{"simplify", simplify}, {"rows_contiguous", rows_contiguous}};
+// the same rows that the forward gathers, and products of rows that repeat are made one before they have gradients.
+constexpr Pass kBefore[] = {{"simplify", simplify}, {"products_once", products_once}, {"rows_contiguous", rows_contiguous}};
 // After the derivative: gradients share what they are made of, and what belongs to the rows of a mask; rows that stay are found once, for
 // both directions.
 constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates},

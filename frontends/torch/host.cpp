@@ -9,12 +9,9 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cmath>
-#include <map>
-#include <mutex>
-#include <tuple>
 
 #include "frontends/torch/ops_host.h"
+#include "frontends/torch/product.h"
 
 namespace heddle {
 
@@ -28,25 +25,6 @@ constexpr Owner::Ways kStorage = {[](void* p) { c10::raw::intrusive_ptr::incref(
 Owner owner_of(c10::Storage s) { return {s.unsafeReleaseStorageImpl(), kStorage}; }
 Array owned(const at::Tensor& t) {
     return {t.data_ptr(), dtype_of(t.scalar_type()), {t.sizes().begin(), t.sizes().end()}, false, owner_of(t.storage())};
-}
-
-// a * b + row, as eager's linear. PyTorch's relu keeps a NaN, and what a CUDA library does at the end of a product need not: asked of each kind of
-// product that comes by, once.
-void add_row(at::Tensor& result, const at::Tensor& row, const at::Tensor& a, const at::Tensor& b, bool relu) {
-    auto keeps_nans = [&] {
-        static std::mutex mutex;
-        static std::map<std::tuple<int, at::ScalarType, std::int64_t, std::int64_t>, bool> known;  // by device, type and sizes but the number of rows
-        std::lock_guard lock(mutex);
-        auto [it, fresh] = known.try_emplace({a.device().index(), a.scalar_type(), b.size(0), b.size(1)}, false);
-        if (fresh) it->second = at::_addmm_activation(at::full_like(row, NAN), a, b).isnan().all().item<bool>();
-        return it->second;
-    };
-    if (relu && result.is_cuda() && result.numel() > 0 && keeps_nans()) {
-        at::_addmm_activation_out(result, row, a, b);
-        return;
-    }
-    at::addmm_out(result, row, a, b);
-    if (relu) at::relu_(result);
 }
 
 class TorchHost final : public Host {
@@ -77,9 +55,8 @@ public:
         at::AutoDispatchBelowADInplaceOrView below;
         c10::impl::ExcludeDispatchKeyGuard cast(c10::autocast_dispatch_keyset);
         at::Tensor result = tensor_of(out), a = tensor_of(in[0]), b = tensor_of(in[1]);
-        if (in.size() == 3) add_row(result, tensor_of(in[2]), a, b, relu);
-        else if (out.sizes.size() == 3) at::bmm_out(result, a, b);
-        else at::mm_out(result, a, b);
+        if (in.size() == 3) linear(result, tensor_of(in[2]), a, b, relu);
+        else product(result, a, b);
     }
     std::vector<Array> call(const Node& n, const std::vector<Array>& in, const Sizes& sizes) override {
         std::vector<at::Tensor> operands;
