@@ -1,5 +1,5 @@
 // MKL, which ATen's products of float32 are in the usual builds, has no AVX-512 kernels for processors other than Intel's; oneDNN, in the same
-// builds, has: 2.0 to 3.4 times as fast on a core of Zen 5 from about 2 MFLOP on (bench/products.cpp).
+// builds, has: 2.0 to 3.4 times as fast on a core of Zen 5 from about 2 MFLOP on (bench/products.py).
 #include "frontends/torch/product.h"
 
 #include <ATen/Context.h>
