@@ -37,7 +37,7 @@ LIMIT_S = {"prepare": 400, "go": 400}
 GOALS = [("C1", "density_feature", ["eager"], 8.0), ("C1", "density_feature", ["compile"], 20.0),
          ("C2", "trajectory", ["compile"], 2.0), ("C2", "trajectory", ["eager"], 10.0), ("C2", "trajectory", ["drjit"], 1.3),
          ("C3", "volume_rendering", ["eager", "compile", "jax"], 3.5), ("C4", "loss_chain", ["drjit"], 1.1), ("C4", "loss_chain", ["compile"], 6.0),
-         ("C5", "positional_encoding", ["compile"], 1.3)]
+         ("C5", "positional_encoding", ["compile"], 1.3), ("C7", "adam", ["fused"], 1 / 1.05), ("C8", "iteration", ["eager"], 5.0), ("C8", "iteration", ["compile"], 5.0)]
 TIMES = [("C1", "density_feature", 9.83, "100 ns a point"), ("C2", "trajectory", 3.0, "3 ms"), ("C3", "volume_rendering", 5.0, "5 ms"),
          ("C4", "loss_chain", 3.0, "3 ms"), ("C5", "positional_encoding", 2.3, "2.3 ms")]
 SCALING = ("C6", ["density_feature", "volume_rendering", "iteration"], 1.8)

@@ -31,6 +31,7 @@ class _Step(Compiled):
     def __init__(self, of: "TrainStep", function: Callable, **options: Any) -> None:
         super().__init__(function, restride=of.restride, bounded=of.bounded, capturable=of._capturable(), **options)
         self.known: list[Any] = []  # the optimiser's tensors, as C++ was given them
+        self.fresh = False          # some have no state yet: C++ makes it
         self.counts = False         # C++ may have made other numbers of steps of them
 
     def report(self) -> dict:
@@ -161,13 +162,14 @@ class TrainStep:
             groups = [k for k, g in enumerate(self.optimizer.param_groups) for _ in g["params"]]
             fused._handle.parameters(given, groups)
             fused.steps, fused.known, fused.counts = given[1::5], held, self._capturable()
+            fused.fresh = any(average is None for average in held[2::5])
         return fused
 
     def _after(self, fused: _Step) -> None:
         """States that the step made become the optimiser's."""
         self._last = fused
         self.optimizer._opt_called = True  # a scheduler asks
-        if None in fused.known or fused.counts:
+        if fused.fresh or fused.counts:
             states = fused._handle.states()
             for k, p in enumerate(fused.known[::5]):
                 step, *own = (t for t in states[4 * k:4 * k + 4] if t.numel() > 0 or t.dim() > 1)
@@ -175,7 +177,7 @@ class TrainStep:
                     self.optimizer.state[p] = {"step": fused.steps[k], **dict(zip(_STATES, own))}
                 if own and fused.counts:  # a view of all numbers of steps
                     self.optimizer.state[p]["step"] = step
-            fused.known, fused.counts = self._tensors(), False
+            fused.known, fused.fresh, fused.counts = self._tensors(), False, False
 
     def report(self) -> dict:
         """Of the last step: launches, library calls, host reads, bytes, and why it ran eagerly if it did."""
