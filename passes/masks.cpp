@@ -191,7 +191,7 @@ private:
                 break;
             }
             default:
-                if (n.kind() == Kind::fold) return folded(n, from, t);
+                if (n.kind() == Kind::fold) return folded(n, from, t, rows);
                 if (n.is(Op::scan)) return scanned(n, rows, t);
                 if (n.kind() != Kind::map) throw Kept(fmt::format("{} of its rows costs more than arithmetic", n.is(Op::call) ? n.text("name") : std::string(n.def().name)));
         }
@@ -280,7 +280,8 @@ private:
         V rest = apply(Op::scatter_add, others, std::move(attrs), Type(n.type));
         return total ? total + rest : rest;
     }
-    V folded(const Node& n, int from, const Type& t) {
+    // Where rows cost more than arithmetic, a fold within them is 0 where the mask doesn't hold: then nothing needs its loop there.
+    V folded(const Node& n, int from, const Type& t, int rows) {
         V x = at(n.in[0]);
         auto axes = n.ints("axes");
         if (std::binary_search(axes.begin(), axes.end(), from)) {
@@ -289,7 +290,8 @@ private:
         }
         std::vector<Dim> over;
         for (int a : moved(axes, from)) over.emplace_back(a);
-        return apply(n.op, {x}, {{"axes", over}}, t);
+        V all = apply(n.op, {x}, {{"axes", over}}, t);
+        return by_share_ && rows >= 0 ? where(all, rows, 0) : all;
     }
     // Along the rows, those that aren't there pass on the state.
     V scanned(const Node& n, int rows, const Type& t) {
