@@ -389,6 +389,11 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         };
         direction("forward", v.forward());
         if (v.pair.has_backward) direction("backward", v.backward());
+        if (v.example.machine != Machine::cuda && !v.example.rows.empty()) {  // masks may be another matter there
+            const Pair there = v.pair_for(Machine::cuda);
+            write(fmt::format("{}{:02}-cuda-forward.hir", dir, n++), print(there.split.forward));
+            if (there.has_backward) write(fmt::format("{}{:02}-cuda-backward.hir", dir, n++), print(there.split.backward));
+        }
         for (const auto& [name, text] : cuda_texts(v)) {
             write(dir + name + ".cu", text);
             if (nvrtc.available()) write(dir + name + ".ptx", nvrtc.compile(CudaText{name, text}, "compute_90")->image);
