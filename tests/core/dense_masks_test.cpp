@@ -116,6 +116,8 @@ TEST(DenseMasks, AreChosenByTheExample) {
     EXPECT_EQ(note(look_ups(), example(100)), "mask b1[R, 5]: dense: 50 % of its places hold");
     EXPECT_THAT(note(look_ups(), example(98)), testing::AllOf(HasSubstr("rows are found: "), HasSubstr(" of its rows costs more than arithmetic, 49 % of its places hold")));
     EXPECT_THAT(note(look_ups(), {.machine = Machine::cuda}), testing::EndsWith(" of its rows costs more than arithmetic"));
+    EXPECT_EQ(note(look_ups(), example(160, Machine::cpu)), "mask b1[R, 5]: dense: 80 % of its places hold");
+    EXPECT_THAT(note(look_ups(), example(158, Machine::cpu)), HasSubstr("rows are found: "));
     EXPECT_EQ(dense_from(Machine::cuda), 0.5);
     Example tables = example(180);
     EXPECT_THAT(note(look_ups(P), tables), HasSubstr("its table may be empty, 90 % of its places hold"));
