@@ -5,6 +5,10 @@
 
 namespace heddle {
 
+struct Masked {
+    Graph graph;
+    std::vector<std::string> notes;  // what became of each mask, and why, for `explain`
+};
 // A value with an axis over the rows of `aten.nonzero(mask)` (x[mask] and what is made of it) becomes one with the mask's axes; folds over
 // them take their neutral element where the mask doesn't hold, what is written to the rows becomes a select, the number of rows a count.
 // The call is then gone, and with it the host's wait for it. It stays where the rows' order or number leaves the graph, or where
@@ -13,10 +17,6 @@ namespace heddle {
 // many of its places that the machine is faster at all of them than at finding those, rows are computed at all. Places are 0 where the mask
 // doesn't hold, whatever was computed there, and what is added there is 0; a table of which an axis may be empty has no place 0, and is kept.
 // After the derivative: gradients are rows too.
-struct Masked {
-    Graph graph;
-    std::vector<std::string> notes;  // what became of each mask, and why, for `explain`
-};
 Masked masks_to_predicates(const Graph&, const Example& = {});
 double dense_from(Machine);          // the share of its places from which on a mask with look-ups is computed at all of them
 
