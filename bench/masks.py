@@ -1,7 +1,7 @@
-"""What a mask's density does to time: the rows that it selects (compacted, as heddle does where a row costs look-ups) beside all points, and eager.
+"""What a mask's density does to time where rows are looked up: heddle's two schedules, rows found and all places, and eager.
 
 Law: the same function of the same points, thread CPU time, the ways in turns within one run; values and gradients are checked against eager in
-float64 at every density.
+float64 at every density. A schedule is chosen by the first call's mask: one that selects a tenth, or all.
 
     PYTHONPATH=frontends/python .venv/bin/python bench/masks.py --json bench/results/masks.json
 """
@@ -25,10 +25,6 @@ def tables(dtype: torch.dtype = torch.float32) -> list[list[torch.Tensor]]:
     g = torch.Generator().manual_seed(1)
     shapes = [(1, 24, 64, 64)] * 3, [(1, 24, 64, 16)] * 3, [(24, 1)] * 3
     return [[(float(k == 2) + 0.1 * torch.randn(s, generator=g)).to(dtype).requires_grad_() for s in of] for k, of in enumerate(shapes)]
-
-
-def look_ups(xyz, t, m, given):  # dense: all points, those outside of the mask count for nothing
-    return hexplane.density_feature(xyz, t, *given) * m
 
 
 def rows(xyz, t, m, given):
@@ -58,12 +54,14 @@ def main() -> None:
     step *= 0.012 / step.norm(dim=-1, keepdim=True)
     xyz = ((torch.rand(RAYS, 1, 3, generator=g) * 1.6 - 0.8) + step * torch.arange(SAMPLES)[None, :, None]).clamp(-1, 1).reshape(-1, 3)
     t = (torch.rand(RAYS, 1, generator=g) * 2 - 1).expand(RAYS, SAMPLES).reshape(-1, 1).contiguous()
-    fused, dense = heddle.fuse(rows, static=True), heddle.fuse(look_ups, static=True)
+    found_rows, all_places = heddle.fuse(rows, static=True), heddle.fuse(rows, static=True)
     single, exact = tables(), tables(torch.float64)
+    differentiated(found_rows, single, xyz, t, torch.rand(xyz.shape[0], generator=g) < 0.1)()
+    differentiated(all_places, single, xyz, t, torch.ones(xyz.shape[0], dtype=torch.bool))()
     found = []
     for density in DENSITIES:
         m = torch.rand(xyz.shape[0], generator=g) < density
-        ways = {"compacted": differentiated(fused, single, xyz, t, m), "dense": differentiated(dense, single, xyz, t, m), "eager": differentiated(rows, single, xyz, t, m)}
+        ways = {"compacted": differentiated(found_rows, single, xyz, t, m), "dense": differentiated(all_places, single, xyz, t, m), "eager": differentiated(rows, single, xyz, t, m)}
         named = lambda out: {str(k): x.detach().numpy() for k, x in enumerate(out)}  # noqa: E731
         want, own = named(differentiated(rows, exact, xyz.double(), t.double(), m)()), named(ways["eager"]())
         for name in ("compacted", "dense"):

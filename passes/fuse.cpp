@@ -580,7 +580,7 @@ private:
         for (Launch& l : p.launches) {
             plan_.loops.emplace_back();
             for (Nest& n : l.nests) {
-                plan_.loops.back().push_back(loop::lower(p, n));
+                plan_.loops.back().push_back(loop::with_guards(loop::lower(p, n)));
                 for (const loop::Buffer& b : plan_.loops.back().back().buffers)
                     if (b.accumulated && std::find(plan_.zeroed.begin(), plan_.zeroed.end(), b.id) == plan_.zeroed.end()) plan_.zeroed.push_back(b.id);
             }

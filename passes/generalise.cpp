@@ -433,6 +433,7 @@ std::optional<Binding> bind(const General& general, const Graph& g) {
         if (k >= 0) numbers[static_cast<std::size_t>(k)] = value;
     }
     b.sizes = bound.sizes();
+    if (std::any_of(general.names.begin(), general.names.end(), [&](const auto& n) { return b.sizes.at(n) < 1; })) return {};
     for (const auto& n : numbers) b.numbers.push_back(n.value_or(0));
     return b;
 }

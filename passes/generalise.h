@@ -11,7 +11,7 @@ namespace heddle {
 
 struct General {
     Graph graph;                        // inputs: theirs, then f64[numbers] if any number differs
-    std::vector<std::string> names;     // of sizes, that it gave
+    std::vector<std::string> names;     // of sizes, that it gave; none of these is ever less than 1
     std::vector<std::string> given;     // of these, those that no input has for a size: a run is told their values
     std::size_t numbers = 0;
     // The nodes that graphs are compared with, each as often as the graphs need it apart; and for a constant that differs, which number it is.

@@ -172,8 +172,15 @@ private:
             }
             one(r, at);
         }
-        DType t = computed(g_.type(r.id).dtype);
-        for (auto [address, x] : sums_) effect({.what = What::accumulate, .dtype = t, .in = {address, x}, .index = buffer(r.id, false, true)});
+        for (auto [address, x] : sums_) add(r.id, address, x);
+    }
+    // Where what is added is 0 unless a condition of the point holds, that is a predicate: memory isn't touched to add nothing, nor is a place
+    // that is 0 then needed as such.
+    void add(Id to, Val address, Val x) {
+        Value v{.what = What::accumulate, .dtype = computed(g_.type(to).dtype), .in = {address, x}, .index = buffer(to, false, true)};
+        const Value s = at_(x);
+        if (s.what == What::map && s.op == Op::select && at_(s.in[2]).what == What::constant && at_(s.in[2]).imm == 0 && !at_(s.in[0]).varies_inner) v.in = {address, s.in[1], s.in[0]};
+        effect(v);
     }
     void one(const Root& r, const Index& at) {
         const Node& n = g_[r.id];
@@ -211,7 +218,9 @@ private:
                 for (std::size_t i = q; i < q + k; ++i) row.push_back(as(emit(n.in[i], index_at, -1), DType::i64));
                 row.insert(row.end(), at.begin() + static_cast<std::ptrdiff_t>(s), at.end());
                 Val v = emit(n.in[q + k], at, -1);
-                effect({.what = unique ? What::store : What::accumulate, .dtype = computed(n.type.dtype), .in = {linear(row, n.type.shape), v}, .index = buffer(r.id, unique, true)});
+                Val to = linear(row, n.type.shape);
+                if (unique) effect({.what = What::store, .dtype = computed(n.type.dtype), .in = {to, v}, .index = buffer(r.id, true, true)});
+                else add(r.id, to, v);
             }
         } else if (n.is(Op::compact)) {  // how many places of the row came before is carried along it
             const DType t = g_.type(n.in[0]).shape[1].is_const() ? DType::i32 : DType::i64;

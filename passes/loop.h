@@ -5,7 +5,7 @@
 //     prologue
 //     for every phase p, in order:
 //       folds and carries of p start at their init
-//       for i in 0..extent (or extent-1..0 when reverse):   body
+//       for i in 0..extent (or extent-1..0 when reverse), or where p's guard doesn't hold perhaps for none:   body
 //       after                                        (sees the folds of p)
 //
 // Scopes from outside in: uniform (same for all points) < point (prologue, after) < body. A body sees uniform and point values and
@@ -65,6 +65,7 @@ struct Phase {
     bool ordered = false;         // has carries: iterations run in order, and lanes walk this loop only where these are recurrences
     std::vector<int> folds, carries;
     std::vector<Val> body, after;
+    Val guard = -1;               // a condition of the point: where it doesn't hold, nothing needs this loop
 };
 struct Buffer {
     Id id;                        // the graph value it holds, dense and row-major
@@ -115,6 +116,7 @@ bool is_small_fold(const Graph&, Id);  // over a few elements, known now: writte
 constexpr std::size_t kAny = static_cast<std::size_t>(-1);
 Nest lower(const Program&, const heddle::Nest&, std::size_t most = kAny);
 std::optional<Nest> lower_flat(const Program&, const heddle::Nest&, std::size_t most = kAny);  // nothing: no two axes can become one
+Nest with_guards(Nest);            // loops that are needed only where a condition holds say so
 std::string print(const Nest&);   // for dumps and golden files
 std::string exact(const std::vector<Nest>&);  // all that decides their code, for caches
 

@@ -51,8 +51,8 @@ public:
         all(dtype, init);
     }
     void put(const Phase& p) {
-        const auto& [extent, size, reverse, ordered, folds, carries, body, after] = p;
-        all(extent, size, reverse, ordered, folds, carries, body, after);
+        const auto& [extent, size, reverse, ordered, folds, carries, body, after, guard] = p;
+        all(extent, size, reverse, ordered, folds, carries, body, after, guard);
     }
     void put(const Buffer& b) {
         const auto& [id, dtype, written, accumulated, name, elements, below] = b;

@@ -44,7 +44,7 @@ std::string print(const Nest& n) {
     block("  ", n.uniform);
     block("  ", n.prologue);
     for (const Phase& p : n.phases) {
-        s += fmt::format("  loop {}{}{}\n", print(p.extent), p.reverse ? " reverse" : "", p.ordered ? " ordered" : "");
+        s += fmt::format("  loop {}{}{}{}\n", print(p.extent), p.reverse ? " reverse" : "", p.ordered ? " ordered" : "", p.guard < 0 ? "" : fmt::format(" if {}", p.guard));
         block("    ", p.body);
         block("  ", p.after);
     }

@@ -66,7 +66,7 @@ bool beside(const Nest& nest, Val access, int n) {
 
 bool merges(const Nest& nest, const Value& x, int n) {
     const Buffer& b = nest.buffers[static_cast<std::size_t>(x.index)];
-    if (x.what != What::accumulate || x.in.size() > 2 || bytes(b.dtype) < 4) return false;  // narrow floats would round elsewhere
+    if (x.what != What::accumulate || bytes(b.dtype) < 4 || (x.in.size() > 2 && at(nest, x.in[2]).varies_inner)) return false;  // narrow floats would round elsewhere
     if (n == 1) return true;
     return step_of(nest, x.in[0]) == 1 && Multiple(nest, n)(x.in[0]);
 }

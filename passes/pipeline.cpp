@@ -20,10 +20,10 @@ struct Pass {
 // Before the derivative: the smaller the forward, the smaller both directions; layouts are fixed here so that gradients scatter into
 // the same rows that the forward gathers, and products of rows that repeat are made one before they have gradients.
 constexpr Pass kBefore[] = {{"simplify", simplify}, {"products_once", products_once}, {"rows_contiguous", rows_contiguous}};
-// After the derivative: gradients share what they are made of, and what belongs to the rows of a mask; rows that stay are found once, for
-// both directions.
-constexpr Pass kJoint[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"masks_to_predicates", masks_to_predicates},
-                           {"simplify", simplify}, {"compact_rows", compact_rows}, {"simplify", simplify}};
+// After the derivative: gradients share what they are made of, and what belongs to the rows of a mask (masks_to_predicates, which is told of the
+// example); rows that stay are found once, for both directions.
+constexpr Pass kBeforeMasks[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}};
+constexpr Pass kAfterMasks[] = {{"simplify", simplify}, {"compact_rows", compact_rows}, {"simplify", simplify}};
 // After the cut: the derivative's sums and scatters take the forms that nests have; what that leaves is simplified once more. Then it's known what
 // a library reads, and so what it had best write.
 constexpr Pass kAfter[] = {{"without_stop_grads", without_stop_grads}, {"simplify", simplify}, {"lower_folds", lower_folds}, {"simplify", simplify}, {"epilogues", epilogues}};
@@ -39,19 +39,23 @@ Graph through(const Pass (&passes)[N], Graph g, const Watch& watch) {
 }
 }  // namespace
 
-Joint joint(const Graph& graph, const std::vector<char>& wants, const Watch& watch) {
+Joint joint(const Graph& graph, const std::vector<char>& wants, const Example& example, const Watch& watch, std::vector<std::string>* masks) {
     verify(graph, "capture");
     Joint j = differentiate(through(kBefore, graph, watch), wants);
     verify(j.graph, "differentiate");
     if (watch) watch("differentiate", j.graph);
-    j.graph = through(kJoint, j.graph, watch);
+    Masked m = masks_to_predicates(through(kBeforeMasks, j.graph, watch), example);
+    verify(m.graph, "masks_to_predicates");
+    if (watch) watch("masks_to_predicates", m.graph);
+    if (masks) *masks = std::move(m.notes);
+    j.graph = through(kAfterMasks, std::move(m.graph), watch);
     return j;
 }
 
-Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Sizes& typical, const Watch& watch, double budget) {
+Pair forward_and_backward(const Graph& graph, const std::vector<char>& wants, const Example& example, const Watch& watch, double budget) {
     Pair pair;
-    const Joint joint = heddle::joint(graph, wants, watch);
-    pair.split = partition(joint, typical, budget);
+    const Joint joint = heddle::joint(graph, wants, example, watch, &pair.masks);
+    pair.split = partition(joint, example.sizes, budget);
     verify(pair.split.forward, "partition");
     verify(pair.split.backward, "partition");
     for (int k : joint.seeds) pair.differentiable.push_back(k >= 0);

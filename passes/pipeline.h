@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 
+#include "passes/example.h"
 #include "passes/fuse.h"
 #include "passes/partition.h"
 
@@ -17,10 +18,11 @@ struct Pair {
     std::vector<int> gradients;       // per input: position among the backward's outputs, or -1 (None)
     std::vector<char> differentiable; // per output
     bool has_backward = false;
+    std::vector<std::string> masks;   // what became of each, and why
 };
 // The two as one graph, before it is cut: outputs, then gradients; seeds are its last inputs.
-Joint joint(const Graph&, const std::vector<char>& wants, const Watch& = {});
-Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Sizes& typical, const Watch& = {}, double activation_memory_budget = 1);
+Joint joint(const Graph&, const std::vector<char>& wants, const Example& = {}, const Watch& = {}, std::vector<std::string>* masks = nullptr);
+Pair forward_and_backward(const Graph&, const std::vector<char>& wants, const Example&, const Watch& = {}, double activation_memory_budget = 1);
 
 struct PlanOptions {
     Machine machine = Machine::cpu;

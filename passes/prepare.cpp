@@ -45,6 +45,20 @@ V sum_f64(V x, const std::vector<int>& axes) {
     if (!is_float(t)) return sum(x, axes);
     return cast(sum(cast(x, DType::f64), axes), t);
 }
+// A sum of whole numbers over all axes. What is made of a scan is summed up along it first, where it's at hand and not in memory yet.
+V count(V x, std::vector<int> axes) {
+    std::vector<char> seen(static_cast<std::size_t>(x.graph->size()));
+    auto scanned = [&](auto& self, Id id) -> bool {
+        const Node& n = (*x.graph)[id];
+        if (std::exchange(seen[static_cast<std::size_t>(id)], 1)) return false;
+        if (n.is(Op::scan)) return n.integer("axis") == axes.back();
+        return n.kind() == Kind::map && std::any_of(n.in.begin(), n.in.end(), [&](Id i) { return self(self, i); });
+    };
+    if (axes.size() < 2 || !scanned(scanned, x.id)) return sum(x, axes);
+    const int along = axes.back();
+    axes.pop_back();
+    return sum(sum(x, {along}), axes);
+}
 }  // namespace
 
 Graph rows_contiguous(const Graph& g) {
@@ -158,12 +172,13 @@ Graph lower_folds(const Graph& g) {
         for (int a : axes) few = few * s[static_cast<std::size_t>(a)];
         if (few.is_const() && few.value() <= 16) return {};
         if (x.type().dtype == DType::b1 && n.type.rank() == 0) {  // any and all of a whole mask: counted
-            if (n.is(Op::amax)) return gt(sum(cast(x, DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
-            if (n.is(Op::amin)) return eq(sum(cast(not_(x), DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
+            if (n.is(Op::amax)) return gt(count(cast(x, DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
+            if (n.is(Op::amin)) return eq(count(cast(not_(x), DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
         }
         // A row fold keeps its points and runs inside each. Everything else leaves its points: accumulated where that is a sum.
         bool leading = axes.back() == static_cast<int>(axes.size()) - 1;  // folds axes 0..k
         bool whole = n.type.rank() == 0;
+        if (n.is(Op::sum) && whole && is_int(n.type.dtype)) return count(x, axes);
         if (n.is(Op::sum) && leading) {
             Dim kept = numel(n.type.shape);
             if (whole || (kept.is_const() && kept.value() <= 4096)) return x.type().dtype == DType::f64 && axes.size() == 1 && !whole ? V{} : sum_f64(x, axes);

@@ -138,7 +138,7 @@ void run(const ReplayCommand& c) {
     } else {
         std::vector<char> wants;
         for (Id i : g.inputs) wants.push_back(is_float(g.type(i).dtype));
-        const Pair pair = forward_and_backward(g, wants, sizes_of(c, g));
+        const Pair pair = forward_and_backward(g, wants, {sizes_of(c, g)});
         right = Replay(c, pair.split.forward).run();
         if (pair.has_backward) right &= Replay(c, pair.split.backward).run();
     }

@@ -54,6 +54,7 @@ public:
         for (int i = 0; i < static_cast<int>(n.values.size()); ++i)
             for (Val o : value(i).in)
                 if (o >= 0) ++users_[at(o)], user_.emplace(o, i);
+        for (const loop::Phase& p : n.phases) named_.insert(p.guard);
         for (Val v : n.uniform) scope_[v] = 0;
         int scope = 1;
         for (Val v : n.prologue) scope_[v] = scope;
@@ -208,8 +209,12 @@ private:
         indent_ += 2;
         axes();
         for (Val v : n_.prologue) statement(v, Scope::point);
+        guard_ = p.guard;
+        if (guard_ >= 0) line("if ({}) {{", bare(guard_)), indent_ += 2;
         for (Val v : p.body)
             if (!early[at(v)]) statement(v, Scope::body);
+        if (guard_ >= 0) indent_ -= 2, line("}}");
+        guard_ = -1;
         indent_ -= 2;
         line("}}");
         for (const auto& [v, sum] : sums_) {
@@ -273,18 +278,26 @@ private:
             first = p.reverse ? fmt::format("live ? {} - 1 - lane : -1", count) : fmt::format("live ? {} : {}", mine, count);
             step = fmt::format("{} {} {}", inner_, p.reverse ? "-=" : "+=", group_ * taken_);
         }
+        guard_ = guard_of(p);
+        const std::string guarded = guard_ < 0 ? "" : fmt::format("if ({}) ", bare(guard_));
         for (const auto& [folds, body] : parts(p)) {
-            if (!once.empty()) line("if (const index_t {0} = {1}; live && {0} < {2}) {{", inner_, once, count);
-            else line("for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step);
+            if (!once.empty()) line("{3}if (const index_t {0} = {1}; live && {0} < {2}) {{", inner_, once, count, guarded);
+            else line("{4}for (index_t {0} = {1}; {0} {2}; {3}) {{", inner_, first, p.reverse ? ">= 0" : "< " + count, step, guarded);
             indent_ += 2;
             for (Val v : body) statement(v, Scope::body);
             for (Val v : body)
                 if (value(v).what == What::carry_step) line("{} = {};", carries_[value(v).index], bare(value(v).in[0]));
             indent_ -= 2;
             line("}}");
-            over_the_group(folds);
+            over_the_group(folds);  // all threads of it, whatever the guard is for other points of a warp
         }
+        guard_ = -1;
         end_phase(p);
+    }
+    // The condition under which a thread goes round the loop at all; not where threads that walk it by themselves meet in it.
+    Val guard_of(const loop::Phase& p) const {
+        const bool meet = group_ == 1 && std::any_of(p.body.begin(), p.body.end(), [&](Val v) { return shares_address(value(v)); });
+        return meet ? -1 : p.guard;
     }
     // A group at as many iterations as it has threads, each at its own, in their order: a carry goes through them all, so that those without an
     // iteration go along, and neither read nor write.
@@ -457,7 +470,7 @@ private:
         return along_ ? "live" : "";
     }
     std::string where(const Value& x) {
-        if (x.in.size() > 2) return fmt::format("if ({}) ", here_.empty() ? bare(x.in[2]) : here_ + " && " + operand(x.in[2]));
+        if (x.in.size() > 2 && x.in[2] != guard_) return fmt::format("if ({}) ", here_.empty() ? bare(x.in[2]) : here_ + " && " + operand(x.in[2]));
         return here_.empty() ? "" : fmt::format("if ({}) ", here_);
     }
     void effect(Scope scope, const std::string& what, const std::string& note) {
@@ -559,17 +572,20 @@ private:
         if (auto run = sums_.find(v); run != sums_.end() && shares_address(x)) {
             uses_.vectors = true;
             Each one(each_, taken_ > 1);
-            return line("EACH({0}) {1}[e] = {1}[e] + {2};{3}", taken_, run->second, operand(x.in[1]), comment(x));
+            return line("{4}EACH({0}) {1}[e] = {1}[e] + {2};{3}", taken_, run->second, operand(x.in[1]), comment(x), where(x));
         } else if (run != sums_.end()) {
             const std::string address = narrow(x.in[0]) ? bare(x.in[0]) : "(index_t)" + operand(x.in[0]);
-            if (taken_ > 1) return line("{}.add({}, {}, {});{}", run->second, to, address, several(x.in[1], t), comment(x));
-            return line("{}.add({}, {}, Vec<{}, 1>{{{{{}}}}});{}", run->second, to, address, type(t), bare(x.in[1]), comment(x));
+            if (taken_ > 1) {
+                const std::string all = several(x.in[1], t);
+                return line("{}{}.add({}, {}, {});{}", where(x), run->second, to, address, all, comment(x));
+            }
+            return line("{}{}.add({}, {}, Vec<{}, 1>{{{{{}}}}});{}", where(x), run->second, to, address, type(t), bare(x.in[1]), comment(x));
         }
         auto place = [&] { return in_memory ? "&" + element(x) : fmt::format("{} + {}", to, operand(x.in[0])); };
         if (scope == Scope::body && taken_ > 1 && loop::merges(n_, x, taken_)) {
             uses_.vectors = true;
             const std::string all = several(x.in[1], t);
-            return line("add_to({}, {});{}", place(), all, comment(x));
+            return line("{}add_to({}, {});{}", where(x), place(), all, comment(x));
         }
         Each one(each_, scope == Scope::body && taken_ > 1);
         const bool narrow_float = in_memory && (t == DType::f16 || t == DType::bf16);
@@ -604,6 +620,7 @@ private:
     const std::set<int> back_ = read_back();
     int run_, taken_ = 1;             // points that a group walks; elements that a thread takes at once
     bool each_ = false;               // an expression is of one of them: e
+    Val guard_ = -1;                  // of the loop that is being written
     std::string inner_, out_, loc_;
     bool along_ = false;
     const loop::Phase* ordered_ = nullptr;  // the phase in which carries go from lane to lane, and

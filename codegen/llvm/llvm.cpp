@@ -510,14 +510,23 @@ private:
             statements(p.body);
             for (auto [slot, next] : steps_) b_.CreateStore(next, slot);
         };
-        if (across) direction_ = back(p) ? -1 : 1;
-        if (across && !p.ordered && w.unroll && w.parts() <= kAbreast) abreast(p.body, w, size);
-        else if (across) walk(w, ir_.i64(0), size, body, back(p));
-        else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
-        direction_ = 0;
+        auto loop = [&] {
+            if (across) direction_ = back(p) ? -1 : 1;
+            if (across && !p.ordered && w.unroll && w.parts() <= kAbreast) abreast(p.body, w, size);
+            else if (across) walk(w, ir_.i64(0), size, body, back(p));
+            else ir_.loop(ir_.i64(0), size, 1, [&](Lv i) { body(p.reverse ? b_.CreateSub(b_.CreateSub(size, ir_.i64(1)), i) : i); });
+            direction_ = 0;
+        };
+        if (p.guard < 0) loop();
+        else ir_.when(any(p.guard), loop);
         for (int f : p.folds) finals_[static_cast<std::size_t>(f)] = across ? reduced(f, widths) : b_.CreateLoad(Ir::wide(ir_.reg(n_.folds[static_cast<std::size_t>(f)].dtype), in_.width), folds_.at({f, in_.width}));
         across_ = nullptr;
         statements(p.after);
+    }
+    // Does it hold in a lane?
+    Lv any(Val condition) {
+        Lv c = step(condition) ? first(condition) : both(in_.mask, lanes(condition));
+        return Ir::width(c) > 1 ? b_.CreateOrReduce(c) : c;
     }
     Lv reduced(int f, const std::vector<int>& widths) {
         const loop::Fold& fold = n_.folds[static_cast<std::size_t>(f)];

@@ -98,8 +98,14 @@ struct AdamStep::State {
         std::string reason;                  // no variant: why
         Guard guard;
         SizeValues sizes;                    // of the last run
+        std::vector<Trained> trained;
+        bool counts = false;                 // the plan counts steps
         Plan cuda_plan() const {
-            return heddle::plan(found.plan->step.graph, {}, {.machine = Machine::cuda, .updates = updates, .deterministic = plan->plan().deterministic, .bounded = bounded});
+            std::optional<WholeStep> there;  // masks may be another matter there
+            const Example& here = variant->example;
+            if (here.machine != Machine::cuda && !here.rows.empty()) there = whole_step(pair_for(*found.plan, *variant, found.binding, Machine::cuda), variant->forward_outputs, 0, trained, static_cast<std::size_t>(numbers.size(0)), counts);
+            const WholeStep& step = there ? *there : found.plan->step;
+            return heddle::plan(step.graph, {}, {.machine = Machine::cuda, .updates = step.updates, .deterministic = plan->plan().deterministic, .bounded = bounded});
         }
     };
 
@@ -294,6 +300,7 @@ std::shared_ptr<AdamStep::State::Way> AdamStep::State::make_once(at::TensorList 
         way->numbers = at::zeros({static_cast<std::int64_t>(parameters.size()), form.capturable ? int{kAdamOptions} : int{kAdamNumbers}}, at::kDouble);
         way->host = keeping_host(*v->host);
         way->guard = v->guard;
+        way->trained = std::move(trained), way->counts = form.capturable;
         way->variant = std::move(v);
     } catch (const Replaced&) {
         throw;
@@ -526,7 +533,11 @@ AdamStep::Report AdamStep::report() const {
 std::string AdamStep::explain() const {
     std::lock_guard lock(state_->mutex);
     std::string text;
-    for (const auto& w : state_->ways) text += w->plan ? print(w->plan->plan().program) + decisions(w->plan->plan()) : "runs eagerly: " + w->reason + "\n";
+    for (const auto& w : state_->ways) {
+        if (w->plan)
+            for (const std::string& note : w->found.plan->masks) text += note + "\n";
+        text += w->plan ? print(w->plan->plan().program) + decisions(w->plan->plan()) : "runs eagerly: " + w->reason + "\n";
+    }
     return text;
 }
 std::vector<std::pair<std::string, std::string>> AdamStep::cuda_kernels() const {
@@ -541,7 +552,9 @@ std::vector<Traffic> AdamStep::cuda_traffic() const {
     std::lock_guard lock(state_->mutex);
     if (state_->ways.empty() || !state_->ways[0]->plan) return {};
     const State::Way& way = *state_->ways[0];
-    return {traffic(way.cuda_plan(), way.plan->names().named(way.sizes))};
+    Sizes sizes = way.plan->names().named(way.sizes);  // a number of rows that this machine didn't find is the example's
+    sizes.insert(way.variant->example.sizes.begin(), way.variant->example.sizes.end());
+    return {traffic(way.cuda_plan(), sizes)};
 }
 
 }  // namespace heddle

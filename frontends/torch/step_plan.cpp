@@ -133,15 +133,22 @@ std::shared_ptr<StepPlan> draft(const std::string& key, const Variant& v, const 
     if (!other) return drafted(key, v, {v.body});
     return step_key(*other, {}, {}) == step_key(v, {}, {}) ? drafted(key, v, {v.body, other->body}) : nullptr;
 }
+Pair pair_for(const StepPlan& plan, const Variant& v, const Binding& binding, Machine machine) {
+    Example example = v.example;
+    example.machine = machine;
+    for (const auto& [name, size] : binding.sizes) example.sizes[name] = size;
+    example.positive.insert(plan.general.names.begin(), plan.general.names.end());
+    std::vector<char> wants = v.wants;
+    if (plan.general.numbers > 0) wants.push_back(0);
+    Pair pair = forward_and_backward(plan.general.graph, wants, example);
+    v.lay_out_results(pair.split.forward);
+    return pair;
+}
 FoundPlan make_plan(const std::shared_ptr<StepPlan>& made, const Variant& v, const std::function<void(StepPlan&, const Pair&)>& compile) {
     auto binding = bind(made->general, v.body);
     HEDDLE_CHECK(binding, "a general graph is each that it was made from");
-    Sizes typical = v.typical;
-    for (const auto& [name, size] : binding->sizes) typical[name] = size;
-    std::vector<char> wants = v.wants;
-    if (made->general.numbers > 0) wants.push_back(0);
-    Pair pair = forward_and_backward(made->general.graph, wants, typical);
-    v.lay_out_results(pair.split.forward);
+    Pair pair = pair_for(*made, v, *binding, v.example.machine);
+    made->masks = pair.masks;
     compile(*made, pair);
     plans().first(made, std::exchange(made->instead, nullptr));
     return {made, std::move(*binding)};

@@ -15,6 +15,7 @@ struct StepPlan {
     General general;
     std::shared_ptr<const StepPlan> instead;  // of which it is; gone once this one is made
     WholeStep step;                           // inputs: of the loss, f64[general.numbers] if there are any, then what Adam adds
+    std::vector<std::string> masks;           // what became of each
     bool bounded = false;
     std::string waits;                        // why it isn't, where that was wanted
     std::shared_ptr<const Executable> executable;  // first names: the capture's integers and quotients, then general.given
@@ -38,6 +39,8 @@ std::shared_ptr<StepPlan> draft_with_known(const std::string& key, const Variant
 std::shared_ptr<StepPlan> draft(const std::string& key, const Variant&, const Variant* other = nullptr);
 // `compile` fills in `step` and `executable`. The plan is kept for find_plan.
 FoundPlan make_plan(const std::shared_ptr<StepPlan>&, const Variant&, const std::function<void(StepPlan&, const Pair&)>& compile);
+// Its directions as they are for a machine.
+Pair pair_for(const StepPlan&, const Variant&, const Binding&, Machine);
 // For a capture elsewhere: spatial sizes of tensors that the callable holds and samples by coordinates, as others; `arguments` (the first ones of
 // `all`) get other sizes too. Sizes that are equal stay so, `apart` only among arguments, what is trained and what isn't. Nothing if it samples nothing.
 struct OtherSizes {

@@ -20,11 +20,14 @@ namespace heddle {
 namespace {
 constexpr std::int64_t kFewRows = 4096;  // of a mask, where the example had fewer: an early step's few rows say little of later ones
 
+Machine machine_of(at::Device d) { return d.is_cuda() ? Machine::cuda : Machine::cpu; }
+
 bool draws(const Graph& g) {
     for (const Node& n : g.nodes)
         if (n.flag("random")) return true;
     return false;
 }
+Plan cuda_plan(const Variant& v, const Graph& direction) { return plan(direction, {}, {.machine = Machine::cuda, .deterministic = v.deterministic()}); }
 std::string listed(const Graph& g, Id id) {
     return print_line(g, id);
 }
@@ -54,7 +57,7 @@ Captured captured_apart(const Callable& callable, const Tensors& example, const 
 std::shared_ptr<Variant> capture_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& fuse_options, bool as_it_lies, const Elsewhere* elsewhere) {
     const std::string& name = fuse_options.name;
     auto v = std::make_shared<Variant>();
-    v->deterministic_ = fuse_options.deterministic;
+    v->deterministic_ = fuse_options.deterministic, v->budget_ = fuse_options.activation_memory_budget;
     v->arguments_ = example.size(), v->dynamic_ = dynamic, v->exact_ = fuse_options.recapture, v->as_it_lies_ = as_it_lies;
     for (const Varying& d : dynamic)
         if (d.dim == Varying::kValue && parse_dim(d.name).is_symbol()) v->integers.emplace_back(d.name, static_cast<std::size_t>(d.input));
@@ -75,14 +78,16 @@ std::shared_ptr<Variant> capture_variant(const Callable& callable, const Tensors
     v->captured.order.resize(v->outputs);
     v->random = draws(v->captured.graph);
     v->lower(everything);
+    Sizes& sizes = v->example.sizes;
     for (std::size_t k = 0; k < example.size(); ++k) {
         const Shape& s = v->body.type(v->body.inputs[k]).shape;
         for (std::size_t d = 0; d < s.size(); ++d)
-            if (s[d].is_symbol()) v->typical[print(s[d])] = example[k].size(static_cast<std::int64_t>(d));
+            if (s[d].is_symbol()) sizes[print(s[d])] = example[k].size(static_cast<std::int64_t>(d));
     }
-    for (const auto& [name, input] : v->integers) v->typical[name] = example[input].item<std::int64_t>();
-    for (const auto& [name, rows] : v->captured.rows) v->typical[name] = std::max(rows, kFewRows);
-    for (const Captured::Quotient& q : v->captured.quotients) v->typical[q.name] = decided(Choice::Of::div, q.of.eval(v->typical), q.by);
+    for (const auto& [name, input] : v->integers) sizes[name] = example[input].item<std::int64_t>();
+    for (const auto& [name, rows] : v->captured.rows) sizes[name] = std::max(rows, kFewRows);
+    for (const Captured::Quotient& q : v->captured.quotients) sizes[q.name] = decided(Choice::Of::div, q.of.eval(sizes), q.by);
+    v->example.rows = v->captured.rows, v->example.machine = machine_of(v->device);
     everything.clear();  // what the callable alone holds is counted below
     for (at::Tensor& t : v->captured.implicit) {
         if (t.use_count() == 1) throw Error(fmt::format("{}: reads a tensor ({}) that each call makes anew by other means than PyTorch's ops: make it outside and hold it, or pass it as an input", name, c10::str(t.sizes())));
@@ -135,10 +140,18 @@ void Variant::lay_out_results(Graph& forward) const {
         if (!results[i].back.empty()) forward.outputs[i] = permute(forward.value(forward.outputs[i]), captured.order[i]).id;
 }
 
+Pair Variant::pair_for(Machine machine, const Watch& watch) const {
+    if (!watch && (machine == example.machine || example.rows.empty())) return pair;
+    Example there = example;
+    there.machine = machine;
+    Pair p = forward_and_backward(body, wants, there, watch, budget_);
+    lay_out_results(p.split.forward);
+    return p;
+}
+
 std::shared_ptr<Variant> make_variant(const Callable& callable, const Tensors& example, const std::vector<Varying>& dynamic, const FuseOptions& options) {
     auto v = capture_variant(callable, example, dynamic, options);
-    v->pair = forward_and_backward(v->body, v->wants, v->typical, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); }, options.activation_memory_budget);
-    v->lay_out_results(v->pair.split.forward);
+    v->pair = v->pair_for(v->example.machine, [&](std::string_view pass, const Graph& h) { v->stages.emplace_back(pass, h); });
     v->stages.emplace_back("forward", v->pair.split.forward);
     if (v->pair.has_backward) v->stages.emplace_back("backward", v->pair.split.backward);
     return v;
@@ -150,7 +163,7 @@ const Executable& Variant::compiled(Compiled& c, const Graph& g, const std::vect
     if (!c.owned) try {
         Target target;
         if (device.is_cuda()) target = {device_info(device.index()).arch, device.index()};
-        Plan p = plan(g, {}, {.machine = device.is_cuda() ? Machine::cuda : Machine::cpu, .deterministic = deterministic_});
+        Plan p = plan(g, {}, {.machine = example.machine, .deterministic = deterministic_});
         c.owned = std::make_unique<const Executable>(std::move(p), target, names);
         c.ready.store(c.owned.get(), std::memory_order_release);
     } catch (...) {
@@ -282,11 +295,17 @@ std::vector<Traffic> LastCalls::traffic() const {
         f = forward_, b = backward_;
     }
     std::vector<Traffic> all;
-    if (f.variant) all.push_back(heddle::traffic(cuda_plan(*f.variant, f.variant->pair.split.forward), f.variant->forward().names().named(f.sizes), {.outputs = f.variant->forward_outputs}));
+    auto sizes = [](const Call& c, const Executable& e) {  // a number of rows that this machine didn't find is the example's
+        Sizes s = e.names().named(c.sizes);
+        s.insert(c.variant->example.sizes.begin(), c.variant->example.sizes.end());
+        return s;
+    };
+    if (f.variant) all.push_back(heddle::traffic(cuda_plan(*f.variant, f.variant->pair_for(Machine::cuda).split.forward), sizes(f, f.variant->forward()), {.outputs = f.variant->forward_outputs}));
     if (b.variant) {
+        const Pair pair = b.variant->pair_for(Machine::cuda);
         KeptValues kept;
-        for (const auto& s : b.variant->pair.split.backward_inputs) kept.inputs.push_back(s.from == Split::Source::From::saved);
-        all.push_back(heddle::traffic(cuda_plan(*b.variant, b.variant->pair.split.backward), b.variant->backward().names().named(b.sizes), kept));
+        for (const auto& s : pair.split.backward_inputs) kept.inputs.push_back(s.from == Split::Source::From::saved);
+        all.push_back(heddle::traffic(cuda_plan(*b.variant, pair.split.backward), sizes(b, b.variant->backward()), kept));
     }
     return all;
 }
@@ -305,6 +324,7 @@ std::string decisions(const Plan& p) {
 
 std::string explain_variant(Variant& v) {
     std::string text;
+    for (const std::string& note : v.pair.masks) text += note + "\n";
     auto direction = [&](const char* what, const Executable& e) {
         const Plan& p = e.plan();
         std::size_t calls = 0, reads = 0;
@@ -335,11 +355,11 @@ std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan& p) {
     }
     return all;
 }
-Plan cuda_plan(const Variant& v, const Graph& direction) { return plan(direction, {}, {.machine = Machine::cuda, .deterministic = v.deterministic()}); }
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant& v) {
-    auto all = cuda_texts(cuda_plan(v, v.pair.split.forward));
-    if (v.pair.has_backward)
-        for (auto& k : cuda_texts(cuda_plan(v, v.pair.split.backward))) all.push_back(std::move(k));
+    const Pair pair = v.pair_for(Machine::cuda);
+    auto all = cuda_texts(cuda_plan(v, pair.split.forward));
+    if (pair.has_backward)
+        for (auto& k : cuda_texts(cuda_plan(v, pair.split.backward))) all.push_back(std::move(k));
     return all;
 }
 
@@ -369,6 +389,11 @@ std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant
         };
         direction("forward", v.forward());
         if (v.pair.has_backward) direction("backward", v.backward());
+        if (v.example.machine != Machine::cuda && !v.example.rows.empty()) {  // masks may be another matter there
+            const Pair there = v.pair_for(Machine::cuda);
+            write(fmt::format("{}{:02}-cuda-forward.hir", dir, n++), print(there.split.forward));
+            if (there.has_backward) write(fmt::format("{}{:02}-cuda-backward.hir", dir, n++), print(there.split.backward));
+        }
         for (const auto& [name, text] : cuda_texts(v)) {
             write(dir + name + ".cu", text);
             if (nvrtc.available()) write(dir + name + ".ptx", nvrtc.compile(CudaText{name, text}, "compute_90")->image);

@@ -46,10 +46,12 @@ struct Variant {
     bool guarded = false, random = false;
     std::vector<std::pair<std::string, Graph>> stages;  // after each pass, for dumps
     Graph body;                        // what passes start from: lowered, held tensors as they lie, no gradient through results that are other tensors
-    Sizes typical;                     // of its names
+    Example example;                   // its names' sizes, and what its masks selected
 
     void lower(const Tensors& everything);  // from the capture, again if tensors lie in another order now
     void lay_out_results(Graph& forward) const;  // in memory as eager's do
+    // As `pair`, for one machine: masks may be another matter there. Its own where it is for that one, or has no mask.
+    Pair pair_for(Machine, const Watch& = {}) const;
     const Graph& lowered() const { return stages.at(1).second; }
     const Executable& forward();
     const Executable& backward();      // its first sizes are those of the forward
@@ -75,6 +77,7 @@ private:
     std::size_t arguments_ = 0;
     std::vector<Varying> dynamic_;
     bool deterministic_ = false, exact_ = false, as_it_lies_ = false;
+    double budget_ = 1;
     struct Compiled {
         std::unique_ptr<const Executable> owned;
         std::exception_ptr failed;
@@ -117,7 +120,6 @@ std::string explain_variant(Variant&);
 std::string first_line(const std::exception&);  // of what it says
 std::vector<std::pair<std::string, std::string>> cuda_texts(const Plan&);
 std::vector<std::pair<std::string, std::string>> cuda_texts(Variant&);
-Plan cuda_plan(const Variant&, const Graph& direction);
 std::vector<std::string> dump_variants(const std::vector<std::shared_ptr<Variant>>&, const std::string& folder);
 
 }  // namespace heddle

@@ -80,7 +80,7 @@ void check(const Graph& graph, const Sizes& sizes, int seed = 1) {
     }
 }
 void check_both_ways(const Graph& g, const std::vector<Sizes>& sizes) {
-    Pair pair = forward_and_backward(g, std::vector<char>(g.inputs.size(), 1), sizes[0]);
+    Pair pair = forward_and_backward(g, std::vector<char>(g.inputs.size(), 1), {sizes[0]});
     for (const Sizes& s : sizes) {
         check(pair.split.forward, s);
         if (pair.has_backward) check(pair.split.backward, s);

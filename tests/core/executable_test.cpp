@@ -19,7 +19,7 @@ namespace {
 void check(const Graph& g, const std::vector<Sizes>& all_sizes, double lo = 0.1, double hi = 0.9) {
     std::vector<char> wants;
     for (Id i : g.inputs) wants.push_back(is_float(g.type(i).dtype));
-    Pair pair = forward_and_backward(g, wants, all_sizes[0]);
+    Pair pair = forward_and_backward(g, wants, {all_sizes[0]});
     Plan plans[2] = {plan(pair.split.forward), {}};
     if (pair.has_backward) plans[1] = plan(pair.split.backward);
     cuda_on_cpu::compile_ahead({&plans[0], &plans[1]});

@@ -379,7 +379,7 @@ Sizes draw_sizes(const Graph& g, int round) {
 
 Woven::Woven(Graph woven) : graph(std::move(woven)) {
     for (Id i : graph.inputs) wants.push_back(is_float(graph.type(i).dtype) && drawn(graph, "wants " + graph[i].text("name"))() % 4 != 0);
-    pair = forward_and_backward(graph, wants, draw_sizes(graph, 0));
+    pair = forward_and_backward(graph, wants, {draw_sizes(graph, 0)});
     forward = plan(pair.split.forward);
     if (pair.has_backward) backward = plan(pair.split.backward);
 }

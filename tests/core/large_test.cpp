@@ -55,7 +55,7 @@ TEST(Large, WhatDoublesFromStepToStepIsDivided) {
     Graph g = rolls(16);
     expect_bounded(g, 150);
     expect_values(g, {{"N", 37}});
-    Pair pair = forward_and_backward(rolls(12), {1}, {{"N", 1000}});
+    Pair pair = forward_and_backward(rolls(12), {1}, {{{"N", 1000}}});
     expect_bounded(pair.split.forward, 150);
     expect_bounded(pair.split.backward, 150);
 }

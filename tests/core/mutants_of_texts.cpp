@@ -98,6 +98,9 @@ constexpr Edit kEdits[] = {
     {"a block's part is lost", R"(\n  add_near<[^\n]*)", "\n", kSums},
     {"a block has a row of points less", R"(at < run; \+\+at)", "at + 1 < run; ++at", kSums},
     {"blocks have common rows", R"(\(block \* run \+ at\))", "(block + at)", kSums},
+    // loops that a condition of the point guards
+    {"a loop runs where its guard doesn't hold", R"(\n( *)if \((m_\d+|v\d+)\) (for|if) \()", "\n$1if (!$2) $3 (", "Forms/Guards.ChangeNoValue/*:DenseMasks.Equal*"},
+    {"a row is added where its guard doesn't hold", R"(\n( *)if \((m_\d+|v\d+)\) \{\n)", "\n$1{\n", "Forms/Guards.ChangeNoValue/rows_added"},
     // recurrences and folds
     {"a carry is not carried", R"(\n *carry0 = v[^\n]*)", "\n", kForms},
     {"lanes of a group hand on less", R"(\(int d = 1; d < G; d \*= 2\))", "(int d = 1; 2 * d < G; d *= 2)", kForms},

@@ -22,7 +22,7 @@ void check_gradients(const Graph& g, const Sizes& sizes, double lo = 0.2, double
         in.push_back(random_tensor(g.type(i), sizes, rng, lo, hi));
         wants.push_back(g.type(i).dtype == DType::f64);
     }
-    Pair pair = forward_and_backward(g, wants, sizes, {}, budget);
+    Pair pair = forward_and_backward(g, wants, {sizes}, {}, budget);
     auto plain = evaluate(g, in);
     auto forward = evaluate(pair.split.forward, in);
     std::vector<Tensor> seeds;
@@ -84,7 +84,7 @@ TEST(Pipeline, VolumeRendering) {
     Graph g = rendering();
     EXPECT_EQ(parse(print(g)), g);
     check_gradients(g, {{"B", 2}, {"N", 5}});
-    Pair pair = forward_and_backward(g, {1, 1, 0}, {{"B", 4096}, {"N", 221}});
+    Pair pair = forward_and_backward(g, {1, 1, 0}, {{{"B", 4096}, {"N", 221}}});
     Plan f = plan(pair.split.forward), b = plan(pair.split.backward);
     RecordProperty("forward", print(f.program));
     EXPECT_LE(f.program.launches.size(), 3u) << print(f.program);
@@ -116,7 +116,7 @@ TEST(Pipeline, ActivationMemoryBudget) {
     g.outputs = {dot(h, u).id};
     const Sizes sizes{{"B", 4096}};
     auto kept = [&](double budget) {
-        const Split s = forward_and_backward(g, {1, 1, 1, 1}, sizes, {}, budget).split;
+        const Split s = forward_and_backward(g, {1, 1, 1, 1}, {sizes}, {}, budget).split;
         double sum = 0;
         for (std::size_t k = g.outputs.size(); k < s.forward.outputs.size(); ++k) {
             const Type& t = s.forward.type(s.forward.outputs[k]);
@@ -143,7 +143,7 @@ TEST(Pipeline, GatherScatter) {
     V next = gather(permute(plane, {1, 2, 0}), {j * 0.0, i});
     g.outputs = {sum(rows * next * expand(x, {1}, {M, 4}), {1}).id};
     check_gradients(g, {{"M", 7}});
-    Pair pair = forward_and_backward(g, {1, 0}, {{"M", 1000}});
+    Pair pair = forward_and_backward(g, {1, 0}, {{{"M", 1000}}});
     Plan b = plan(pair.split.backward);
     EXPECT_LE(b.program.launches.size(), 2u) << print(b.program);
 }

@@ -35,7 +35,7 @@ struct Planned {
     explicit Planned(Graph g, const Sizes& typical = {}) : graph(std::move(g)) {
         std::vector<char> wants;
         for (Id i : graph.inputs) wants.push_back(is_float(graph.type(i).dtype));
-        pair = forward_and_backward(graph, wants, typical);
+        pair = forward_and_backward(graph, wants, {typical});
         forward = plan(pair.split.forward);
         cuda_forward = plan(pair.split.forward, {}, {.machine = Machine::cuda});
         if (pair.has_backward) backward = plan(pair.split.backward), cuda_backward = plan(pair.split.backward, {}, {.machine = Machine::cuda});

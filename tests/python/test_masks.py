@@ -149,3 +149,35 @@ def test_masks_that_have_to_have_as_many_rows(door):
     with pytest.raises(RuntimeError, match=r"size of tensor a|Eq\(u0, u1\)"):
         fused(r(40, 3), of_rows(10), of_rows(12))
     check_rows(f, fused, w, 7, 7)
+
+
+def looked_up(x, m, table):
+    """Rows whose places in a table are computed: NaN where the mask doesn't hold."""
+    out = torch.zeros_like(x)
+    out[m] = table[(x[m] * 3).floor().long()].exp().sum(1) * x[m]
+    return out
+
+
+def places(share: float, n: int = 50, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, m = torch.rand(n, 8, dtype=dtype) * 1.9, torch.rand(n, 8) < share
+    x[~m] = float("nan")
+    return x.requires_grad_(), m, torch.randn(6, 24, dtype=dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("of_example", [0.3, 0.95])
+def test_a_schedule_for_one_share_is_right_at_every_other(own_door, of_example):
+    fused = own_door(looked_up)
+    for share in (of_example, 0.0, 0.01, 0.5, 0.9, 1.0):
+        x, m, table = places(share)
+        exact = [x.detach().double().requires_grad_(), m, table.detach().double().requires_grad_()]
+        want, got = looked_up(*exact), fused(x, m, table)
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+        seeds = torch.randn_like(want)
+        grads = torch.autograd.grad(got, (x, table), seeds.float())
+        for ours, theirs in zip(grads, torch.autograd.grad(want, (exact[0], exact[2]), seeds)):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+        assert share > 0 or not grads[1].any()
+    # For a GPU all places are computed where the example's mask held at most of them; else rows are found, by scans that count them.
+    (region,) = door_of(fused).regions()
+    assert ("sum_before" in "".join(region.kernels().values())) == (of_example < 0.5)
+    assert " % of its places hold" in region.explain()

@@ -353,3 +353,40 @@ def test_errors_of_the_function_are_its_own():
         heddle.TrainStep(m, None)
     with pytest.raises(TypeError, match="expected a function"):
         heddle.TrainStep(None, torch.optim.Adam(m.parameters()))
+
+
+class LookUp(nn.Module):
+    """Features of cells that points fall into; points outside of the box have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.cells = nn.Parameter(torch.randn(7, 16, generator=g, dtype=torch.float64))
+        self.scale = nn.Parameter(torch.ones(16, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        inside, out = (x >= 0) & (x < 7), torch.zeros_like(x)
+        if inside.any():
+            out[inside] = (self.cells[x[inside].floor().long()] * self.scale).sum(-1).tanh()
+        return ((out - y) ** 2).mean()
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_masks_of_rows_looked_up(share, bounded):
+    """For a GPU a mask that mostly holds is no list of rows, so that no room for them is needed."""
+    a = LookUp()
+    b = copy.deepcopy(a)
+    oa, ob = torch.optim.Adam(a.parameters(), lr=1e-2), torch.optim.Adam(b.parameters(), lr=1e-2)
+    step = heddle.TrainStep(b, ob, bounded=bounded)
+    g = torch.Generator().manual_seed(1)
+    for now in (share, share, 0.5, 0.05, 1.0, share):
+        x, y = torch.rand(30, 9, generator=g, dtype=torch.float64) * 7, torch.rand(30, 9, generator=g, dtype=torch.float64)
+        x[torch.rand(30, 9, generator=g) > now] = math.nan
+        want, got = eager(a, oa, x, y), step(x, y)
+        assert step.report()["eager_reason"] == ""
+        assert got == pytest.approx(want.item(), rel=1e-12)
+    same(a, b), same_state(oa, ob)
+    assert ("sum_before" in "".join(step.kernels().values())) == (share < 0.5)
+    assert " % of its places hold" in step.explain()
+    assert all(d["moved"] >= d["least"] > 0 for d in step.traffic())

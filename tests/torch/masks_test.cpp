@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
+#include "runtime/traffic.h"
 #include "tests/torch/fused.h"
 
 namespace heddle::testing {
@@ -108,6 +109,32 @@ TEST(MasksOfAnyShape, SelectInTheOrderOfNonzero) {
             EXPECT_TRUE(at::allclose(want[2], got[2], 1e-5));
         }
         EXPECT_EQ(f.report().calls_forward, 0) << f.explain();
+    }
+}
+
+// Rows that are looked up: which of two schedules a mask gets is decided by how many of its places held in the example, for each machine; results
+// are eager's at any share, whatever the places are where the mask doesn't hold.
+Tensors looked_up(const Tensors& in) {
+    at::Tensor at = (in[0].index({in[1]}) * 3).floor().to(at::kLong);
+    return {with_rows(at::zeros_like(in[0]), in[1], in[2].index({at}).exp().sum(1) * in[0].index({in[1]}))};
+}
+Tensors places(std::int64_t n, double share) {
+    Tensors in{real({n, 8}), at::rand({n, 8}) < share, real({6, 24})};
+    in[0].detach().index_put_({in[1].logical_not()}, at::scalar_tensor(std::nan(""), at::kDouble));
+    return in;
+}
+TEST(MasksOfRowsLookedUp, AreWhatTheExampleSays) {
+    const std::vector<Varying> rows{{.input = 0, .tensor = {}, .dim = 0, .name = "N"}, {.input = 1, .tensor = {}, .dim = 0, .name = "N"}};
+    for (double of_example : {0.1, 0.9}) {
+        for (double share : {0.0, 0.01, 0.5, 0.9, 1.0}) check("looked up", looked_up, places(200, of_example), places(33, share), 1000, rows);
+        Tensors in = leaves(places(200, of_example), at::kFloat);
+        Fused f = strict(looked_up, in, rows);
+        gradients(f(in), in);
+        EXPECT_THAT(f.explain(), ::testing::ContainsRegex(of_example > 0.5 ? "^mask b1.N, 8.: dense: [0-9.]+ % of its places hold" : "^mask b1.N, 8.: rows are found: .*, [0-9.]+ % of its places hold"));
+        std::string text;
+        for (const auto& [name, kernel] : f.cuda_kernels()) text += kernel;
+        EXPECT_EQ(text.find("sum_before") == std::string::npos, of_example > 0.5) << text;  // by which the places of rows are found
+        for (const auto& t : f.cuda_traffic()) EXPECT_GE(t.moved, t.least);
     }
 }
 
