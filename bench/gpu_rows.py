@@ -26,7 +26,8 @@ from heddle._fuse import door_of
 from measure import TOLERANCE, median, safe
 
 WARM, LEAST = 5, 50
-COLUMNS = ("eager", "heddle", "graph", "compile")
+COLUMNS = ("eager", "heddle", "graph", "thesis", "compile")
+NO_COMPILE = {"dynibar_iteration": "it would take the budget of all rows"}
 O: argparse.Namespace
 
 
@@ -147,10 +148,10 @@ def measure(name: str) -> dict:
     cases: dict[str, Case] = {}
     own: dict[str, float] = {}
     for column in COLUMNS:
-        if column == "graph" and not name.startswith("iteration"):
+        if column == "graph" and not name.startswith("iteration") or column == "thesis" and not name.startswith("trajectory"):
             continue
-        if column == "compile" and (O.compile_seconds <= 0 or name in O.no_compile or deterministic):
-            why = "it isn't deterministic" if deterministic else "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"
+        if column == "compile" and (O.compile_seconds <= 0 or name in O.no_compile or name in NO_COMPILE or deterministic):
+            why = "it isn't deterministic" if deterministic else NO_COMPILE[name] if name in NO_COMPILE else "the budget for compilers is spent" if O.compile_seconds <= 0 else "it took too long before"
             row["columns"][column] = {"ok": False, "skipped": why}
             continue
         opened: list = []
