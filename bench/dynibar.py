@@ -34,7 +34,12 @@ class Scale:
     density_shift: float = 5.0
 
 
-SCALES = {"thesis": Scale(64, 128, 14, 3, 24, 288, 512), "demo": Scale(96, 32, 6, 1, 24, 72, 96), "tiny": Scale(12, 16, 4, 1, 12, 24, 32)}
+SCALES = {
+    "thesis": Scale(64, 128, 14, 3, 24, 288, 512),  # its batch and samples, the original's pictures and views
+    "half": Scale(64, 128, 14, 3, 24, 144, 256),    # the same with pictures of half the size, for machines with less than 16 GB to spare
+    "demo": Scale(96, 32, 6, 1, 24, 72, 96),
+    "tiny": Scale(12, 16, 4, 1, 12, 24, 32),
+}
 
 
 class Views(NamedTuple):

@@ -23,7 +23,7 @@ from torch import Tensor
 import heddle
 from gpu_cases import DETERMINISTIC, ROWS, Case, Run
 from heddle._fuse import door_of
-from measure import TOLERANCE, median, safe
+from measure import ROUNDING, TOLERANCE, median, safe
 
 WARM, LEAST = 5, 50
 COLUMNS = ("eager", "heddle", "graph", "thesis", "compile")
@@ -37,12 +37,13 @@ def synchronize() -> None:
 
 
 # ---- one row
-def relative_error(got: Tensor | None, want: Tensor | None) -> float:
+def relative_error(got: Tensor | None, want: Tensor | None, largest: float) -> float:
     if got is None or want is None:
         return 0.0 if got is want else math.inf
     if got.shape != want.shape or not got.isfinite().all():
         return math.inf
     off, scale = (got.double() - want.double()).norm().item(), want.double().norm().item()
+    scale = largest if scale < ROUNDING * largest else scale
     return 0.0 if off == 0 else off / scale if scale > 0 else math.inf
 
 
@@ -145,6 +146,7 @@ def measure(name: str) -> dict:
     exact_case = make("exact", lambda f: f, torch.float64)
     exact = {k: None if v is None else v.detach() for k, v in exact_case.results().items()}
     del exact_case
+    largest = max((t.double().norm().item() for t in exact.values() if t is not None), default=0.0)
     cases: dict[str, Case] = {}
     own: dict[str, float] = {}
     for column in COLUMNS:
@@ -175,7 +177,7 @@ def measure(name: str) -> dict:
 
             case, got = within(min(O.compile_seconds, O.compile_row), first) if column == "compile" else first()
             found["first_s"] = time.perf_counter() - start
-            errors = {k: relative_error(got.get(k), want) for k, want in exact.items()}
+            errors = {k: relative_error(got.get(k), want, largest) for k, want in exact.items()}
             if column == "eager":
                 own = errors
             allowed = {k: max(TOLERANCE, 4 * own[k] if math.isfinite(own.get(k, math.inf)) else 0.0) for k in errors}

@@ -51,7 +51,7 @@ SCALING = ("C6", ["density_feature", "volume_rendering"], 1.8)
 class Worker:
     """A column's process."""
 
-    def __init__(self, column: str, folder: pathlib.Path, cores: list[int], threads: int) -> None:
+    def __init__(self, column: str, folder: pathlib.Path, cores: list[int], threads: int, scale: str) -> None:
         self.column, self.threads = column, threads
         script = {"hand": "hand_worker", "jax": "jax_worker", "drjit": "drjit_worker"}.get(column, "torch_worker")
         python = PEERS / "bin" / "python" if column in ("jax", "drjit") else sys.executable
@@ -61,7 +61,7 @@ class Worker:
                        "TORCHINDUCTOR_COMPILE_THREADS": "1", "HEDDLE_CACHE": "0",
                        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"}
         self.log = open(folder / f"{column}.log", "w")
-        command = [python, ROOT / "bench" / "peers" / f"{script}.py", folder, column, str(threads)]
+        command = [python, ROOT / "bench" / "peers" / f"{script}.py", folder, column, str(threads), scale]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
                                         preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
@@ -237,6 +237,7 @@ def show(found: list[dict], asked: list[dict], threads: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(MODELS), default="hexplane", help="whose blocks")
+    parser.add_argument("--scale", default="thesis", help="of DynIBaR, as in bench/dynibar.py; thesis: 64 rays of 128 samples, pictures of 512 x 288")
     parser.add_argument("--blocks", nargs="*", choices=list(WHAT), metavar="BLOCK", help="only these; all: " + ", ".join(WHAT))
     parser.add_argument("--columns", nargs="*", choices=COLUMNS, metavar="COLUMN", help="only these; all: " + ", ".join(COLUMNS))
     parser.add_argument("--threads", type=int, default=1)
@@ -257,7 +258,7 @@ def main() -> int:
     before = cpu_facts()
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        workers = {c: Worker(c, pathlib.Path(folder), cores, o.threads) for c in ["exact", *columns]}
+        workers = {c: Worker(c, pathlib.Path(folder), cores, o.threads, o.scale) for c in ["exact", *columns]}
         try:
             for block in o.blocks or MODELS[o.model]:
                 found.append(measure(block, workers, pathlib.Path(folder), o.seconds, o.turns))
@@ -269,7 +270,7 @@ def main() -> int:
     to = o.json or (ROOT / "bench" / "results" / f"{'peers' if o.model == 'hexplane' else o.model}-cpu-{o.threads}.json" if not o.blocks and not o.columns else None)
     if to:
         facts = {**before, "load_after": [round(x, 2) for x in os.getloadavg()], "versions": versions()}
-        to.write_text(json.dumps({"machine": facts, "threads": o.threads, "cores": cores, "allocator": ALLOCATOR, "tolerance": TOLERANCE,
+        to.write_text(json.dumps({"machine": facts, "threads": o.threads, **({"scale": o.scale} if o.model == "dynibar" else {}), "cores": cores, "allocator": ALLOCATOR, "tolerance": TOLERANCE,
                                   "time": "cpu_ms" if o.threads == 1 else "wall_ms", "blocks": found, "goals": asked}, indent=1) + "\n")
         print(f"\n{to}")
     return 0 if all(r["ok"] for b in found for c, r in b["columns"].items() if c in ("eager", "heddle")) else 1

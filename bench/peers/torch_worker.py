@@ -1,9 +1,8 @@
 """The columns that are PyTorch: eager, compile (inductor), heddle, deterministic (heddle's price for equal bits), fused (Adam alone), and exact, in float64.
 
-Law: one text of each block; a column differs by what is put around it. Arguments: folder, column.
+Law: one text of each block; a column differs by what is put around it. Arguments: folder, column, threads, the scale of DynIBaR.
 """
 
-import os
 import pathlib
 import re
 import sys
@@ -274,7 +273,7 @@ def library_share(run):
     return inside / 1e6 / whole
 
 
-DYNIBAR_SCALE = os.environ.get("HEDDLE_BENCH_SCALE", "thesis")  # of bench/dynibar.py; another one is for tests
+DYNIBAR_SCALE = sys.argv[4]  # of bench/dynibar.py
 
 
 def column(block):
