@@ -36,7 +36,7 @@ class Scale:
 
 SCALES = {
     "thesis": Scale(64, 128, 14, 3, 24, 288, 512),  # its batch and samples, the original's pictures and views
-    "half": Scale(64, 128, 14, 3, 24, 144, 256),    # the same with pictures of half the size, for machines with less than 16 GB to spare
+    "small": Scale(64, 128, 4, 1, 24, 72, 96),      # the same with fewer views and small pictures, where 24 GB are too many
     "demo": Scale(96, 32, 6, 1, 24, 72, 96),
     "tiny": Scale(12, 16, 4, 1, 12, 24, 32),
 }

@@ -99,3 +99,19 @@ def test_peers_take_turns_and_are_compared(tmp_path):
     columns = found["blocks"][0]["columns"]
     assert set(columns) == {"eager", "heddle"} and all(c["ok"] and c["runs"] == 3 and c["cpu_ms"] > 0 for c in columns.values())
     assert set(columns["heddle"]["errors"]) == {"output", "d sigma"} and {g["met"] for g in found["goals"] if g["block"] != "loss_chain"} == {None}
+
+
+def test_dynibars_blocks_are_compared(tmp_path):
+    file = tmp_path / "peers.json"
+    command = [sys.executable, ROOT / "bench" / "peers.py", "--model", "dynibar", "--scale", "tiny", "--blocks", "dynibar_losses", "--columns", "eager", "heddle",
+               "--seconds", "0.1", "--turns", "3", "--json", file]
+    p = subprocess.run(command, capture_output=True, text=True)
+    assert p.returncode == 0, p.stdout + p.stderr
+    columns = json.loads(file.read_text())["blocks"][0]["columns"]
+    assert columns["heddle"]["ok"] and columns["heddle"]["kernels"] <= 3 and columns["heddle"]["library_calls"] == 0 and columns["heddle"]["worst_error"] < 1e-5
+
+
+def test_zero_but_for_rounding_is_measured_by_the_largest():
+    exact = {"d x": np.linspace(1, 2, 50), "d zero": np.full(3, 1e-17)}
+    assert check(exact | {"d zero": np.full(3, 1e-9)}, exact, None)[1] == []
+    assert check(exact | {"d zero": np.full(3, 1e-3)}, exact, None)[1] != []

@@ -1,6 +1,6 @@
-// A hundred steps of DynIBaR's training, fused and eager beside eager in float64, on other frames, anchors, rays and numbers of views each time.
-// Law: losses stay within 1e-3 of float64's, or as near as eager's in float32 do: training amplifies rounding, and eager itself may leave those 1e-3
-// (`heddle bench dynibar --steps 100`). The fused run compiles in its first step alone, and no kernel waits for the host.
+// A hundred steps of DynIBaR's training, eager and fused, on other frames, anchors, rays and numbers of views each time.
+// Law: in float64, where rounding is too small to be amplified into sight, losses stay together; in float32 training parts eager from itself
+// (`heddle bench dynibar --steps 100` shows by how much). The fused run compiles in its first step alone, and no kernel waits for the host.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
@@ -22,14 +22,14 @@ struct Trained {
     std::unique_ptr<torch::optim::Adam> adam;
     std::function<models::StepInputs(std::int64_t)> inputs;
 
-    explicit Trained(at::ScalarType type) {
+    Trained() {
         torch::manual_seed(3);
         model = std::make_shared<Dynibar>(models::dynibar_config("tiny"));
-        model->to(type);
+        model->to(at::kDouble);
         std::vector<torch::optim::OptimizerParamGroup> groups;
         for (const auto& g : model->groups()) groups.emplace_back(g.parameters, std::make_unique<torch::optim::AdamOptions>(g.rate));
         adam = std::make_unique<torch::optim::Adam>(groups);
-        inputs = models::dynibar_steps(model->config(), 5, type);
+        inputs = models::dynibar_steps(model->config(), 5, at::kDouble);
     }
     Tensors loss(const Tensors& in) const { return model->loss(in, models::Phase::moving); }
     double eager_step(int i) const {
@@ -49,8 +49,7 @@ struct OneThread {  // its ops are too small to share
 
 TEST(DynibarTraining, StaysWithEagerAndCompilesOnce) {
     const OneThread one;
-    Trained exact(at::kDouble), eager(at::kFloat), fused(at::kFloat);
-    double allowed = 1e-3;
+    Trained eager, fused;
     FuseOptions options;
     options.name = "dynibar";
     for (const auto& s : models::StepInputs::sizes()) options.dynamic.push_back({.input = s.input, .tensor = {}, .dim = s.dim, .name = s.name});
@@ -60,11 +59,10 @@ TEST(DynibarTraining, StaysWithEagerAndCompilesOnce) {
         const auto in = fused.inputs(i);
         moments.insert({in.frame.item<std::int64_t>(), in.anchor.item<std::int64_t>()});
         sizes.insert({in.sources.images.size(0), in.anchor_sources.images.size(0), in.static_sources.images.size(0), in.pairs.size(0)});
-        const double want = exact.eager_step(i);
-        allowed = std::max(allowed, std::abs(eager.eager_step(i) - want) / std::abs(want));
+        const double want = eager.eager_step(i);
         const auto got = step(in.list());
         ASSERT_EQ(step.eager_reason(), "");
-        ASSERT_NEAR(got[0].item<double>(), want, allowed * std::abs(want)) << "step " << i;
+        ASSERT_NEAR(got[0].item<double>(), want, 1e-6 * std::abs(want)) << "step " << i;
         const auto r = step.report();
         ASSERT_EQ(r.compiles, 1) << "step " << i;
         ASSERT_TRUE(r.bounded) << r.waits;
