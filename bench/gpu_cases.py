@@ -1,4 +1,4 @@
-"""The rows of bench/gpu: HexPlane's stages, the optimiser, whole iterations, the blocks of bench/blocks.py.
+"""The rows of bench/gpu: HexPlane's stages, the optimiser, whole iterations, DynIBaR's, the blocks of bench/blocks.py.
 
 Law: a row is made anew for each column and element type from one seed, so that all of them compute on the same numbers.
 """
@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import blocks
+import dynibar
+import dynibar_parts
+import gpu_thesis
 import hexplane
 
 
@@ -137,13 +140,10 @@ class Adam(Case):
 class Iteration(Case):
     """Render, loss, backward, Adam; parameters are put back before each, so that all do the same work. `graph`: heddle's step, replayed as a CUDA graph."""
 
-    def __init__(self, scale: hexplane.Scale, thick: bool, column: str, wrap: Callable, dtype: torch.dtype) -> None:
-        model = hexplane.HexPlane(scale).fill()
-        self.model = (model.thicken() if thick else model).to(Run.device, dtype)
-        self.inputs = [t.to(Run.device, dtype) for t in hexplane.step_inputs(scale)]
-        self.loss = wrap(self.model)
+    def __init__(self, model: torch.nn.Module, inputs: list[Tensor], adam: Callable, column: str, wrap: Callable) -> None:
+        self.model, self.inputs, self.loss = model, inputs, wrap(model)
         graph = column == "graph"
-        self.optimiser = hexplane.adam(self.model, fused=column not in ("heddle", "graph"), capturable=graph)
+        self.optimiser = adam(self.model, fused=column not in ("heddle", "graph"), capturable=graph)
         self.step = whole_step(self.model, self.optimiser, True if graph else None) if column in ("heddle", "graph") else None
         self.start = [p.detach().clone() for p in self.model.parameters()]
         self.replay = self.record() if graph else None
@@ -195,6 +195,21 @@ class Iteration(Case):
             out = self.loss(*self.inputs)
             gradients = torch.autograd.grad(out[0], list(self.model.parameters()), allow_unused=True)
         return {f"output {k}": t.detach() for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(self.model.named_parameters(), gradients)}
+
+
+def iteration(scale: hexplane.Scale, thick: bool, column: str, wrap: Callable, dtype: torch.dtype) -> Iteration:
+    model = hexplane.HexPlane(scale).fill()
+    model = (model.thicken() if thick else model).to(Run.device, dtype)
+    return Iteration(model, [t.to(Run.device, dtype) for t in hexplane.step_inputs(scale)], hexplane.adam, column, wrap)
+
+
+def dynibar_iteration(column: str, wrap: Callable, dtype: torch.dtype) -> Iteration:
+    """A whole step at the thesis's batch, 64 rays of 128 samples. Not timed: the loss alone, which would be captured and compiled once more."""
+    scale = dynibar.SCALES["tiny" if Run.dry else "thesis"]
+    model = dynibar.Dynibar(scale).to(Run.device, dtype)
+    case = Iteration(model, dynibar_parts.to(dynibar_parts.step_inputs(scale), dtype, Run.device), dynibar.adam, column, lambda f: f)
+    case.forward = None
+    return case
 
 
 # ---- the rows
@@ -256,7 +271,10 @@ def trajectory(points: int) -> Callable:
         def moved(coefficients: Tensor, basis: Tensor) -> dict:
             return blocks.trajectory(coefficients, basis, 5)
 
-        return Differentiated(moved, (coefficients, basis), wrap, dtype)
+        def by_thesis(coefficients: Tensor, basis: Tensor) -> dict:
+            return gpu_thesis.trajectory(coefficients, basis, 5)
+
+        return Differentiated(by_thesis if column == "thesis" else moved, (coefficients, basis), wrap, dtype)
 
     return make
 
@@ -270,11 +288,13 @@ DETERMINISTIC = "deterministic"  # ends the name of a row in which heddle's grad
 ROWS: dict[str, Callable[[str, Callable, torch.dtype], Case]] = {
     "density_on_rays": density(False),
     "volume_rendering_221": volume(221),
-    "iteration_first": lambda column, wrap, dtype: Iteration(scale_of("first"), False, column, wrap, dtype),
+    "iteration_first": lambda column, wrap, dtype: iteration(scale_of("first"), False, column, wrap, dtype),
     "loss_first": losses("first"),
     "adam_first": lambda column, wrap, dtype: Adam(scale_of("first"), wrap, column, dtype),
     "density_random": density(True),
-    "iteration_late": lambda column, wrap, dtype: Iteration(scale_of("late"), True, column, wrap, dtype),
+    "iteration_late": lambda column, wrap, dtype: iteration(scale_of("late"), True, column, wrap, dtype),
+    "trajectory_8k": trajectory(8_192),  # the thesis's table 6.2: 64 rays of 128 samples
+    "dynibar_iteration": dynibar_iteration,
     "loss_late": losses("late"),
     **{f"density_{points}_{DETERMINISTIC}": density(points == "random") for points in ("on_rays", "random")},
     "adam_late": lambda column, wrap, dtype: Adam(scale_of("late"), wrap, column, dtype),

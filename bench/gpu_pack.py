@@ -14,7 +14,8 @@ from measure import ROOT
 PACK = ROOT / "out" / "gpu-pack"
 MOST_MB = 64
 BASE = re.compile(r"(?:libc|libm|libdl|librt|libutil|libpthread|libstdc\+\+|libgcc_s|ld-linux\S*|linux-vdso)\.so")  # every machine has these
-PACKED = ("gpu", "gpu_pack.py", "gpu_report.py", "gpu_rows.py", "gpu_cases.py", "gpu_limits.cu", "measure.py", "hexplane.py", "blocks.py")
+PACKED = ("gpu", "gpu_pack.py", "gpu_report.py", "gpu_rows.py", "gpu_cases.py", "gpu_limits.cu", "measure.py", "hexplane.py", "blocks.py",
+          "dynibar.py", "dynibar_nets.py", "dynibar_parts.py", "gpu_thesis.py")
 
 
 def pack(facts: dict, programs: list[str]) -> int:

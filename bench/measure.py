@@ -25,14 +25,18 @@ def cpu_facts() -> dict:
             "load": [round(x, 2) for x in os.getloadavg()]}
 
 
-def relative_error(got, want) -> float:
-    """||got - want|| / ||want|| in float64; infinite for another shape or anything not finite; 0 for 0 and 0."""
+ROUNDING = 1e-13  # of the largest result's norm: what is smaller is zero but for float64's rounding, as the gradient of a bias that a softmax takes back
+
+
+def relative_error(got, want, largest: float = 0.0) -> float:
+    """||got - want|| / ||want|| in float64; infinite for another shape or anything not finite; 0 for 0 and 0. By `largest` where want is rounding beside it."""
     import numpy as np
 
     if got.shape != want.shape or not np.isfinite(got).all():
         return math.inf
     a, b = got.astype(np.float64), want.astype(np.float64)
     off, scale = float(np.linalg.norm((a - b).ravel())), float(np.linalg.norm(b.ravel()))
+    scale = largest if scale < ROUNDING * largest else scale
     return 0.0 if off == 0 else off / scale if scale > 0 else math.inf
 
 
@@ -41,13 +45,16 @@ TOLERANCE = 1e-5  # of a result's l2 norm; more only where eager in float32 itse
 
 def check(got: dict, exact: dict, eager: dict | None) -> tuple[dict[str, float], list[str]]:
     """Errors of each result against float64, and what is wrong: over tolerance, missing, or there where float64 has none."""
+    import numpy as np
+
     errors, wrong = {}, []
+    largest = max((float(np.linalg.norm(want.astype(np.float64).ravel())) for want in exact.values()), default=0.0)
     for name, want in exact.items():
         if name not in got:
             wrong.append(f"{name} is missing")
             continue
-        errors[name] = relative_error(got[name], want)
-        own = relative_error(eager[name], want) if eager and name in eager else 0.0
+        errors[name] = relative_error(got[name], want, largest)
+        own = relative_error(eager[name], want, largest) if eager and name in eager else 0.0
         if not errors[name] <= max(TOLERANCE, 4 * own if math.isfinite(own) else 0.0):
             wrong.append(f"{name} is off by {errors[name]:.1e}")
     wrong += [f"{name} isn't there in float64" for name in got if name not in exact]

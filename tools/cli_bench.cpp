@@ -1,5 +1,7 @@
-// heddle bench MODEL: each part of a step eager and fused, in turns, with the errors of outputs and gradients against float64.
-// Law: a time stands beside the error of the same run; ratios come from interleaved runs.
+// heddle bench MODEL: each part of a step eager and fused, in turns, with the errors of outputs and gradients against eager in float64, of the
+// fused code in float32 and in float64, and of eager in float32. With --steps: a whole run (bench_training.h).
+// Law: a time stands beside the errors of the same run; ratios come from interleaved runs. With one thread times are CPU time of the process, so
+// that what else the machine does counts less; else wall time.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -11,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "frontends/torch/fuse.h"
@@ -20,6 +23,7 @@
 #include "runtime/cpu_backend.h"
 #include "runtime/disk_cache.h"
 #include "tools/bench_op_counter.h"
+#include "tools/bench_training.h"
 #include "tools/cli.h"
 #include "tools/subject.h"
 
@@ -29,9 +33,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
 
+// What a run takes, ms.
+double timed(const std::function<void()>& run) {
+  const auto wall = Clock::now();
+  const auto cpu = std::clock();
+  run();
+  return at::get_num_threads() == 1 ? 1e3 * static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC : ms_since(wall);
+}
+
 struct BenchCommand {
   std::string model, scale = "demo", part, json;
-  int64_t threads = 1, repeats = 9;
+  int64_t threads = 1, repeats = 9, steps = 0;
   uint64_t seed = 0;
   bool thick = true, start = false;
 };
@@ -60,24 +72,27 @@ Outcome once(const models::StepFn& f, const std::vector<at::Tensor>& in, const s
   return r;
 }
 
-// ||a - b|| / ||b||, the largest over a list; 0 where b is 0 and a is too. What is zero but for float64's rounding, as the gradient of a bias that a
-// softmax takes back, is measured by the list's largest.
-double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& exact) {
-  double worst = 0, largest = 0;
+// ||a - b|| / ||b|| of each of a list; 0 where b is 0 and a is too, or both are None; infinite where one is None. What is zero but for float64's
+// rounding, as the gradient of a bias that a softmax takes back, is measured by the list's largest.
+std::vector<double> errors(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& exact) {
+  double largest = 0;
   for (const auto& t : exact)
     if (t.defined() && t.is_floating_point()) largest = std::max(largest, t.to(at::kDouble).norm().item<double>());
+  std::vector<double> all(exact.size(), 0);
   for (size_t k = 0; k < exact.size(); ++k) {
-    if (a[k].defined() != exact[k].defined()) return INFINITY;
-    if (!exact[k].defined() || exact[k].numel() == 0) continue;
+    if (a[k].defined() != exact[k].defined()) all[k] = INFINITY;
+    if (!a[k].defined() || !exact[k].defined() || exact[k].numel() == 0) continue;
     if (!exact[k].is_floating_point()) {
-      worst = std::max(worst, a[k].ne(exact[k]).sum().item<double>() / static_cast<double>(exact[k].numel()));
+      all[k] = a[k].ne(exact[k]).sum().item<double>() / static_cast<double>(exact[k].numel());
       continue;
     }
     const double norm = exact[k].to(at::kDouble).norm().item<double>(), scale = norm < 1e-13 * largest ? largest : norm, off = (a[k].to(at::kDouble) - exact[k].to(at::kDouble)).norm().item<double>();
-    if (!(off == 0)) worst = std::max(worst, scale > 0 ? off / scale : INFINITY);
+    if (!(off == 0)) all[k] = scale > 0 ? off / scale : INFINITY;
   }
-  return worst;
+  return all;
 }
+double worst(const std::vector<double>& errors) { return errors.empty() ? 0 : *std::max_element(errors.begin(), errors.end()); }
+double error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& exact) { return worst(errors(a, exact)); }
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
@@ -88,8 +103,19 @@ struct Row {
   int64_t ops = 0;
   int forward = 0, backward = 0, calls = 0;
   int64_t bytes = 0;
-  double eager_ms = 0, fused_ms = 0, out = 0, grad = 0, eager_out = 0, eager_grad = 0;
+  double eager_ms = 0, fused_ms = 0, out = 0, grad = 0, eager_out = 0, eager_grad = 0, grad64 = -1;
+  int none = 0;                                     // gradients that are None in eager
+  nlohmann::json gradients = nlohmann::json::array();  // of each leaf: its errors
 };
+
+// Names of leaves_of().
+std::vector<std::string> names_of(const models::Part& p, const Subject& subject) {
+  std::vector<std::string> names;
+  for (size_t k = 0; k < p.inputs.size(); ++k)
+    if (p.inputs[k].requires_grad()) names.push_back(fmt::format("input {}", k));
+  for (const auto& t : subject.module->named_parameters()) names.push_back(t.key());
+  return names;
+}
 
 std::vector<at::Tensor> leaves_of(const models::Part& p, const Subject& subject) {
   std::vector<at::Tensor> leaves;
@@ -117,6 +143,21 @@ Row measure(const models::Part& part, const models::Part& exact, const Subject& 
   r.out = error(got.outputs, truth.outputs), r.grad = error(got.gradients, truth.gradients);
   r.eager_out = error(eager.outputs, truth.outputs), r.eager_grad = error(eager.gradients, truth.gradients);
   {
+    const Fused fused64 = fuse(exact.run, exact.inputs, options);
+    const auto got64 = once([&](const std::vector<at::Tensor>& in) { return fused64(in); }, exact.inputs, leaves_of(exact, subject64));
+    if (!fused64.report().eager_reason.empty()) throw models::Error(part.name, fused64.report().eager_reason, "this part doesn't fuse in float64");
+    const auto e64 = errors(got64.gradients, truth.gradients), e = errors(got.gradients, truth.gradients), eager_e = errors(eager.gradients, truth.gradients);
+    const auto names = names_of(part, subject);
+    r.grad64 = worst(e64);
+    for (size_t k = 0; k < e64.size(); ++k) {
+      const bool none = !truth.gradients[k].defined();
+      r.none += none;
+      nlohmann::json row = {{"of", names[k]}, {"none", none}, {"as_eager", none == !got.gradients[k].defined() && none == !got64.gradients[k].defined()}};
+      if (!none) row.update({{"fused_float64", e64[k]}, {"fused", e[k]}, {"eager", eager_e[k]}});
+      r.gradients.push_back(row);
+    }
+  }
+  {
     OpCounter counter;
     once(part.run, part.inputs, leaves);
     r.ops = counter.count();
@@ -127,12 +168,8 @@ Row measure(const models::Part& part, const models::Part& exact, const Subject& 
   leaves = reached;
   std::vector<double> a, b;
   for (int64_t k = 0; k < repeats; ++k) {
-    auto t = Clock::now();
-    once(part.run, part.inputs, leaves);
-    a.push_back(ms_since(t));
-    t = Clock::now();
-    once(run, part.inputs, leaves);
-    b.push_back(ms_since(t));
+    a.push_back(timed([&] { once(part.run, part.inputs, leaves); }));
+    b.push_back(timed([&] { once(run, part.inputs, leaves); }));
   }
   r.eager_ms = median(a), r.fused_ms = median(b);
   const auto& report = fused.report();
@@ -145,8 +182,8 @@ Row measure(const models::Part& part, const models::Part& exact, const Subject& 
 Row measure_step(const Subject& a, const Subject& b, const Subject& exact, int64_t repeats, double& cold) {
   auto adam = [](const Subject& m) {
     std::vector<torch::optim::OptimizerParamGroup> groups;
-    for (const auto& g : m.groups)
-      groups.emplace_back(g.parameters, std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(g.rate).betas({m.betas[0], m.betas[1]})));
+    for (const auto& g : m.task.groups())
+      groups.emplace_back(g.parameters, std::make_unique<torch::optim::AdamOptions>(torch::optim::AdamOptions(g.rate).betas({m.task.betas[0], m.task.betas[1]})));
     return torch::optim::Adam(groups);
   };
   auto eager_step = [](const Subject& m, torch::optim::Adam& o) {
@@ -197,13 +234,9 @@ Row measure_step(const Subject& a, const Subject& b, const Subject& exact, int64
   std::vector<double> x, y;
   for (int64_t k = 0; k < repeats; ++k) {
     reset(a), reset(b);
-    auto t = Clock::now();
-    eager_step(a, oa);
-    x.push_back(ms_since(t));
+    x.push_back(timed([&] { eager_step(a, oa); }));
     torch::manual_seed(1);
-    t = Clock::now();
-    step(part.inputs);
-    y.push_back(ms_since(t));
+    y.push_back(timed([&] { step(part.inputs); }));
   }
   r.eager_ms = median(x), r.fused_ms = median(y);
   const auto report = step.report();
@@ -254,28 +287,41 @@ void start(const BenchCommand& c, const Subject& subject) {
 
 void run(const BenchCommand& c) {
   at::set_num_threads(static_cast<int>(c.threads));
-  auto make = [&](at::ScalarType t) { return make_subject(c.model, c.scale, c.seed, c.thick, t); };
+  auto make = [&](at::ScalarType t) { return make_subject(c.model, c.scale, {.seed = c.seed, .midst = c.thick, .dtype = t, .iterations = c.steps}); };
   const auto subject = make(at::kFloat);
   const auto& parts = subject.parts;
   if (!c.part.empty() && c.part != "train_step" && std::none_of(parts.begin(), parts.end(), [&](const auto& p) { return p.name == c.part; }))
     throw models::Error("unknown part", c.part, "leave --part out to time all");
   if (c.start) return start(c, subject);
   ::setenv("HEDDLE_CACHE", "0", 1);  // cold is cold
+  const nlohmann::json head = {{"model", c.model}, {"device", "cpu"}, {"scale", c.scale}, {"threads", c.threads}, {"repeats", c.repeats}, {"time", c.threads == 1 ? "cpu" : "wall"}};
+  if (c.steps > 0) {
+    std::printf("%s, scale %s, %s, cpu, %ld thread%s\n", c.model.c_str(), c.scale.c_str(), subject.size.c_str(), c.threads, c.threads == 1 ? "" : "s");
+    auto all = head;
+    all.erase("repeats"), all.update(bench_training(make, c.steps));
+    if (!c.json.empty()) models::replace_file(c.json, all.dump(1) + "\n");
+    return;
+  }
   const auto subject64 = make(at::kDouble);
-  std::printf("%s, scale %s, %s, cpu, %ld thread%s; times are medians of %ld, eager and fused in turns\n", c.model.c_str(), c.scale.c_str(), subject.size.c_str(), c.threads,
-              c.threads == 1 ? "" : "s", c.repeats);
-  std::printf("%-18s %9s %9s %6s %9s %10s %10s %7s %10s %10s %10s\n", "part", "eager ops", "kernels", "calls", "MB moved", "eager ms", "fused ms", "ratio", "out err", "grad err", "(eager)");
+  std::printf("%s, scale %s, %s, cpu, %ld thread%s; %s time, medians of %ld, eager and fused in turns\n", c.model.c_str(), c.scale.c_str(), subject.size.c_str(), c.threads,
+              c.threads == 1 ? "" : "s", c.threads == 1 ? "CPU" : "wall", c.repeats);
+  std::printf("%-18s %9s %9s %6s %9s %10s %10s %7s %10s %10s %10s %10s %12s\n", "part", "eager ops", "kernels", "calls", "MB moved", "eager ms", "fused ms", "ratio", "out err", "grad err", "(eager)", "(float64)",
+              "None / all");
   double cold = 0;
-  nlohmann::json stages = nlohmann::json::array(), iteration;
+  nlohmann::json stages = nlohmann::json::array(), iteration, gradients;
   for (size_t k = 0; k <= parts.size(); ++k) {
     if (!c.part.empty() && c.part != (k < parts.size() ? parts[k].name : "train_step")) continue;
     const Row r = k < parts.size() ? measure(parts[k], subject64.parts[k], subject, subject64, c.repeats, cold) : measure_step(subject, make(at::kFloat), subject64, c.repeats, cold);
-    std::printf("%-18s %9ld %5d + %-3d %4d %9.1f %10.2f %10.2f %6.2fx %10.1e %10.1e %10.1e\n", r.name.c_str(), r.ops, r.forward, r.backward, r.calls, static_cast<double>(r.bytes) / 1e6,
+    std::printf("%-18s %9ld %5d + %-3d %4d %9.1f %10.2f %10.2f %6.2fx %10.1e %10.1e %10.1e", r.name.c_str(), r.ops, r.forward, r.backward, r.calls, static_cast<double>(r.bytes) / 1e6,
                 r.eager_ms, r.fused_ms, r.eager_ms / r.fused_ms, r.out, r.grad, r.eager_grad);
+    if (r.grad64 >= 0) std::printf(" %10.1e %5d / %zu", r.grad64, r.none, r.gradients.size());
+    std::printf("\n");
     std::fflush(stdout);
     stages.push_back({{"name", r.name}, {"ops_eager", r.ops}, {"launches_fused", r.forward + r.backward}, {"launches_forward", r.forward}, {"launches_backward", r.backward},
                       {"library_calls", r.calls}, {"bytes_fused", r.bytes}, {"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}, {"max_rel_err_out", r.out}, {"max_rel_err_grad", r.grad},
                       {"eager_rel_err_out", r.eager_out}, {"eager_rel_err_grad", r.eager_grad}});
+    if (r.grad64 >= 0) stages.back().update({{"max_rel_err_grad_float64", r.grad64}, {"gradients", r.gradients.size()}, {"gradients_none", r.none}});
+    if (k + 1 == parts.size()) gradients = r.gradients;
     if (r.name == "train_step") iteration = {{"eager_ms", r.eager_ms}, {"fused_ms", r.fused_ms}};
   }
   // Warm: the same parts fused again by the same process, with kernels in memory.
@@ -290,8 +336,9 @@ void run(const BenchCommand& c) {
   const double warm = ms_since(start) / 1e3;
   std::printf("capture, compilation and first run of all parts: %.2f s cold, %.2f s with kernels in memory\n", cold, warm);
   if (!c.json.empty()) {
-    const nlohmann::json all = {{"model", c.model}, {"device", "cpu"}, {"scale", c.scale}, {"threads", c.threads}, {"repeats", c.repeats}, {"stages", stages}, {"cold_s", cold}, {"warm_s", warm}, {"iteration", iteration}};
-    models::replace_file(c.json, all.dump(2) + "\n");
+    auto all = head;
+    all.update({{"stages", stages}, {"cold_s", cold}, {"warm_s", warm}, {"iteration", iteration}, {"gradients", gradients}});
+    models::replace_file(c.json, all.dump(1) + "\n");
   }
 }
 
@@ -306,6 +353,7 @@ void add_bench(CLI::App& app) {
   sub->add_option("--json", c->json, "File for the results");
   sub->add_option("--threads", c->threads, "CPU threads")->check(CLI::PositiveNumber)->capture_default_str();
   sub->add_option("--repeats", c->repeats, "Runs of each")->check(CLI::PositiveNumber)->capture_default_str();
+  sub->add_option("--steps", c->steps, "Instead: train so many steps eager, fused and eager in float64; the schedule is that long")->check(CLI::PositiveNumber);
   sub->add_option("--seed", c->seed, "Of planes and rays")->capture_default_str();
   sub->add_flag("!--thin", c->thick, "The model as initialised: HexPlane's planes aren't opaque yet and its colour branch is not taken, DynIBaR's points don't move");
   sub->add_flag("--start", c->start, "Only the first calls: how long each stage takes a new process, with what the disk cache holds");

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "frontends/torch/fuse.h"
+#include "models/dynibar/parts.h"
 #include "models/error.h"
 #include "models/files.h"
 #include "models/hexplane/parts.h"
@@ -54,40 +55,66 @@ size_t write_resources(Nvrtc& nvrtc, const std::vector<std::pair<std::string, st
     return files;
 }
 
-// What another program of the model is compared with, in float64: parameters, a step's inputs, losses, and gradients of the first. Twice:
-// without an emptiness mask, and with one that leaves half of the cells. As torch.load reads it; a gradient that is None is missing.
-void write_values(const DumpCommand& c) {
-    torch::manual_seed(0);
+// What another program of the model is compared with, in float64: parameters, a step's inputs, and for each form of a step its losses and the
+// gradients of the first. As torch.load reads it; a gradient that is None is missing.
+struct Values {
+    c10::impl::GenericDict all{c10::StringType::get(), c10::TensorType::get()};
+
+    void model(const torch::nn::Module& model, const std::vector<at::Tensor>& inputs) {
+        for (const auto& p : model.named_parameters()) all.insert("parameter." + p.key(), p.value().detach());
+        for (size_t k = 0; k < inputs.size(); ++k) all.insert(fmt::format("input.{}", k), inputs[k]);
+    }
+    void form(const std::string& name, const torch::nn::Module& model, const std::vector<at::Tensor>& losses) {
+        for (size_t k = 0; k < losses.size(); ++k) all.insert(fmt::format("{}.loss.{}", name, k), losses[k].detach());
+        const auto parameters = model.named_parameters();
+        const auto gradients = torch::autograd::grad({losses[0]}, parameters.values(), {}, false, false, true);
+        for (size_t k = 0; k < gradients.size(); ++k)
+            if (gradients[k].defined()) all.insert(name + ".gradient." + parameters[k].key(), gradients[k]);
+    }
+};
+
+// Without an emptiness mask, and with one that leaves half of the cells.
+void hexplane_values(const DumpCommand& c, Values& values) {
     auto model = std::make_shared<models::HexPlane>(models::hexplane_config(c.scale));
     if (c.thick) models::thicken(*model, 0);
     model->to(at::kDouble);
-    c10::impl::GenericDict all(c10::StringType::get(), c10::TensorType::get());
-    for (const auto& p : model->named_parameters()) all.insert("parameter." + p.key(), p.value().detach());
     auto inputs = models::hexplane_step_inputs(*model, 0, at::kDouble);
     inputs.push_back(at::rand({1, model->samples()}, at::kDouble));
-    for (size_t k = 0; k < inputs.size(); ++k) all.insert(fmt::format("input.{}", k), inputs[k]);
+    values.model(*model, inputs);
     const int64_t r = model->grid();
-    all.insert("emptiness", (at::rand({1, 1, r, r, r}, at::kDouble) > 0.5).to(at::kDouble));
-    for (const std::string mask : {"whole", "masked"}) {
-        if (mask == "masked") model->set_emptiness(all.at("emptiness").toTensor());
-        const auto losses = model->loss(inputs);
-        for (size_t k = 0; k < losses.size(); ++k) all.insert(fmt::format("{}.loss.{}", mask, k), losses[k].detach());
-        const auto parameters = model->named_parameters();
-        const auto gradients = torch::autograd::grad({losses[0]}, parameters.values(), {}, false, false, true);
-        for (size_t k = 0; k < gradients.size(); ++k)
-            if (gradients[k].defined()) all.insert(mask + ".gradient." + parameters[k].key(), gradients[k]);
-    }
+    const auto emptiness = (at::rand({1, 1, r, r, r}, at::kDouble) > 0.5).to(at::kDouble);
+    values.all.insert("emptiness", emptiness);
+    values.form("whole", *model, model->loss(inputs));
+    model->set_emptiness(emptiness);
+    values.form("masked", *model, model->loss(inputs));
+}
+
+// In each phase but `decayed`, whose losses `sparse` has too.
+void dynibar_values(const DumpCommand& c, Values& values) {
+    auto model = std::make_shared<models::Dynibar>(models::dynibar_config(c.scale));
+    if (c.thick) models::stir(*model, 0);
+    model->to(at::kDouble);
+    const auto inputs = models::dynibar_step_inputs(model->config(), 0, at::kDouble).list();
+    values.model(*model, inputs);
+    for (const auto& [name, phase] : {std::pair{"bootstrap", models::Phase::bootstrap}, {"moving", models::Phase::moving}, {"sparse", models::Phase::sparse}})
+        values.form(name, *model, model->loss(inputs, phase));
+}
+
+void write_values(const DumpCommand& c) {
+    torch::manual_seed(0);
+    Values values;
+    if (c.model == "hexplane") hexplane_values(c, values);
+    else if (c.model == "dynibar") dynibar_values(c, values);
+    else throw models::Error("unknown model", c.model, fmt::format("choose {}", kModels));
+    const auto& all = values.all;
     const auto bytes = torch::jit::pickle_save(all);
     models::replace_file(c.values, std::string(bytes.begin(), bytes.end()));
     std::printf("%zu tensors in %s\n", all.size(), c.values.c_str());
 }
 
 void run(const DumpCommand& c) {
-    const auto subject = make_subject(c.model, c.scale, 0, c.thick);
-    if (!c.values.empty()) {
-        if (c.model != "hexplane") throw models::Error("--values", c.model, "choose hexplane");
-        return write_values(c);
-    }
+    if (!c.values.empty()) return write_values(c);
+    const auto subject = make_subject(c.model, c.scale, {.midst = c.thick});
     std::unique_ptr<Nvrtc> nvrtc;
     if (c.cuda) {
         nvrtc = std::make_unique<Nvrtc>();
@@ -126,7 +153,7 @@ void add_dump(CLI::App& app) {
         "--cuda", c->cuda,
         "Also compile the CUDA text: cubin, PTX, and resources.txt with registers, spills and times per kernel");
     sub->add_option("--values", c->values,
-                    "Of hexplane: write no stages, but parameters, inputs, losses and gradients in float64, into this file (torch.load)");
+                    "Write no stages, but parameters, inputs, losses and gradients in float64, into this file (torch.load)");
     sub->add_flag("--explain", c->explain, "Also print why each value did or didn't fuse");
     sub->add_flag("!--thin", c->thick, "The model as initialised");
     sub->callback([c] { run(*c); });

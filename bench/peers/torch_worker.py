@@ -1,17 +1,21 @@
 """The columns that are PyTorch: eager, compile (inductor), heddle, deterministic (heddle's price for equal bits), fused (Adam alone), and exact, in float64.
 
-Law: one text of each block; a column differs by what is put around it. Arguments: folder, column.
+Law: one text of each block; a column differs by what is put around it. Arguments: folder, column, threads, the scale of DynIBaR.
 """
 
 import pathlib
+import re
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
-from work import ADAM, ADAM_STEPS, arrays, wanted
+from work import ADAM, ADAM_STEPS, DYNIBAR, arrays, wanted
 from worker import serve
 
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parents[1]))
+import dynibar
+import dynibar_parts
 import hexplane
 
 COLUMN = sys.argv[2]
@@ -189,10 +193,92 @@ def iteration(_):
     return run, results
 
 
+def dynibar_part(block):
+    """A part of bench/dynibar_parts.py, forward and backward with cotangents that differ."""
+    function, given = dynibar_parts.parts(dynibar.SCALES[DYNIBAR_SCALE])[block.removeprefix("dynibar_")]
+    function = wrapped(function)
+    inputs = [t.detach().to(DTYPE if t.dtype == torch.float32 else t.dtype).requires_grad_(t.requires_grad) for t in given]
+    leaves = [t for t in inputs if t.requires_grad]
+    seeds = []
+
+    def run():
+        out = function(*inputs)
+        out = [out] if isinstance(out, torch.Tensor) else list(out)
+        roots = [t for t in out if t.requires_grad]
+        if not seeds:
+            seeds.extend(torch.sin(torch.arange(t.numel(), dtype=torch.float64) + 1).reshape(t.shape).to(t.dtype) for t in roots)
+        return out, torch.autograd.grad(roots, leaves, seeds, allow_unused=True)
+
+    def results():
+        out, gradients = run()
+        return numpy({f"output {k}": t for k, t in enumerate(out)} | {f"d {k}": g for k, g in enumerate(gradients)})
+
+    run.facts = lambda: fused_facts() if COLUMN == "heddle" else {}
+    return run, results
+
+
+def dynibar_iteration(_):
+    scale = dynibar.SCALES[DYNIBAR_SCALE]
+    model, inputs = dynibar.Dynibar(scale).to(DTYPE), dynibar_parts.to(dynibar_parts.step_inputs(scale), DTYPE)
+    optimiser = dynibar.adam(model, fused=COLUMN != "heddle")
+    start = [p.detach().clone() for p in model.parameters()]
+    step = fused_step(model, optimiser) if COLUMN == "heddle" else None
+
+    def run():
+        if step is not None:
+            return step(*inputs)
+        optimiser.zero_grad(set_to_none=True)
+        model(*inputs)[0].backward()
+        optimiser.step()
+
+    @torch.no_grad()
+    def before():
+        for p, s in zip(model.parameters(), start):
+            p.copy_(s)
+
+    def results():
+        if step is not None:  # Adam's first average is (1 - beta1) of the gradient
+            out = step(*inputs)
+            gradients = [optimiser.state[p]["exp_avg"] / (1 - optimiser.param_groups[0]["betas"][0]) if p in optimiser.state else None for p in model.parameters()]
+        else:
+            out = model(*inputs)
+            gradients = torch.autograd.grad(out[0], list(model.parameters()), allow_unused=True)
+        return numpy({f"output {k}": t for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(model.named_parameters(), gradients)})
+
+    run.before = before
+    run.facts = lambda: (fused_facts() if step is not None else {}) | {"library_share": library_share(run)}
+    return run, results
+
+
+def fused_facts():
+    """Of what was fused last: kernels, library calls, captures."""
+    import heddle
+    from heddle._fuse import door_of
+
+    if isinstance(FUSED[-1], heddle.TrainStep):
+        r = FUSED[-1].report()
+        return {"kernels": r["launches"], "library_calls": r["calls"], "captures": r["captures"], "compiles": r["compiles"]}
+    reports = [region.report() for region in door_of(FUSED[-1]).regions()]
+    return {"kernels": sum(r["launches_forward"] + r["launches_backward"] for r in reports), "library_calls": sum(r["calls_forward"] + r["calls_backward"] for r in reports),
+            "captures": sum(r["captures"] for r in reports)}
+
+
+def library_share(run):
+    """How much of a run's CPU time is inside matrix products and convolutions, which are the same library's in every column."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as p:
+        start = time.process_time()
+        run()
+        whole = time.process_time() - start
+    inside = sum(e.self_cpu_time_total for e in p.key_averages() if re.fullmatch(r"aten::(mm|addmm|bmm|baddbmm|.*convolution.*)", e.key))
+    return inside / 1e6 / whole
+
+
+DYNIBAR_SCALE = sys.argv[4]  # of bench/dynibar.py
 
 
 def column(block):
-    run, results = {"adam": adam, "iteration": iteration}.get(block, differentiated)(block)
+    makers = {"adam": adam, "iteration": iteration, "dynibar_iteration": dynibar_iteration}
+    run, results = makers.get(block, dynibar_part if block in DYNIBAR else differentiated)(block)
 
     def checked():
         found = results()

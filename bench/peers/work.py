@@ -21,6 +21,16 @@ BLOCKS = {
     "adam": "one step of Adam over HexPlane's 22 tensors, 4.65 M parameters",
     "iteration": "HexPlane at the start of training: render, loss, backward, Adam (fused in every column)",
 }
+# Of the step that the thesis profiled, 64 rays of 128 samples; their inputs are made by bench/dynibar_parts.py, for PyTorch's columns alone.
+DYNIBAR = {
+    "dynibar_trajectory": "7 frames x 3 axes from 18 coefficients and 6 bases, points displaced to 9 views, scene flow; forward and backward",
+    "dynibar_losses": "all losses of the phase `moving` and their weights; forward and backward",
+    "dynibar_compositing": "both parts along a ray together, and the dynamic one alone; forward and backward",
+    "dynibar_projection": "points into 9 views, colours and 32 features looked up there; forward and backward",
+    "dynibar_pooling": "weighted mean and variance over 9 views, 35 channels; forward and backward",
+    "dynibar_feature_net": "the CNN over 9 pictures of 512 x 288; forward and backward",
+    "dynibar_iteration": "a whole step: CNNs, rendering at two moments, losses, backward, Adam (fused in every column)",
+}
 
 
 def arrays(block: str, scale: float = 1.0) -> dict[str, np.ndarray]:

@@ -1,9 +1,12 @@
 """One column's process: it makes a block ready when told to, and runs it on each "go", so that columns take turns.
 
 Law: a line of JSON in, a line of JSON out, on what was standard output at the start; what libraries print goes to standard error.
-A column is a function of a block's name that returns (run, results): `run()` once is what is timed, `results()` are named arrays to compare.
+A column is a function of a block's name that returns (run, results): `run()` once is what is timed, `results()` are named arrays to compare;
+`run.before()`, if there, comes before each, and `run.facts()` are counts to report.
 """
 
+import ctypes
+import gc
 import json
 import os
 import pathlib
@@ -14,6 +17,12 @@ from collections.abc import Callable
 import numpy as np
 
 Column = Callable[[str], tuple[Callable[[], object], Callable[[], dict[str, np.ndarray]]]]
+
+
+def release() -> None:
+    """What was freed goes back to the system, whatever the allocator's settings."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def serve(column: Column, set_threads: Callable[[int], object] | None = None) -> None:
@@ -32,7 +41,9 @@ def serve(column: Column, set_threads: Callable[[int], object] | None = None) ->
                 results = ready[block][1]()
                 answer["first_s"] = time.perf_counter() - start
                 np.savez(folder / f"{block}-{name}.npz", **results)
+                del results
                 ready[block][0]()
+                answer["facts"] = getattr(ready[block][0], "facts", dict)()
             elif order["do"] == "go":
                 if set_threads is not None:
                     set_threads(order["threads"])
@@ -47,6 +58,7 @@ def serve(column: Column, set_threads: Callable[[int], object] | None = None) ->
                 answer |= {"cpu": cpu, "wall": wall}
             elif order["do"] == "drop":
                 ready.pop(block, None)
+                release()
         except Exception as error:  # told to whoever asked; the other columns go on
             ready.pop(block, None)
             answer["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

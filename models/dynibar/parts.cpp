@@ -28,15 +28,21 @@ std::vector<at::Tensor*> members(Prediction& p) {
 
 }  // namespace
 
+std::function<StepInputs(int64_t)> dynibar_steps(const DynibarConfig& config, uint64_t seed, at::ScalarType dtype) {
+    const auto steps = std::make_shared<VideoSteps>(noise_video(config, seed), config);
+    return [steps, samples = config.samples, seed, dtype](int64_t iteration) {
+        auto in = steps->step(iteration, seed, at::TensorOptions(at::kFloat));
+        const auto g = at::make_generator<at::CPUGeneratorImpl>(seed + 1 + static_cast<uint64_t>(iteration));
+        in.jitter = at::rand({in.ray_o.size(0), samples}, g);
+        auto list = in.list();
+        for (auto& t : list)
+            if (t.scalar_type() == at::kFloat) t = t.to(dtype);
+        return StepInputs::of(list);
+    };
+}
+
 StepInputs dynibar_step_inputs(const DynibarConfig& config, uint64_t seed, at::ScalarType dtype) {
-    const VideoSteps steps(noise_video(config, seed), config);
-    auto in = steps.step(bootstrap_iterations(config), seed, at::TensorOptions(at::kFloat));
-    const auto g = at::make_generator<at::CPUGeneratorImpl>(seed + 1);
-    in.jitter = at::rand({in.ray_o.size(0), config.samples}, g);
-    auto list = in.list();
-    for (auto& t : list)
-        if (t.scalar_type() == at::kFloat) t = t.to(dtype);
-    return StepInputs::of(list);
+    return dynibar_steps(config, seed, dtype)(bootstrap_iterations(config));
 }
 
 void stir(Dynibar& model, uint64_t seed) {
