@@ -15,6 +15,7 @@ namespace {
 constexpr int kMaxNests = 64, kMaxStages = 8;  // a stage waits for the one before it, as a launch does
 constexpr double kWait = 4e5;  // which on a GPU takes about 1.2 us, in units of cost: those of the bytes that it could move meanwhile
 constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000, kMaxLaunch = 6000;  // roots and statements of a nest, statements of a launch
+constexpr std::size_t kMaxCut = 1000;  // statements of a nest whose axes are written out part by part
 
 struct Time {
     int step = 0, stage = 0;
@@ -370,8 +371,22 @@ private:
     std::vector<Nest>& nests(int step) { return plan_.program.launches[static_cast<std::size_t>(plan_.program.steps[static_cast<std::size_t>(step)].launch)].nests; }
 
     // The points a root gets when it starts a nest: its domain, less what is a loop, less axes of which each part is another expression,
-    // less a short tail: [B, N, 3] runs over [B, N]. These are written out.
+    // unless that makes much code, less a short tail: [B, N, 3] runs over [B, N]. These are written out.
     Shape points(Id id, int piece = -1) {
+        const std::vector<char> cut = loop::cut_axes(graph(), id, piece);
+        const Shape s = points(id, piece, cut);
+        return std::count(cut.begin(), cut.end(), 1) > 0 && long_at(s, id, piece) ? points(id, piece, std::vector<char>(cut.size())) : s;
+    }
+    bool long_at(const Shape& points, Id id, int piece) {
+        try {
+            return best({.outer = points, .roots = {id}, .piece = piece}).values > kMaxCut;
+        } catch (const loop::TooLarge&) {
+            return true;
+        } catch (const loop::Unfusable&) {
+            return false;
+        }
+    }
+    Shape points(Id id, int piece, std::vector<char> out) {
         const Node& n = graph()[id];
         Shape d = loop::domain(graph(), id, piece), s;
         if (n.is(Op::scatter_add) || (n.is(Op::scatter) && piece > 0)) {
@@ -380,7 +395,6 @@ private:
             while (d.size() > 1 && d.back() == 1) d.pop_back();
             return d;
         }
-        std::vector<char> out = loop::cut_axes(graph(), id, piece);
         if (n.is(Op::scan)) out[static_cast<std::size_t>(n.integer("axis"))] = 1;
         if (n.is(Op::compact)) out[1] = 1;
         if (piece < 0 && n.kind() == Kind::fold && !loop::is_small_fold(graph(), id)) {

@@ -108,7 +108,8 @@ Shape domain(const Graph&, Id root, int piece = -1);
 std::optional<Binding> bind_root(const Graph&, Id root, const Shape& outer, int piece = -1);  // nothing: the root can't run at these points
 // Per axis of the domain: short, known now, and what the root computes differs from part to part of it (a concat, a slice's gradient).
 std::vector<char> cut_axes(const Graph&, Id root, int piece = -1);
-bool is_small_fold(const Graph&, Id);  // over a few elements, known now: written out wherever it is used, like a map
+constexpr std::int64_t kSmallFold = 12;  // elements, known now, of a fold that is written out wherever it is used, like a map: taps of a filter
+bool is_small_fold(const Graph&, Id);
 
 // Lowers nest `n` of the program. Throws Unfusable (below) if its roots cannot run in one nest. As many of its last axes as can
 // be become one: where every address is that of whole row-major elements, so that lanes run over memory.
@@ -119,6 +120,7 @@ std::optional<Nest> lower_flat(const Program&, const heddle::Nest&, std::size_t 
 Nest with_guards(Nest);            // loops that are needed only where a condition holds say so
 std::string print(const Nest&);   // for dumps and golden files
 std::string exact(const std::vector<Nest>&);  // all that decides their code, for caches
+std::string code(const Nest&);    // the same but for names, and for which values its buffers are: nests of equal code can share a function
 
 // Loads or stores of a list that together cover memory without a gap: x[3 * i], x[3 * i + 1], x[3 * i + 2], for lanes along the inner
 // loop or the last outer axis. Members are in the order of their addresses, as many as the step. None is under a predicate.

@@ -7,7 +7,7 @@ namespace heddle::loop {
 
 namespace {
 
-constexpr std::int64_t kUnrollLimit = 8, kCutLimit = 32, kSmallFold = 16;
+constexpr std::int64_t kUnrollLimit = 8, kCutLimit = 32;
 
 // Axes of the operand of a view that an axis of its result is made of.
 std::vector<int> source_axes(const Graph& g, const Node& n, int axis) {

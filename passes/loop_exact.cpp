@@ -11,6 +11,7 @@ namespace {
 
 class Writer {
 public:
+    explicit Writer(bool named) : named_(named) {}
     std::string text;
 
     template <class T>
@@ -39,7 +40,8 @@ public:
     void put(const Value& v) {
         const auto& [what, op, dtype, in, index, imm, varies_outer, varies_last, varies_inner, step_last, step_inner, name, loc] = v;
         static_cast<void>(loc);  // no back end that takes this text makes code of it
-        all(what, op, dtype, in, index, imm, varies_outer, varies_last, varies_inner, step_last, step_inner, name);
+        all(what, op, dtype, in, index, imm, varies_outer, varies_last, varies_inner, step_last, step_inner);
+        if (named_) put(name);
         text += '\n';
     }
     void put(const Fold& f) {
@@ -56,7 +58,8 @@ public:
     }
     void put(const Buffer& b) {
         const auto& [id, dtype, written, accumulated, name, elements, below] = b;
-        all(id, dtype, written, accumulated, name, elements, below);
+        all(dtype, written, accumulated, elements, below);
+        if (named_) all(id, name);
     }
     void put(const Counted& c) {
         const auto& [size, buffer] = c;
@@ -68,20 +71,27 @@ public:
     }
     void put(const Nest& n) {
         const auto& [outer, stage, outer_sizes, schedule, buffers, sizes, counted, values, uniform, prologue, folds, carries, phases] = n;
-        all(outer, stage, outer_sizes, schedule, buffers, sizes, counted, values, uniform, prologue, folds, carries, phases);
+        if (named_) all(stage, counted);
+        all(outer, outer_sizes, schedule, buffers, sizes, values, uniform, prologue, folds, carries, phases);
         text += '\n';
     }
 
 private:
     template <class... T>
     void all(const T&... x) { (put(x), ...); }
+    const bool named_;
 };
 
 }  // namespace
 
 std::string exact(const std::vector<Nest>& nests) {
-    Writer w;
+    Writer w(true);
     w.put(nests);
+    return std::move(w.text);
+}
+std::string code(const Nest& nest) {
+    Writer w(false);
+    w.put(nest);
     return std::move(w.text);
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "passes/loop.h"
 #include "passes/simplify.h"
 
 namespace heddle {
@@ -170,7 +171,7 @@ Graph lower_folds(const Graph& g) {
         const Shape& s = x.type().shape;
         Dim few = 1;
         for (int a : axes) few = few * s[static_cast<std::size_t>(a)];
-        if (few.is_const() && few.value() <= 16) return {};
+        if (few.is_const() && few.value() <= loop::kSmallFold) return {};
         if (x.type().dtype == DType::b1 && n.type.rank() == 0) {  // any and all of a whole mask: counted
             if (n.is(Op::amax)) return gt(count(cast(x, DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));
             if (n.is(Op::amin)) return eq(count(cast(not_(x), DType::i64), axes), constant(*x.graph, {DType::i64, {}}, 0));

@@ -205,7 +205,8 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
 // Polynomials are long chains of operations: lanes of two vectors give a core something to do while it waits for one.
 Schedule with_chains(const loop::Nest& n, Schedule s) {
     constexpr double kLong = 40;  // what makes a chain long, by weight
-    if (s.width != kLanes) return s;
+    constexpr std::size_t kMany = 1000;  // statements, among which a core finds something to do anyway; twice the registers would go to memory
+    if (s.width != kLanes || n.values.size() > kMany) return s;
     double chains = 0;
     for (const loop::Value& v : n.values) {
         const bool varies = s.lanes_inner ? v.varies_inner : v.varies_last;

@@ -1,8 +1,9 @@
 // Launches on the CPU: units of a nest over the host's threads, accumulated buffers in private copies that are added up in order.
 // Law: the same threads give the same bits, and a deterministic plan's any number of them; what runs beside others writes no accumulated buffer
-// but its own. Little work stays on the calling thread.
+// but its own. Little work stays on the calling thread. Nests of a plan that have the same code are compiled once.
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "passes/schedule.h"
@@ -39,6 +40,7 @@ public:
         std::string why_not;
         backend_ = load_cpu_backend(&why_not);
         if (!backend_) throw Error("CPU backend: " + why_not);
+        share();
     }
     void compile(std::size_t k) override;
     std::pair<std::string, std::string> text(std::size_t k) const override {
@@ -50,7 +52,7 @@ public:
 private:
     struct Loop {
         const loop::Nest* nest;
-        CpuFn function;
+        const CpuFn* function;            // there once all launches are compiled
         std::vector<int> buffers, sizes;  // arguments: numbers and slots of the frame
         std::vector<int> copied;          // per argument: which of Stage::copied, or -1
         ShapeExpr outer;
@@ -83,6 +85,7 @@ private:
     void clear(int buffer, void* to, const std::int64_t* sizes) const {
         if (auto n = frame_.bytes(buffer, sizes); n > 0) std::memset(to, 0, static_cast<std::size_t>(n));
     }
+    void share();
     void group(Stage&) const;
     void run(Host&, const Stage&, const std::int64_t* sizes, void* const* memory) const;
     void run_on(int parts, Host&, const Stage&, const std::int64_t* units, const std::int64_t* sizes, void* const* memory) const;
@@ -91,6 +94,12 @@ private:
     const Frame& frame_;
     CpuBackend* backend_ = nullptr;
     std::vector<std::vector<Stage>> launches_;
+    struct Code {
+        std::vector<loop::Nest> nests;    // that no launch before has the code of
+        std::vector<CpuFn> functions;     // of them
+        std::vector<std::pair<std::size_t, std::size_t>> of;  // per nest of the launch: whose code it is, {launch, position}
+    };
+    std::vector<Code> code_;              // per launch
 };
 
 // What one nest computes, counted in values.
@@ -101,15 +110,32 @@ Dim operations(const loop::Nest& n) {
     return numel(n.outer) * each;
 }
 
+void CpuLauncher::share() {
+    std::map<std::string, std::pair<std::size_t, std::size_t>> known;
+    code_.resize(plan_.loops.size());
+    for (std::size_t k = 0; k < code_.size(); ++k) {
+        Code& c = code_[k];
+        for (const loop::Nest& n : plan_.loops[k]) {
+            const auto [it, fresh] = known.try_emplace(loop::code(n), k, c.nests.size());
+            if (fresh) c.nests.push_back(n);
+            c.of.push_back(it->second);
+        }
+        c.functions.resize(c.nests.size());
+    }
+}
+
 void CpuLauncher::compile(std::size_t k) {
-    const std::string& name = plan_.program.launches[k].name;
     const auto& nests = plan_.loops[k];
-    auto functions = backend_->compile(name, nests);
-    for (std::size_t i = 0; i < functions.size(); ++i) {
+    if (Code& mine = code_[k]; !mine.nests.empty()) {
+        const auto functions = backend_->compile(plan_.program.launches[k].name, std::exchange(mine.nests, {}));
+        std::copy(functions.begin(), functions.end(), mine.functions.begin());
+    }
+    for (std::size_t i = 0; i < nests.size(); ++i) {
         const loop::Nest& n = nests[i];
         if (i == 0 || n.stage != nests[i - 1].stage) launches_[k].emplace_back();
         Stage& stage = launches_[k].back();
-        Loop& l = stage.loops.emplace_back(Loop{&n, functions[i], {}, {}, {}, shape_expr(n.outer, frame_.names)});
+        const auto [launch, position] = code_[k].of[i];
+        Loop& l = stage.loops.emplace_back(Loop{&n, &code_[launch].functions[position], {}, {}, {}, shape_expr(n.outer, frame_.names)});
         for (const auto& s : n.sizes) l.sizes.push_back(frame_.names.slot(s));
         for (const loop::Counted& c : n.counted)
             stage.counts.push_back({frame_.names.slot(c.size), frame_.of(n.buffers[static_cast<std::size_t>(c.buffer)].id)});
@@ -177,7 +203,7 @@ void CpuLauncher::Loop::run(void* const* memory, const std::int64_t* values, std
     for (std::size_t k = 0; k < buffers.size(); ++k)
         pointers[k] = copies.empty() || copied[k] < 0 ? memory[buffers[k]] : copies[static_cast<std::size_t>(copied[k])].data;
     for (std::size_t k = 0; k < sizes.size(); ++k) numbers[k] = values[sizes[k]];
-    function(pointers.data(), numbers.data(), begin, end);
+    (*function)(pointers.data(), numbers.data(), begin, end);
 }
 
 void CpuLauncher::run(Host& host, std::size_t index, const std::int64_t* sizes, void* const* memory) {

@@ -2,6 +2,7 @@
 #include "runtime/orc.h"
 
 #include <llvm/Analysis/TargetLibraryInfo.h>
+#include <llvm/Bitcode/BitcodeWriter.h>
 #include <llvm/CodeGen/MachineModuleInfo.h>
 #include <llvm/CodeGen/Passes.h>
 #include <llvm/CodeGen/TargetPassConfig.h>
@@ -54,13 +55,13 @@ public:
         target_ = {.fma = !x86 || has("fma"), .scalef_bits = avx512 ? 512 : 0};
     }
 
-    // Known by its nests where there is a disk cache: nothing is emitted then. Else by its text: the tests of the tests change the tables.
+    // Known by its nests where there is a disk cache: nothing is emitted then. Else by what is emitted: the tests of the tests change the tables.
     std::vector<CpuFn> compile(const std::string& name, const std::vector<loop::Nest>& nests) override {
         DiskCache* cache = compiler_.empty() ? nullptr : disk_cache();
         CacheKey key{name, compiler_, machine_.getTargetTriple().str() + " " + machine_.getCPU() + " " + machine_.getFeatures().getString(), "", ""};
         std::optional<Emitted> emitted;
         if (cache) key.source = loop::exact(nests);
-        else key.source = emitted.emplace(*this, name, nests).text();
+        else key.source = emitted.emplace(*this, name, nests).bitcode();
         const std::string known = name + "\n" + key.source;
         {
             std::lock_guard lock(mutex_);
@@ -124,6 +125,12 @@ private:
             if (plain()) stream << "; compiled plainly, as it has " << instructions_ << " instructions\n";
             module_.print(stream, nullptr);
             return text;
+        }
+        std::string bitcode() const {  // says as much, and is written sooner
+            std::string bits;
+            llvm::raw_string_ostream stream(bits);
+            llvm::WriteBitcodeToFile(module_, stream);
+            return bits;
         }
         std::unique_ptr<llvm::MemoryBuffer> object() {  // once
             std::string problem;

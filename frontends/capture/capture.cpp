@@ -17,9 +17,13 @@
 namespace heddle {
 
 namespace {
-// Sizes to try, three for each name: of all remainders by 2 and by 3, so that quotients show.
-constexpr std::int64_t kSizes[] = {23, 61, 30, 97, 38, 54, 31, 83, 42, 72, 43, 101, 47, 90, 58, 107, 66, 79, 73, 102, 59};
-constexpr std::size_t kRuns = 4;
+// Sizes to try, three for each name: of all remainders by 2 and by 3, so that quotients show. Those of seven names are such that a multiple of
+// one up to 4 and a number up to 4 more, sums and differences of two and a number up to 3, and products of two differ. Of several names, one that is
+// small in the example stays smaller, as what it counts may be large; but not as small: there may be indices into it.
+constexpr std::size_t kNames = 7, kTrials = 3;
+constexpr std::int64_t kSizes[kNames][kTrials] = {{23, 61, 30}, {97, 38, 54}, {31, 83, 42}, {72, 43, 101}, {47, 90, 58}, {107, 66, 79}, {73, 102, 59}};
+constexpr std::int64_t kFew = 7, kFewSizes[kNames][kTrials] = {{13, 8, 24}, {24, 13, 8}, {25, 9, 14}, {29, 10, 12}, {14, 28, 9}, {9, 11, 28}, {8, 24, 13}};
+constexpr std::size_t kRuns = 1 + kTrials;
 
 class Random {  // the default generators, as they were
 public:
@@ -86,6 +90,7 @@ private:
     std::unique_ptr<Random> random_;
     std::vector<Sizes> at_;
     std::vector<Recording> runs_;
+    bool asks_more_ = false;           // of values than their range: seen once, it isn't tried again
 };
 
 Trials::Trials(const Callable& f, const std::vector<at::Tensor>& example, const CaptureOptions& options)
@@ -107,6 +112,13 @@ Trials::Trials(const Callable& f, const std::vector<at::Tensor>& example, const 
     random_ = std::make_unique<Random>(all_);
 }
 
+// Another one than in the example.
+std::int64_t trial_size(std::size_t name, std::size_t trial, std::int64_t here, bool few) {
+    const auto& sizes = few ? kFewSizes : kSizes;
+    const std::int64_t size = sizes[name % kNames][trial];
+    return size == here ? sizes[(name + 2) % kNames][trial] : size;
+}
+
 // Attempt 0 takes sizes that tell most apart; the others stay nearer to the example, integers first: an index has to be in range.
 std::optional<Sizes> Trials::other_sizes(std::size_t r, int attempt) const {
     constexpr int kNear[][2] = {{0, 0}, {1, 0}, {-1, 0}, {1, 1}, {-1, -1}};  // steps of integers, of sizes
@@ -115,9 +127,8 @@ std::optional<Sizes> Trials::other_sizes(std::size_t r, int attempt) const {
     for (std::size_t k = 0; k < names_.size(); ++k) {
         const std::int64_t here = sizes_.at(names_[k]);
         const bool value = std::find(values_.begin(), values_.end(), names_[k]) != values_.end();
-        const std::size_t i = 3 * k + r - 1;
         if (int step = kNear[attempt][value ? 0 : 1]) other[names_[k]] = here + step * static_cast<std::int64_t>((k + 1) * r);
-        else other[names_[k]] = kSizes[(i + (here == kSizes[i % std::size(kSizes)] ? 6 : 0)) % std::size(kSizes)];
+        else other[names_[k]] = trial_size(k, r - 1, here, names_.size() > 1 && here <= kFew);
         if (other[names_[k]] < (value ? 0 : 1)) return {};
     }
     return other;
@@ -130,9 +141,11 @@ Recording Trials::once(std::size_t r, const Sizes& sizes) {
     const bool masks = runs_[0].counted.size() > 1;
     for (bool apart : {true, false})
         for (bool other_values : {true, false}) {
-            if (apart && !masks) continue;
+            if ((apart && !masks) || (other_values && asks_more_)) continue;
             try {
-                return once(r, sizes, other_values, apart);
+                Recording run = once(r, sizes, other_values, apart);
+                asks_more_ |= !other_values;
+                return run;
             } catch (const Error&) {
                 if (!apart) throw;
                 last = std::current_exception();
