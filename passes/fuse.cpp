@@ -15,7 +15,7 @@ namespace {
 constexpr int kMaxNests = 64, kMaxStages = 8;  // a stage waits for the one before it, as a launch does
 constexpr double kWait = 4e5;  // which on a GPU takes about 1.2 us, in units of cost: those of the bytes that it could move meanwhile
 constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000, kMaxLaunch = 6000;  // roots and statements of a nest, statements of a launch
-constexpr std::size_t kMaxCut = 1000;  // statements of a nest whose axes are written out part by part
+constexpr std::size_t kMaxCut = 1000;  // statements up to which axes are written out part by part, at any rate
 
 struct Time {
     int step = 0, stage = 0;
@@ -371,20 +371,16 @@ private:
     std::vector<Nest>& nests(int step) { return plan_.program.launches[static_cast<std::size_t>(plan_.program.steps[static_cast<std::size_t>(step)].launch)].nests; }
 
     // The points a root gets when it starts a nest: its domain, less what is a loop, less axes of which each part is another expression,
-    // unless that makes much code, less a short tail: [B, N, 3] runs over [B, N]. These are written out.
+    // unless that makes much code that gains nothing, less a short tail: [B, N, 3] runs over [B, N]. These are written out.
     Shape points(Id id, int piece = -1) {
         const std::vector<char> cut = loop::cut_axes(graph(), id, piece);
         const Shape s = points(id, piece, cut);
-        return std::count(cut.begin(), cut.end(), 1) > 0 && long_at(s, id, piece) ? points(id, piece, std::vector<char>(cut.size())) : s;
-    }
-    bool long_at(const Shape& points, Id id, int piece) {
-        try {
-            return best({.outer = points, .roots = {id}, .piece = piece}).values > kMaxCut;
-        } catch (const loop::TooLarge&) {
-            return true;
-        } catch (const loop::Unfusable&) {
-            return false;
-        }
+        if (std::count(cut.begin(), cut.end(), 1) == 0) return s;
+        const auto* parts = tried({.outer = s, .roots = {id}, .piece = piece});
+        if (parts && parts->values <= kMaxCut) return s;
+        const Shape whole = points(id, piece, std::vector<char>(cut.size()));
+        const auto* one = tried({.outer = whole, .roots = {id}, .piece = piece});
+        return one && (!parts || one->cost <= parts->cost) ? whole : s;
     }
     Shape points(Id id, int piece, std::vector<char> out) {
         const Node& n = graph()[id];
@@ -474,6 +470,13 @@ private:
         if (auto* why_not = std::get_if<loop::TooLarge>(&it->second)) throw *why_not;
         if (auto* why_not = std::get_if<loop::Unfusable>(&it->second)) throw *why_not;
         return std::get<Form>(it->second);
+    }
+    const Form* tried(const Nest& n) {  // nullptr: it can't be
+        try {
+            return &best(n);
+        } catch (const loop::Unfusable&) {
+            return nullptr;
+        }
     }
     // Is a number of rows that a nest takes from memory as it begins one of its own roots?
     bool counts_itself(const Nest& n) {

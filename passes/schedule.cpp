@@ -205,16 +205,18 @@ Schedule with_lanes(const loop::Nest& n, bool inner) {
 // Polynomials are long chains of operations: lanes of two vectors give a core something to do while it waits for one.
 Schedule with_chains(const loop::Nest& n, Schedule s) {
     constexpr double kLong = 40;  // what makes a chain long, by weight
-    constexpr std::size_t kMany = 1000;  // statements, among which a core finds something to do anyway; twice the registers would go to memory
-    if (s.width != kLanes || n.values.size() > kMany) return s;
+    constexpr int kMany = 1000;  // vectors, among which a core finds something to do anyway; twice the registers would go to memory
+    if (s.width != kLanes) return s;
     double chains = 0;
+    int vectors = 0;
     for (const loop::Value& v : n.values) {
         const bool varies = s.lanes_inner ? v.varies_inner : v.varies_last;
         if (v.what == What::accumulate && !(s.lanes_inner ? v.step_inner : v.step_last)) return s;  // lane by lane
         if (const std::int64_t by = loop::divisor(n, v); varies && by % kLanes == 0 && by % (2 * kLanes) != 0) return s;  // simple in a vector, not in two
         if (v.what == What::map && v.dtype == DType::f32 && varies && weight(v.op) > 8) chains += weight(v.op);
+        vectors += varies && is_float(v.dtype);
     }
-    if (chains > kLong) s.width = 2 * kLanes;
+    if (chains > kLong && vectors <= kMany) s.width = 2 * kLanes;
     return s;
 }
 }  // namespace

@@ -40,6 +40,25 @@ TEST(LoopExact, EqualTextIsEqualCode) {
     EXPECT_GT(codes.size(), 100u);
 }
 
+// Where names are the same, too.
+TEST(LoopExact, NestsOfEqualCodeCanShareAFunction) {
+    NEEDS_LLVM();
+    std::map<std::string, std::string> seen;
+    int shared = 0;
+    for (const auto& nests : many())
+        for (loop::Nest n : nests) {
+            const std::string code = loop::code(n);
+            for (std::size_t k = 0; k < n.buffers.size(); ++k) n.buffers[k].name = "b" + std::to_string(k);
+            for (loop::Value& v : n.values) v.name.clear();
+            const std::string text = load_cpu_backend()->text("k", {n});
+            const auto [it, first] = seen.emplace(code, text);
+            ASSERT_EQ(it->second, text) << code;
+            shared += !first;
+        }
+    EXPECT_GT(seen.size(), 100u);
+    EXPECT_GT(shared, 0);
+}
+
 TEST(LoopExact, EveryFieldIsInTheText) {
     const Dim N = Dim::symbol("N");
     loop::Nest nest;
@@ -68,12 +87,15 @@ TEST(LoopExact, EveryFieldIsInTheText) {
         [](auto& n) { n.phases[0].folds = {}; }, [](auto& n) { n.phases[0].carries = {}; }, [](auto& n) { n.phases[0].body = {}; }, [](auto& n) { n.phases[0].after = {}; }, [](auto& n) { n.phases.clear(); }};
     std::map<std::string, int> texts{{loop::exact({nest}), -1}, {loop::exact({nest, nest}), -2}, {loop::exact({}), -3}};
     ASSERT_EQ(texts.size(), 3u);
+    int same_code = 0;
     for (std::size_t k = 0; k < changes.size(); ++k) {
         loop::Nest changed = nest;
         changes[k](changed);
+        same_code += loop::code(changed) == loop::code(nest);
         const auto [it, fresh] = texts.emplace(loop::exact({changed}), static_cast<int>(k));
         EXPECT_TRUE(fresh) << "changes " << k << " and " << it->second;
     }
+    EXPECT_EQ(same_code, 4) << "a stage, and names of a buffer, of the value that it is, and of a statement";
     loop::Nest moved = nest;
     moved.values[1].loc = "file.py:2";
     EXPECT_EQ(loop::exact({moved}), loop::exact({nest})) << "a line that moves compiles nothing anew";
