@@ -17,6 +17,8 @@ constexpr double kWait = 4e5;  // which on a GPU takes about 1.2 us, in units of
 constexpr std::size_t kMaxRoots = 32, kMaxValues = 3000, kMaxLaunch = 6000;  // roots and statements of a nest, statements of a launch
 constexpr std::size_t kMaxCut = 1000;  // statements up to which axes are written out part by part, at any rate
 
+constexpr int kMet = 64;  // numbers that a sum over points may keep to be added up in registers
+
 struct Time {
     int step = 0, stage = 0;
     auto operator<=>(const Time&) const = default;
@@ -400,6 +402,8 @@ private:
             bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
             if (accumulate && leading && n.type.rank() == 1) out.back() = 1;
             if (accumulate && !leading && n.type.rank() == 1 && machine_ == Machine::cuda)  // rows of channels, where lanes can have them
+                if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
+            if (accumulate && !leading && n.type.rank() > 1 && rest.value() <= kMet)  // all points then add to the same elements
                 if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
             if (!accumulate)
                 for (int k : axes) out[static_cast<std::size_t>(k)] = 1;
