@@ -246,7 +246,7 @@ def dynibar_iteration(_):
         return numpy({f"output {k}": t for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(model.named_parameters(), gradients)})
 
     run.before = before
-    run.facts = lambda: (fused_facts() if step is not None else {}) | {"library_share": library_share(run)}
+    run.facts = lambda: fused_facts() if step is not None else {"library_share": library_share(run)}
     return run, results
 
 
@@ -264,7 +264,7 @@ def fused_facts():
 
 
 def library_share(run):
-    """How much of a run's time is inside matrix products and convolutions, which are the same library's in every column. Both by the clock, as the profiler has it."""
+    """How much of an eager run's time is inside matrix products and convolutions. Both by the clock, as the profiler has it."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as p:
         start = time.perf_counter()
         run()
