@@ -401,9 +401,8 @@ private:
             bool accumulate = n.is(Op::sum) && n.type.dtype != DType::f32 && rest.is_const() && rest.value() <= 4096;
             bool leading = axes.back() == static_cast<int>(axes.size()) - 1;
             if (accumulate && leading && n.type.rank() == 1) out.back() = 1;
-            if (accumulate && !leading && n.type.rank() == 1 && machine_ == Machine::cuda)  // rows of channels, where lanes can have them
-                if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
-            if (accumulate && !leading && n.type.rank() > 1 && rest.value() <= kMet)  // all points then add to the same elements
+            // Rows of channels, where lanes can have them; a few numbers, to which all points then add.
+            if (accumulate && !leading && (n.type.rank() == 1 ? machine_ == Machine::cuda : rest.value() <= kMet))
                 if (const Shape folded = s_of(d, axes); costs_less(id, folded, d)) return folded;
             if (!accumulate)
                 for (int k : axes) out[static_cast<std::size_t>(k)] = 1;

@@ -156,12 +156,8 @@ def adam(_):
     return run, results
 
 
-def iteration(_):
-    scale = hexplane.SCALES["first"]
-    model = hexplane.HexPlane(scale).to(DTYPE)
-    inputs = hexplane.step_inputs(scale, dtype=DTYPE)
-    loss = wrapped(model, static=True) if COLUMN != "heddle" else model
-    optimiser = hexplane.adam(model, fused=COLUMN != "heddle")
+def whole_step(model, loss, inputs, optimiser):
+    """Forward, loss, backward and Adam; `loss`: the model as the column has it, where that isn't a step of heddle's."""
     start = [p.detach().clone() for p in model.parameters()]
     step = fused_step(model, optimiser) if COLUMN == "heddle" else None
 
@@ -173,7 +169,7 @@ def iteration(_):
         optimiser.step()
 
     @torch.no_grad()
-    def before():  # the planes as initialised: each step does the same work
+    def before():  # parameters as initialised: each step does the same work
         for p, s in zip(model.parameters(), start):
             p.copy_(s)
 
@@ -191,6 +187,13 @@ def iteration(_):
 
     run.before = before
     return run, results
+
+
+def iteration(_):
+    scale = hexplane.SCALES["first"]
+    model = hexplane.HexPlane(scale).to(DTYPE)
+    loss = wrapped(model, static=True) if COLUMN != "heddle" else model
+    return whole_step(model, loss, hexplane.step_inputs(scale, dtype=DTYPE), hexplane.adam(model, fused=COLUMN != "heddle"))
 
 
 def dynibar_part(block):
@@ -220,33 +223,8 @@ def dynibar_part(block):
 def dynibar_iteration(_):
     scale = dynibar.SCALES[DYNIBAR_SCALE]
     model, inputs = dynibar.Dynibar(scale).to(DTYPE), dynibar_parts.to(dynibar_parts.step_inputs(scale), DTYPE)
-    optimiser = dynibar.adam(model, fused=COLUMN != "heddle")
-    start = [p.detach().clone() for p in model.parameters()]
-    step = fused_step(model, optimiser) if COLUMN == "heddle" else None
-
-    def run():
-        if step is not None:
-            return step(*inputs)
-        optimiser.zero_grad(set_to_none=True)
-        model(*inputs)[0].backward()
-        optimiser.step()
-
-    @torch.no_grad()
-    def before():
-        for p, s in zip(model.parameters(), start):
-            p.copy_(s)
-
-    def results():
-        if step is not None:  # Adam's first average is (1 - beta1) of the gradient
-            out = step(*inputs)
-            gradients = [optimiser.state[p]["exp_avg"] / (1 - optimiser.param_groups[0]["betas"][0]) if p in optimiser.state else None for p in model.parameters()]
-        else:
-            out = model(*inputs)
-            gradients = torch.autograd.grad(out[0], list(model.parameters()), allow_unused=True)
-        return numpy({f"output {k}": t for k, t in enumerate(out)} | {f"d {name}": g for (name, _), g in zip(model.named_parameters(), gradients)})
-
-    run.before = before
-    run.facts = lambda: fused_facts() if step is not None else {"library_share": library_share(run)}
+    run, results = whole_step(model, model, inputs, dynibar.adam(model, fused=COLUMN != "heddle"))
+    run.facts = lambda: fused_facts() if COLUMN == "heddle" else {"library_share": library_share(run)}
     return run, results
 
 
